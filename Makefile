@@ -1,0 +1,36 @@
+# Everything a clone needs: `make demo`, `make test`. Windows without make: see "Windows" in README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint notebooks clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install the package with what tests and notebooks need
+
+# Done once; again only when pyproject.toml changes.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable ".[test,notebooks]"
+	@touch $@
+
+demo: setup ## train a small Xception on the built-in images and draw what it learned
+	$(BIN)/minixception demo
+
+test: setup ## run every test and every docstring example
+	$(BIN)/python -m pytest
+
+lint: setup ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: setup ## execute every notebook from top to bottom
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+clean: ## remove .venv, caches and build outputs
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find minixception tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,51 @@
+"""Every error the package raises on purpose: each says what was expected and what came.
+
+All are subclasses of ``ValueError`` (a bad argument) or ``OSError`` (a bad file), so that code which knows
+nothing of this package can still catch them.
+"""
+
+from __future__ import annotations
+
+
+class ShapeError(ValueError):
+    """An array has the wrong number of dimensions or the wrong size along one of them."""
+
+
+class DTypeError(ValueError):
+    """An array has a dtype that the operator does not take, or two arrays disagree."""
+
+
+class ArgumentError(ValueError):
+    """An argument that is not an array is outside of what it may be (a stride of 0, an unknown padding)."""
+
+
+class LabelError(ValueError):
+    """A class label is outside of 0 .. num_classes - 1, or is not an integer."""
+
+
+class BackendError(ValueError):
+    """The backend asked for does not exist or cannot run here."""
+
+
+class GraphError(ValueError):
+    """backward() was asked for where no gradient can flow: no recorded path, or the tape was already used."""
+
+
+class GradientError(ValueError):
+    """gradcheck found an analytic gradient that disagrees with finite differences."""
+
+
+class NumericError(ValueError):
+    """A number that must be finite is not (a loss of NaN)."""
+
+
+class DataError(OSError):
+    """A data set or an image is missing, empty, truncated or corrupt."""
+
+
+class CheckpointError(OSError):
+    """A checkpoint is missing, corrupt, or belongs to another run."""
+
+
+class WeightsError(OSError):
+    """A weight file does not match the model: lists each missing, surplus or misshaped tensor."""

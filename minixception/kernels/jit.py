@@ -1,0 +1,45 @@
+"""The two decorators every CPU kernel is compiled with.
+
+``loops``: the plain rung: one thread, no liberties with the arithmetic.
+``parallel``: the fast rung: ``prange`` over tasks that own their outputs; a multiply and an add may be contracted
+into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
+
+Compiled code is cached on disk. Numba looks only at the file a kernel is written in, so an edit of a helper in
+another file would go unnoticed: here the stamp of the cache also covers every file of ``kernels/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit, prange, set_num_threads
+
+__all__ = ["inline", "loops", "parallel", "prange", "set_num_threads"]
+
+
+def _helpers_stamp() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_STAMP = _helpers_stamp()
+
+
+def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        index = dispatcher._cache._cache_file
+        index._source_stamp = (index._source_stamp, _STAMP)
+        return dispatcher
+
+    return decorate
+
+
+loops = _compile({})
+inline = _compile({"fastmath": {"contract"}})  # a helper called from inside of a parallel kernel
+parallel = _compile({"parallel": True, "fastmath": {"contract"}})

@@ -1,0 +1,46 @@
+"""Layers and modules: parameters and names, no maths."""
+
+from __future__ import annotations
+
+from .blocks import InceptionModule, Residual, Sequential, SpectrumConv2d
+from .layers import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm2d,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    Dropout,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    PointwiseConv2d,
+    SeparableConv2d,
+)
+from .module import Buffer, Module, Parameter
+
+__all__ = [
+    "Activation",
+    "Add",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Buffer",
+    "Concat",
+    "Conv2d",
+    "DepthwiseConv2d",
+    "Dropout",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "InceptionModule",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "PointwiseConv2d",
+    "Residual",
+    "SeparableConv2d",
+    "Sequential",
+    "SpectrumConv2d",
+]

@@ -1,0 +1,209 @@
+"""Layers with one operator each: they own the parameters, ops/ does the work."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from ..errors import ArgumentError
+from ..tensor import Tensor
+from . import init
+from .module import Buffer, Module, Parameter
+
+ACTIVATIONS = {"relu": ops.relu, "elu": ops.elu, "gelu": ops.gelu, "sigmoid": ops.sigmoid}
+
+
+def _pair(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+    return (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+
+
+class Conv2d(Module):
+    """Convolution without bias, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
+
+    Parameter: weight (kh, kw, in_channels / groups, out_channels). See ``ops.conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int = 1,
+        padding: str = "same",
+        groups: int = 1,
+    ) -> None:
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(f"Conv2d: groups={groups} must divide {in_channels} and {out_channels} channels")
+        kh, kw = _pair(kernel_size)
+        shape = (kh, kw, in_channels // groups, out_channels)
+        fan_in, fan_out = kh * kw * in_channels // groups, kh * kw * out_channels // groups
+        self.weight = Parameter(init.glorot_uniform(shape, fan_in, fan_out))
+        self.stride, self.padding, self.groups = stride, padding, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.weight, self.stride, self.padding, self.groups)
+
+
+class DepthwiseConv2d(Module):
+    """Depthwise convolution without bias, (n, h, w, c) -> (n, ho, wo, c).
+
+    Parameter: weight (kh, kw, channels). See ``ops.depthwise_conv2d``.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int | tuple[int, int] = 3, stride: int = 1, padding: str = "same"
+    ) -> None:
+        kh, kw = _pair(kernel_size)
+        self.weight = Parameter(init.glorot_uniform((kh, kw, channels), kh * kw, kh * kw))
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.depthwise_conv2d(x, self.weight, self.stride, self.padding)
+
+
+class PointwiseConv2d(Module):
+    """1x1 convolution without bias, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
+
+    Parameter: weight (in_channels, out_channels). See ``ops.pointwise_conv2d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        self.weight = Parameter(init.glorot_uniform((in_channels, out_channels), in_channels, out_channels))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pointwise_conv2d(x, self.weight, self.stride)
+
+
+class SeparableConv2d(Module):
+    """Depthwise, then pointwise convolution without bias; activation between the two only where asked for.
+
+    Parameters: depthwise (kh, kw, in_channels), pointwise (in_channels, out_channels). ``activation`` is None (the
+    paper's finding: best without, figure 10), "relu" or "elu". See ``ops.separable_conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int = 1,
+        padding: str = "same",
+        activation: str | None = None,
+    ) -> None:
+        if activation is not None and activation not in ACTIVATIONS:
+            raise ArgumentError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        kh, kw = _pair(kernel_size)
+        self.depthwise = Parameter(init.glorot_uniform((kh, kw, in_channels), kh * kw, kh * kw))
+        self.pointwise = Parameter(init.glorot_uniform((in_channels, out_channels), in_channels, out_channels))
+        self.stride, self.padding, self.activation = stride, padding, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activation is None:
+            return ops.separable_conv2d(x, self.depthwise, self.pointwise, self.stride, self.padding)
+        z = ops.depthwise_conv2d(x, self.depthwise, self.stride, self.padding)
+        return ops.pointwise_conv2d(ACTIVATIONS[self.activation](z), self.pointwise)
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation over (n, h, w) per channel, by the Keras rule (eps 1e-3, momentum 0.99).
+
+    Parameters: gamma, beta; buffers: running_mean, running_var; all (channels,). See ``ops.batch_norm``.
+    """
+
+    def __init__(self, channels: int, momentum: float = 0.99, eps: float = 1e-3) -> None:
+        self.gamma = Parameter(np.ones(channels, np.float32))
+        self.beta = Parameter(np.zeros(channels, np.float32))
+        self.running_mean = Buffer(np.zeros(channels, np.float32))
+        self.running_var = Buffer(np.ones(channels, np.float32))
+        self.momentum, self.eps = momentum, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.batch_norm(
+            x, self.gamma, self.beta, self.running_mean, self.running_var, self.training, self.momentum, self.eps
+        )
+
+
+class Linear(Module):
+    """Fully connected layer, (n, in_features) -> (n, out_features).
+
+    Parameters: weight (in_features, out_features), bias (out_features,). See ``ops.linear``.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        self.weight = Parameter(init.glorot_uniform((in_features, out_features), in_features, out_features))
+        self.bias = Parameter(np.zeros(out_features, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Activation(Module):
+    """One of relu, elu, gelu, sigmoid as a layer."""
+
+    def __init__(self, name: str = "relu") -> None:
+        if name not in ACTIVATIONS:
+            raise ArgumentError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.name](x)
+
+
+class MaxPool2d(Module):
+    """Maximum over a window, (n, h, w, c) -> (n, ho, wo, c)."""
+
+    def __init__(self, size: int, stride: int | None = None, padding: str = "valid") -> None:
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.max_pool2d(x, self.size, self.stride, self.padding)
+
+
+class AvgPool2d(Module):
+    """Mean over the pixels of a window that lie inside of the image, (n, h, w, c) -> (n, ho, wo, c)."""
+
+    def __init__(self, size: int, stride: int | None = None, padding: str = "valid") -> None:
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.avg_pool2d(x, self.size, self.stride, self.padding)
+
+
+class GlobalAvgPool(Module):
+    """Mean over all pixels, (n, h, w, c) -> (n, c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.global_avg_pool(x)
+
+
+class GlobalMaxPool(Module):
+    """Maximum over all pixels, (n, h, w, c) -> (n, c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, h, w, c = x.shape
+        return ops.max_pool2d(x, (h, w)).reshape(n, c)
+
+
+class Dropout(Module):
+    """Zero a share ``rate`` of the values in training and scale the others by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.dropout(x, self.rate, self.training)
+
+
+class Add(Module):
+    """The sum of two tensors of one shape."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Concat(Module):
+    """Channels of all inputs side by side."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return ops.concat(inputs, axis=-1)

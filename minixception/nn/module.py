@@ -1,0 +1,164 @@
+"""Module: a layer or a network; it owns parameters and gives them names. The maths is in ops/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ShapeError, WeightsError
+from ..op import current_observer
+from ..tensor import Tensor
+
+if TYPE_CHECKING:
+    from ..cost import CostTable
+
+
+class Parameter(Tensor):
+    """A tensor that training changes."""
+
+    __slots__ = ()
+
+    def __init__(self, data: np.ndarray) -> None:
+        super().__init__(data, requires_grad=True)
+
+
+class Buffer(Tensor):
+    """A tensor that belongs to the model's state but has no gradient, like batchnorm's running mean."""
+
+    __slots__ = ()
+
+
+class Module:
+    """Base of layers and networks: subclasses set parameters and sub-modules as attributes and define ``forward``.
+
+    Attributes: ``training`` (batchnorm and dropout behave differently), ``input_shape`` (h, w, c) where a network
+    knows it, else None.
+    """
+
+    training = True
+    input_shape: tuple[int, ...] | None = None
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the layer computes; defined by each subclass."""
+        raise TypeError(f"{type(self).__name__} does not define forward()")
+
+    def __call__(self, *inputs: Any) -> Any:
+        """``forward``, telling an observer if there is one."""
+        observer = current_observer()
+        if observer is None:
+            return self.forward(*inputs)
+        observer.enter_module(self)
+        output = self.forward(*inputs)
+        observer.exit_module(self, inputs, output)
+        return output
+
+    # Names --------------------------------------------------------------------------------------------------------
+
+    def children(self) -> dict[str, Module]:
+        """Direct sub-modules by attribute name, in the order they were set."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Module)}
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module ("") and everything below it, depth first: "block2.sepconv1"."""
+        yield prefix, self
+        for name, child in self.children().items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(path, tensor) of all parameters and buffers: "block2.sepconv1.depthwise"."""
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter | Buffer):
+                    yield f"{path}.{name}" if path else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(path, parameter) of everything that training may change."""
+        return ((name, t) for name, t in self.named_tensors() if isinstance(t, Parameter))
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """(path, buffer) of the state that training does not change by gradients."""
+        return ((name, t) for name, t in self.named_tensors() if isinstance(t, Buffer))
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters, in order of their names' appearance."""
+        return [p for _, p in self.named_parameters()]
+
+    def num_parameters(self, trainable: bool | None = None) -> int:
+        """Number of values in parameters and buffers (Keras' total); only those with or without a gradient if asked.
+
+        >>> import minixception as mx
+        >>> bn = mx.nn.BatchNorm2d(8)
+        >>> bn.num_parameters(), bn.num_parameters(trainable=True)
+        (32, 16)
+        """
+        return sum(
+            t.data.size for _, t in self.named_tensors() if trainable is None or t.requires_grad == trainable
+        )
+
+    # State --------------------------------------------------------------------------------------------------------
+
+    def train(self, training: bool = True) -> Module:
+        """Switch this module and all below it to training behaviour; returns self."""
+        for _, module in self.named_modules():
+            module.training = training
+        return self
+
+    def eval(self) -> Module:
+        """Switch to inference behaviour: running statistics, no dropout; returns self."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for p in self.parameters():
+            p.grad = None
+
+    def astype(self, dtype: Any) -> Module:
+        """Convert all parameters and buffers to float32 or float64 in place; returns self."""
+        for _, t in self.named_tensors():
+            t.data, t.grad = t.data.astype(dtype), None
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All parameters and buffers by name; the arrays themselves, not copies."""
+        return {name: t.data for name, t in self.named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Copy values in. Strict: WeightsError lists every missing, surplus or misshaped tensor, and then nothing changes."""
+        tensors = dict(self.named_tensors())
+        problems = [f"missing: {name} {t.shape}" for name, t in tensors.items() if name not in state]
+        problems += [f"surplus: {name} {array.shape}" for name, array in state.items() if name not in tensors]
+        problems += [
+            f"shape of {name}: the model has {t.shape}, the file {state[name].shape}"
+            for name, t in tensors.items()
+            if name in state and state[name].shape != t.shape
+        ]
+        if problems:
+            raise WeightsError("the weights do not fit the model, nothing was loaded:\n  " + "\n  ".join(problems))
+        for name, t in tensors.items():
+            t.data[...] = state[name]
+
+    def save_weights(self, path: Any) -> None:
+        """Write all parameters and buffers to a .safetensors file, whole or not at all."""
+        from ..weights import save_weights
+
+        save_weights(self, path)
+
+    def load_weights(self, path: Any) -> None:
+        """Read a .safetensors file written by ``save_weights``; strict like ``load_state_dict``."""
+        from ..weights import load_weights
+
+        load_weights(self, path)
+
+    def summary(self, input_shape: tuple[int, ...] | None = None) -> CostTable:
+        """The table of layers: text in a terminal, HTML in a notebook. Nothing is computed, only shapes.
+
+        input_shape: (h, w, c), needed where the network does not know its own; ShapeError without it.
+        """
+        from ..cost import table
+
+        input_shape = input_shape or self.input_shape
+        if input_shape is None:
+            raise ShapeError(f"{type(self).__name__}.summary() needs input_shape=(h, w, c)")
+        return table(self, input_shape)

@@ -1,0 +1,89 @@
+"""Every operator: one room each, five sections (definition, CPU, GPU, operator, function).
+
+``OPERATORS`` is the table of them all; the tests walk it, so that an operator is tested the moment it stands here.
+"""
+
+from __future__ import annotations
+
+from ..op import Op
+from .activation import ELU, GELU, RELU, SIGMOID, elu, gelu, relu, sigmoid
+from .arithmetic import ADD, DIVIDE, MULTIPLY, SUBTRACT, add, divide, multiply, subtract
+from .batchnorm import BATCH_NORM, batch_norm
+from .conv2d import CONV2D, conv2d
+from .depthwise import DEPTHWISE_CONV2D, depthwise_conv2d
+from .dropout import DROPOUT, dropout
+from .linear import LINEAR, linear
+from .loss import (
+    BINARY_CROSS_ENTROPY,
+    CROSS_ENTROPY,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+)
+from .pointwise import POINTWISE_CONV2D, pointwise_conv2d
+from .pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
+from .reduction import MEAN, SUM, mean, sum
+from .reshape import CONCAT, RESHAPE, concat, reshape
+from .separable import SEPARABLE_CONV2D, separable_conv2d
+from .softmax import LOG_SOFTMAX, SOFTMAX, log_softmax, softmax
+
+OPERATORS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        CONV2D,
+        DEPTHWISE_CONV2D,
+        POINTWISE_CONV2D,
+        SEPARABLE_CONV2D,
+        BATCH_NORM,
+        RELU,
+        ELU,
+        GELU,
+        SIGMOID,
+        SOFTMAX,
+        LOG_SOFTMAX,
+        ADD,
+        SUBTRACT,
+        MULTIPLY,
+        DIVIDE,
+        RESHAPE,
+        CONCAT,
+        SUM,
+        MEAN,
+        MAX_POOL2D,
+        AVG_POOL2D,
+        GLOBAL_AVG_POOL,
+        LINEAR,
+        DROPOUT,
+        CROSS_ENTROPY,
+        BINARY_CROSS_ENTROPY,
+    )
+}
+
+__all__ = [
+    "OPERATORS",
+    "add",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
+    "concat",
+    "conv2d",
+    "cross_entropy",
+    "depthwise_conv2d",
+    "divide",
+    "dropout",
+    "elu",
+    "gelu",
+    "global_avg_pool",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mean",
+    "multiply",
+    "pointwise_conv2d",
+    "relu",
+    "reshape",
+    "separable_conv2d",
+    "sigmoid",
+    "softmax",
+    "subtract",
+    "sum",
+]

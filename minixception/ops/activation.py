@@ -1,0 +1,301 @@
+"""Activations: relu, elu, gelu and sigmoid, one function applied to every element.
+
+    relu(x) = max(x, 0)                elu(x) = x if x > 0 else e^x - 1
+    gelu(x) = x (1 + erf(x / √2)) / 2  sigmoid(x) = 1 / (1 + e^-x)
+
+Shapes: x, y and their gradients have one shape, whichever it is.
+Backward: dx = dy * slope. The slope of relu, elu and sigmoid follows from y alone, so they save y, which the
+next layer keeps anyway; only gelu saves x.
+Cost: no MACs. relu does one comparison for each 8 bytes that must move (one input, one output, float32) and
+is memory-bound; the others spend 3 to 10 ns of one core per element on exp or erf, and so does the backward
+pass of gelu.
+Source: Chollet 2017, section 4.7 compares relu, elu and none; elu is Clevert et al. 2016 with alpha = 1; gelu
+is Hendrycks and Gimpel 2016, the exact form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from .. import memory
+from ..kernels.jit import loops, parallel, prange
+from ..op import Case, Draw, Op, Rung, Shape
+from ..tensor import Tensor
+
+Array = np.ndarray
+
+# Every rung of every activation is two functions, y = value(x) and dx = gradient(dy, saved), and the name of
+# what is saved, "x" or "y".
+
+
+def _rung(value: Callable[[Array], Array], gradient: Callable[[Array, Array], Array], saves: str) -> Rung:
+    def forward(x: Array) -> tuple[Array, tuple[Array]]:
+        y = value(x)
+        return y, (x if saves == "x" else y,)
+
+    def backward(dy: Array, saved: tuple[Array]) -> tuple[Array]:
+        return (gradient(dy, *saved),)
+
+    return Rung(forward, backward)
+
+
+# 1. Definition ----------------------------------------------------------------------------------------------
+
+_python_erf = np.frompyfunc(math.erf, 1, 1)  # exact to the last bits, one Python call per element
+
+
+def _relu_numpy(x: Array) -> Array:
+    return np.maximum(x, 0)
+
+
+def _relu_gradient_numpy(dy: Array, y: Array) -> Array:
+    return dy * (y > 0)
+
+
+def _elu_numpy(x: Array) -> Array:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def _elu_gradient_numpy(dy: Array, y: Array) -> Array:
+    return dy * np.where(y > 0, 1, y + 1)  # e^x = y + 1 where x <= 0, and y has the sign of x
+
+
+def _gelu_numpy(x: Array) -> Array:
+    return x * _normal_cdf(x)
+
+
+def _gelu_gradient_numpy(dy: Array, x: Array) -> Array:
+    density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return dy * (_normal_cdf(x) + x * density)
+
+
+def _normal_cdf(x: Array) -> Array:
+    """Probability that a standard normal value is below x."""
+    return (1 + np.asarray(_python_erf(x / math.sqrt(2)), x.dtype)) / 2
+
+
+def _sigmoid_numpy(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # never overflows
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def _sigmoid_gradient_numpy(dy: Array, y: Array) -> Array:
+    return dy * (y * (1 - y))
+
+
+# 2. CPU -----------------------------------------------------------------------------------------------------
+# The formulas once more, for one number: y = value(x), and the slope dy/dx from the number that was saved.
+# `type(x)(0.5)` is 0.5 in the precision of x; a bare 0.5 would turn float32 arithmetic into float64.
+
+_formula = register_jitable(error_model="numpy", fastmath={"contract"})
+
+
+@_formula
+def _relu(x):
+    return type(x)(0) if x <= 0 else x  # NaN is not <= 0 and stays NaN
+
+
+@_formula
+def _relu_slope(y):
+    return type(y)(1) if y > 0 else type(y)(0)
+
+
+@_formula
+def _elu(x):
+    return x if x > 0 else math.expm1(x)
+
+
+@_formula
+def _elu_slope(y):
+    return type(y)(1) if y > 0 else y + type(y)(1)
+
+
+@_formula
+def _gelu(x):
+    half = type(x)(0.5)
+    return x * (half + half * math.erf(x * type(x)(_SQRT_HALF)))
+
+
+@_formula
+def _gelu_slope(x):
+    half = type(x)(0.5)
+    density = type(x)(_DENSITY_AT_0) * math.exp(-half * x * x)
+    return half + half * math.erf(x * type(x)(_SQRT_HALF)) + x * density
+
+
+@_formula
+def _sigmoid(x):
+    one = type(x)(1)
+    e = math.exp(-abs(x))
+    return (one if x >= 0 else e) / (one + e)
+
+
+@_formula
+def _sigmoid_slope(y):
+    return y * (type(y)(1) - y)
+
+
+_SQRT_HALF = math.sqrt(0.5)
+_DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
+
+
+def _loops_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
+    """One thread, one element after the other."""
+
+    @loops
+    def forward(x, y):
+        for i in range(x.size):
+            y[i] = value(x[i])
+
+    @loops
+    def backward(dy, saved, dx):
+        for i in range(dy.size):
+            dx[i] = dy[i] * slope(saved[i])
+
+    return _rung(_flat(forward), _flat(backward), saves)
+
+
+_CHUNK = 1 << 14  # elements of one task: enough to outweigh its start, few enough to share small arrays out
+
+
+def _cpu_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
+    """Chunks of one length, whatever the number of threads: the same vectors and tails, hence the same bits.
+
+    Each chunk is a slice with an index from 0: an index that Numba cannot see to be positive is checked for
+    counting from the end, and that check keeps LLVM from computing 16 elements of relu at once (measured:
+    nine times slower). There is no vector form of exp and erf: where they occur, elements are computed one at
+    a time.
+    """
+
+    @parallel
+    def forward(x, y):
+        for chunk in prange((x.size + _CHUNK - 1) // _CHUNK):
+            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+            xs, ys = x[here], y[here]
+            for i in range(xs.size):
+                ys[i] = value(xs[i])
+
+    @parallel
+    def backward(dy, saved, dx):
+        for chunk in prange((dy.size + _CHUNK - 1) // _CHUNK):
+            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+            dys, saveds, dxs = dy[here], saved[here], dx[here]
+            for i in range(dys.size):
+                dxs[i] = dys[i] * slope(saveds[i])
+
+    return _rung(_flat(forward), _flat(backward), saves)
+
+
+def _flat(kernel: Any) -> Callable[..., Array]:
+    """A kernel on flat arrays, as a function of arrays of any one shape that returns such an array."""
+
+    def run(*arrays: Array) -> Array:
+        out = memory.empty(arrays[0].shape, arrays[0].dtype)
+        kernel(*[array.reshape(-1) for array in arrays], out.reshape(-1))
+        return out
+
+    return run
+
+
+# 3. GPU -----------------------------------------------------------------------------------------------------
+# The numba.cuda kernels go here; this version has none.
+
+# 4. Operator ------------------------------------------------------------------------------------------------
+
+
+def _shape(x: Shape) -> Shape:
+    return x
+
+
+def _sample(draw: Draw) -> Case:
+    return Case((draw.distinct(draw.integer(1, 4), draw.integer(1, 20)),))
+
+
+RELU = Op(
+    name="relu",
+    rungs={
+        "numpy": _rung(_relu_numpy, _relu_gradient_numpy, saves="y"),
+        "loops": _loops_rung(_relu, _relu_slope, saves="y"),
+        "cpu": _cpu_rung(_relu, _relu_slope, saves="y"),
+    },
+    shape=_shape,
+    sample=_sample,
+)
+ELU = Op(
+    name="elu",
+    rungs={
+        "numpy": _rung(_elu_numpy, _elu_gradient_numpy, saves="y"),
+        "loops": _loops_rung(_elu, _elu_slope, saves="y"),
+        "cpu": _cpu_rung(_elu, _elu_slope, saves="y"),
+    },
+    shape=_shape,
+    sample=_sample,
+)
+GELU = Op(
+    name="gelu",
+    rungs={
+        "numpy": _rung(_gelu_numpy, _gelu_gradient_numpy, saves="x"),
+        "loops": _loops_rung(_gelu, _gelu_slope, saves="x"),
+        "cpu": _cpu_rung(_gelu, _gelu_slope, saves="x"),
+    },
+    shape=_shape,
+    sample=_sample,
+)
+SIGMOID = Op(
+    name="sigmoid",
+    rungs={
+        "numpy": _rung(_sigmoid_numpy, _sigmoid_gradient_numpy, saves="y"),
+        "loops": _loops_rung(_sigmoid, _sigmoid_slope, saves="y"),
+        "cpu": _cpu_rung(_sigmoid, _sigmoid_slope, saves="y"),
+    },
+    shape=_shape,
+    sample=_sample,
+)
+
+
+# 5. Function ------------------------------------------------------------------------------------------------
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0) of every element; the gradient at 0 is 0, and NaN stays NaN.
+
+    >>> import minixception as mx
+    >>> relu(mx.tensor([-1.0, 0.0, 2.0])).numpy()
+    array([0., 0., 2.], dtype=float32)
+    """
+    return RELU(x)
+
+
+def elu(x: Tensor) -> Tensor:
+    """x where x > 0, else e^x - 1: Clevert et al. 2016, "Exponential Linear Units", with alpha = 1.
+
+    >>> import minixception as mx
+    >>> elu(mx.tensor([-1.0, 2.0])).numpy().round(4)
+    array([-0.6321,  2.    ], dtype=float32)
+    """
+    return ELU(x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the probability that a standard normal value is below x: Hendrycks and Gimpel 2016, exact form.
+
+    >>> import minixception as mx
+    >>> gelu(mx.tensor([-1.0, 2.0])).numpy().round(4)
+    array([-0.1587,  1.9545], dtype=float32)
+    """
+    return GELU(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x), without overflow for any x.
+
+    >>> import minixception as mx
+    >>> sigmoid(mx.tensor([-1000.0, 0.0, 1000.0])).numpy()
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return SIGMOID(x)

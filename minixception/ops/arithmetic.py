@@ -1,0 +1,204 @@
+"""Arithmetic: add, subtract, multiply, divide, element by element, with NumPy's broadcasting.
+
+    y = a + b          y = a - b          y = a * b          y = a / b
+
+Shapes: a and b broadcast to y: aligned at the last dimension, sizes of 1 are repeated.
+Backward: of +  da = dy, db = dy         of *  da = dy b,   db = dy a
+          of -  da = dy, db = -dy        of /  da = dy / b, db = -dy a / b²
+An element that was repeated takes part in several outputs: its gradients are summed.
+Cost: no MACs. Two inputs are read and one output is written for one operation each: memory-bound.
+Source: add is the residual connection of Chollet 2017, figure 5.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import memory
+from ..errors import DTypeError, ShapeError
+from ..kernels.jit import parallel, prange
+from ..op import Case, Draw, Op, Rung, Shape
+from ..tensor import Tensor, tensor
+
+Operand = Tensor | np.ndarray | float
+
+# 1. Definition ----------------------------------------------------------------------------------------------
+
+
+def _add_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+    return np.asarray(a + b), (
+        a.shape,
+        b.shape,
+    )  # asarray: NumPy makes a scalar of an array without dimensions
+
+
+def _add_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    a_shape, b_shape = saved
+    return _sum_to(dy, a_shape), _sum_to(dy, b_shape)  # dy itself where nothing was repeated
+
+
+def _subtract_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+    return np.asarray(a - b), (a.shape, b.shape)
+
+
+def _subtract_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    a_shape, b_shape = saved
+    return _sum_to(dy, a_shape), _sum_to(-dy, b_shape)
+
+
+def _multiply_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+    return np.asarray(a * b), (a, b)
+
+
+def _multiply_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    a, b = saved
+    return _sum_to(dy * b, a.shape), _sum_to(dy * a, b.shape)
+
+
+def _divide_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+    return np.asarray(a / b), (a, b)
+
+
+def _divide_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    a, b = saved
+    da = dy / b  # y.shape
+    return _sum_to(da, a.shape), _sum_to(-da * a / b, b.shape)
+
+
+def _sum_to(gradient: np.ndarray, shape: Shape) -> np.ndarray:
+    """The gradient of an input of this shape: summed over the dimensions along which it was repeated."""
+    if gradient.shape == shape:
+        return np.asarray(gradient)
+    padded = (1,) * (gradient.ndim - len(shape)) + shape
+    repeated = tuple(i for i, size in enumerate(padded) if size == 1)
+    return gradient.sum(axis=repeated, keepdims=True).reshape(shape)
+
+
+# 2. CPU -----------------------------------------------------------------------------------------------------
+# One kernel for equal shapes, the hot path: a residual connection adds two activations. What counts there is
+# memory bandwidth, which one core cannot use up, and an output from the pool, whose pages need not be faulted
+# in. A loop over flat arrays cannot broadcast; operands that do (a number, one scale per channel) go to the
+# definition, where NumPy repeats them in one pass. So do the gradients: that of add moves no bytes at all.
+
+_CHUNK = 1 << 14  # elements of one task; fixed, so that vectors and tails do not depend on the threads
+
+
+def _cpu_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Rung:
+    @parallel
+    def kernel(a, b, y):
+        for chunk in prange((y.size + _CHUNK - 1) // _CHUNK):
+            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+            left, right, out = a[here], b[here], y[here]  # counted from 0, which LLVM vectorises
+            for i in range(out.size):
+                out[i] = operation(left[i], right[i])
+
+    def forward(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+        if a.shape != b.shape:
+            return definition.forward(a, b)
+        y = memory.empty(a.shape, a.dtype)
+        kernel(a.reshape(-1), b.reshape(-1), y.reshape(-1))
+        return y, (a, b) if saves_arrays else (a.shape, b.shape)
+
+    return Rung(forward, definition.backward)
+
+
+# 3. GPU -----------------------------------------------------------------------------------------------------
+# The numba.cuda kernels go here; this version has none.
+
+# 4. Operator ------------------------------------------------------------------------------------------------
+
+
+def _operator(name: str, operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Op:
+    def shape(a: Shape, b: Shape) -> Shape:
+        try:
+            return np.broadcast_shapes(a, b)
+        except ValueError:
+            raise ShapeError(
+                f"{name}: {a} and {b} do not broadcast: from the last dimension on, sizes must be equal or 1"
+            ) from None
+
+    def sample(draw: Draw) -> Case:
+        sizes = [draw.integer(1, 4) for _ in range(3)]
+        a, b = ([draw.choice((1, size)) for size in sizes] for _ in range(2))
+        a, b = draw.choice(((sizes, sizes), (a, b), (a, b[draw.integer(1, 3) :])))
+        return Case((draw.normal(*a), draw.distinct(*b)))  # not too near to 0: b divides
+
+    rungs = {"numpy": definition, "cpu": _cpu_rung(operation, definition, saves_arrays)}
+    return Op(name, rungs, shape, sample)
+
+
+ADD = _operator("add", operator.add, Rung(_add_forward_numpy, _add_backward_numpy), saves_arrays=False)
+SUBTRACT = _operator(
+    "subtract", operator.sub, Rung(_subtract_forward_numpy, _subtract_backward_numpy), saves_arrays=False
+)
+MULTIPLY = _operator(
+    "multiply", operator.mul, Rung(_multiply_forward_numpy, _multiply_backward_numpy), saves_arrays=True
+)
+DIVIDE = _operator(
+    "divide", operator.truediv, Rung(_divide_forward_numpy, _divide_backward_numpy), saves_arrays=True
+)
+
+
+# 5. Function ------------------------------------------------------------------------------------------------
+
+
+def add(a: Operand, b: Operand) -> Tensor:
+    """a + b; each a tensor, an array, or a number, which takes the other's dtype.
+
+    Raises ShapeError if the shapes do not broadcast, DTypeError for mixed dtypes or integer arrays.
+
+    >>> import minixception as mx
+    >>> add(mx.tensor([[1.0], [2.0]]), mx.tensor([10.0, 20.0])).numpy()
+    array([[11., 21.],
+           [12., 22.]], dtype=float32)
+    """
+    return ADD(*_tensors("add", a, b))
+
+
+def subtract(a: Operand, b: Operand) -> Tensor:
+    """a - b; operands and errors as for ``add``.
+
+    >>> import minixception as mx
+    >>> subtract(1, mx.tensor([0.25, 3.0])).numpy()
+    array([ 0.75, -2.  ], dtype=float32)
+    """
+    return SUBTRACT(*_tensors("subtract", a, b))
+
+
+def multiply(a: Operand, b: Operand) -> Tensor:
+    """a * b, element by element; operands and errors as for ``add``.
+
+    >>> import minixception as mx
+    >>> multiply(mx.tensor([1.0, 2.0]), 0.5).numpy()
+    array([0.5, 1. ], dtype=float32)
+    """
+    return MULTIPLY(*_tensors("multiply", a, b))
+
+
+def divide(a: Operand, b: Operand) -> Tensor:
+    """a / b, element by element; operands and errors as for ``add``.
+
+    >>> import minixception as mx
+    >>> divide(1, mx.tensor([2.0, 4.0])).numpy()
+    array([0.5 , 0.25], dtype=float32)
+    """
+    return DIVIDE(*_tensors("divide", a, b))
+
+
+def _tensors(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
+    """Both operands as floating tensors; a number becomes one of the other operand's dtype."""
+    dtype = next((v.dtype for v in (a, b) if isinstance(v, (Tensor, np.ndarray))), np.dtype(np.float32))
+    return _tensor(name, a, dtype), _tensor(name, b, dtype)
+
+
+def _tensor(name: str, value: Operand, dtype: np.dtype[Any]) -> Tensor:
+    if isinstance(value, (int, float, np.number)):
+        return tensor(value, dtype)
+    if not isinstance(value, (Tensor, np.ndarray)) or value.dtype.kind != "f":
+        got = getattr(value, "dtype", type(value).__name__)
+        raise DTypeError(f"{name} takes floating tensors, floating arrays and numbers, got {got}")
+    return value if isinstance(value, Tensor) else tensor(value)

@@ -1,0 +1,48 @@
+"""1. Definition: batch normalisation in NumPy. This is the law the other rungs are held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def forward_numpy(
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    *,
+    training: bool,
+    eps: float,
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Mean first, then the squares of what differs from it: two passes, and everything in float64.
+
+    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two numbers near 1e8, and
+    float32 keeps 7 digits.
+    """
+    if training:
+        axes = tuple(range(x.ndim - 1))
+        mean = x.mean(axes, dtype=np.float64)  # (c,)
+        var = np.square(x - mean).mean(axes)  # (c,)
+    else:
+        mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)  # (c,), copies
+    y = (x - mean) / np.sqrt(var + eps) * gamma + beta  # (..., c)
+    return y.astype(x.dtype), (x, gamma, mean.astype(x.dtype), var.astype(x.dtype), eps, training)
+
+
+def backward_numpy(
+    dy: np.ndarray, saved: tuple[Any, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+    """The formula at the head of the package: dy without its mean and without its part along xhat."""
+    x, gamma, mean, var, eps, training = saved
+    axes = tuple(range(x.ndim - 1))
+    m = x.size // x.shape[-1]
+    s = 1 / np.sqrt(var.astype(np.float64) + eps)  # (c,)
+    xhat = (x - mean.astype(np.float64)) * s  # (..., c)
+    dbeta = dy.sum(axes, dtype=np.float64)  # (c,)
+    dgamma = (dy * xhat).sum(axes)  # (c,)
+    dxhat = dy - dbeta / m - xhat * dgamma / m if training else dy  # (..., c)
+    dx = gamma * s * dxhat  # (..., c)
+    return dx.astype(x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype), None, None

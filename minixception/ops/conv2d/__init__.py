@@ -1,0 +1,73 @@
+"""Convolution: space and channels in one step, regular (groups = 1) or in separate segments of channels.
+
+    y[n,i,j,o] = sum_{a,b,c} x[n, i*s+a-p, j*s+b-p, g*ci/G + c] * w[a,b,c,o]      g = o // (co/G), c < ci/G
+
+Shapes: x (n, h, w, ci), w (kh, kw, ci/G, co), y (n, ho, wo, co); stride s, padding p by the TensorFlow rule, G groups.
+G = 1 is the regular convolution, G = ci = co the depthwise one; the paper's spectrum lies between them.
+Backward: dx[n,u,v,c] = sum over the (i,j,a,b,o) that read it of dy[n,i,j,o] * w[a,b,c,o]
+          dw[a,b,c,o] = sum_{n,i,j} x[n, i*s+a-p, j*s+b-p, c] * dy[n,i,j,o]
+Cost: n*ho*wo*kh*kw*(ci/G)*co MACs. Each input is used kh*kw*co/G times: it is limited by arithmetic.
+Source: Chollet 2017, sections 1 and 3 (block 1 of Xception is made of two of these).
+"""
+
+from __future__ import annotations
+
+from ...errors import ArgumentError, ShapeError
+from ...op import Case, Draw, Op, Rung, Shape
+from ...tensor import Tensor
+from ..window import check_image, sample_window, window_shape
+from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .definition import backward_numpy, forward_numpy
+
+# 4. Operator -------------------------------------------------------------------------------------------------------
+
+
+def _shape(x: Shape, w: Shape, *, stride: int, padding: str, groups: int) -> Shape:
+    if len(w) != 4:
+        raise ShapeError(f"conv2d: w must be (kh, kw, ci/groups, co), got {len(w)} dimensions: {w}")
+    if not isinstance(groups, int) or groups < 1 or w[3] % groups:
+        raise ArgumentError(f"conv2d: groups must be a positive divisor of the {w[3]} output channels, got {groups!r}")
+    check_image("conv2d", x, channels=w[2] * groups)
+    return (x[0], *window_shape("conv2d", x, w[:2], stride, padding), w[3])
+
+
+def _macs(x: Shape, w: Shape, *, stride: int, padding: str, groups: int) -> int:
+    n, ho, wo, co = _shape(x, w, stride=stride, padding=padding, groups=groups)
+    return n * ho * wo * w[0] * w[1] * w[2] * co
+
+
+def _sample(draw: Draw) -> Case:
+    kernel, stride, padding, size = sample_window(draw)
+    groups, ci, co = draw.choice((1, 1, 2, 3)), draw.integer(1, 4), draw.integer(1, 20)
+    x = draw.normal(draw.integer(1, 2), *size, groups * ci)
+    w = draw.normal(*kernel, ci, groups * co)
+    return Case((x, w), {"stride": stride, "padding": padding, "groups": groups})
+
+
+CONV2D = Op(
+    name="conv2d",
+    rungs={
+        "numpy": Rung(forward_numpy, backward_numpy),
+        "loops": Rung(forward_loops, backward_loops),
+        "cpu": Rung(forward_cpu, backward_cpu),
+    },
+    shape=_shape,
+    macs=_macs,
+    sample=_sample,
+)
+
+
+# 5. Function -------------------------------------------------------------------------------------------------------
+
+
+def conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: str = "same", groups: int = 1) -> Tensor:
+    """Convolve x (n, h, w, ci) with w (kh, kw, ci/groups, co); y is (n, ho, wo, co).
+
+    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError for
+    an impossible stride, padding or number of groups. Cost: n*ho*wo*kh*kw*(ci/groups)*co MACs. Chollet 2017, section 1.
+
+    >>> import minixception as mx
+    >>> conv2d(mx.tensor([[[[1.0], [2.0]]]]), mx.tensor([[[[3.0]], [[4.0]]]]), padding="valid").item()
+    11.0
+    """
+    return CONV2D(x, w, stride=stride, padding=padding, groups=groups)

@@ -1,0 +1,260 @@
+"""2. CPU: convolution in plain Numba loops, and as matrix products without an im2col array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import memory
+from ...kernels.gemm import pack_panel, panel_width, strip
+from ...kernels.jit import loops, parallel, prange
+from ..window import extent, pad_image
+
+# Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
+
+
+@loops
+def _forward_loops(x, w, y, stride, top, left):
+    n, h, wd, _ = x.shape
+    kh, kw, ci, co = w.shape
+    per_group = co * ci // x.shape[3]  # output channels of one group
+    for m in range(n):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                for o in range(co):
+                    first = o // per_group * ci
+                    total = x.dtype.type(0)
+                    for a in range(kh):
+                        for b in range(kw):
+                            u, v = i * stride + a - top, j * stride + b - left
+                            if 0 <= u < h and 0 <= v < wd:
+                                for c in range(ci):
+                                    total += x[m, u, v, first + c] * w[a, b, c, o]
+                    y[m, i, j, o] = total
+
+
+@loops
+def _backward_loops(dy, x, w, dx, dw, stride, top, left):
+    n, h, wd, _ = x.shape
+    kh, kw, ci, co = w.shape
+    per_group = co * ci // x.shape[3]
+    for m in range(n):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                for a in range(kh):
+                    for b in range(kw):
+                        u, v = i * stride + a - top, j * stride + b - left
+                        if 0 <= u < h and 0 <= v < wd:
+                            for o in range(co):
+                                first = o // per_group * ci
+                                for c in range(ci):
+                                    dx[m, u, v, first + c] += dy[m, i, j, o] * w[a, b, c, o]
+                                    dw[a, b, c, o] += dy[m, i, j, o] * x[m, u, v, first + c]
+
+
+def forward_loops(
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """The formula of the definition as loops."""
+    (ho, top), (wo, left) = _extents(x, w, stride, padding)
+    y = memory.empty((x.shape[0], ho, wo, w.shape[3]), x.dtype)
+    _forward_loops(x, w, y, stride, top, left)
+    return y, (x, w, stride, padding, groups)
+
+
+def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The same loops, sending dy back to the input and to the kernel."""
+    x, w, stride, padding, _ = saved
+    (_, top), (_, left) = _extents(x, w, stride, padding)
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    _backward_loops(dy, x, w, dx, dw, stride, top, left)
+    return dx, dw
+
+
+def _extents(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(outputs, padding before) down and across."""
+    return extent(x.shape[1], w.shape[0], stride, padding), extent(x.shape[2], w.shape[1], stride, padding)
+
+
+# Fast ---------------------------------------------------------------------------------------------------------------
+# In NHWC the kw * ci numbers under one row of the window are neighbours in memory, and the window of the next output
+# pixel starts stride * ci numbers further on. So one output row is a matrix product whose A is x itself, read with
+# overlapping rows: no im2col copy is made. kh of these products, one per row of the window, add up in y:
+#
+#     y[n,i] (wo, co)  +=  x[n, i*s+a] (wo windows, kw*ci)  w[a] (kw*ci, co)          a = 0 .. kh-1
+#
+# With groups only the ci/G channels of one group are neighbours, and each tap is a product of its own ("run").
+# The tile and the packed panels are those of kernels/gemm.py; a task is one output row.
+
+
+@parallel
+def _pack_forward(w, packed, groups, width):
+    # packed[group, panel, a] is a panel of depth kw * ci: row (b, c) holds w[a, b, c, columns of the panel]
+    kh, kw, ci, co = w.shape
+    per_group = co // groups
+    panels = (per_group + width - 1) // width
+    ws = w.reshape(-1)
+    depth = kw * ci
+    for block in prange(groups * panels * kh):
+        group, panel, a = block // (panels * kh), block // kh % panels, block % kh
+        column = panel * width
+        pack_panel(
+            ws, a * depth * co + group * per_group + column, co, 1, depth, min(width, per_group - column), width,
+            packed, block * depth * width,
+        )  # fmt: skip
+
+
+@parallel
+def _forward(xp, packed, y, kh, kw, ci, stride, groups, width):
+    n, hp, wp, channels = xp.shape
+    _, ho, wo, co = y.shape
+    per_group = co // groups
+    panels = (per_group + width - 1) // width
+    runs = 1 if groups == 1 else kw
+    depth = kw * ci // runs
+    xs, ys = xp.reshape(-1), y.reshape(-1)
+    for task in prange(n * ho):
+        top_row = task // ho * hp + task % ho * stride
+        for block in range(groups * panels):
+            group, column = block // panels, block % panels * width
+            for a in range(kh):
+                for run in range(runs):
+                    strip(
+                        xs, (top_row + a) * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
+                        packed, ((block * kh + a) * runs + run) * depth * width, depth,
+                        ys, task * wo * co + group * per_group + column, co, min(width, per_group - column),
+                        a + run > 0,
+                    )  # fmt: skip
+
+
+# dx: input row u collects from every output row i and kernel row a with i*s + a - p = u. For one tap the pixels of
+# that row which receive something lie stride apart, each exactly once, so a product (wo, co) (co, ci) can add straight
+# into dx with rows of C stride * ci apart. Clipping the range of j keeps it inside of the image.
+
+
+@parallel
+def _pack_transposed(w, packed, groups, width):
+    # packed[group, panel, a, b] is a panel of depth co/G: row o holds w[a, b, columns of the panel, o]
+    kh, kw, ci, co = w.shape
+    depth = co // groups
+    panels = (ci + width - 1) // width
+    ws = w.reshape(-1)
+    for block in prange(groups * panels * kh * kw):
+        tap, group, panel = block % (kh * kw), block // (panels * kh * kw), block // (kh * kw) % panels
+        column = panel * width
+        pack_panel(
+            ws, (tap * ci + column) * co + group * depth, 1, co, depth, min(width, ci - column), width,
+            packed, block * depth * width,
+        )  # fmt: skip
+
+
+@parallel
+def _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width):
+    n, h, wd, channels = dx.shape
+    _, ho, wo, co = dy.shape
+    depth = co // groups
+    panels = (ci + width - 1) // width
+    dys, dxs = dy.reshape(-1), dx.reshape(-1)
+    for task in prange(n * h):
+        m, u = task // h, task % h + top
+        dxs[task * wd * channels : (task + 1) * wd * channels] = 0
+        for block in range(groups * panels):
+            group, column = block // panels, block % panels * width
+            for a in range(max(u % stride, u - stride * (ho - 1)), min(kh, u + 1), stride):
+                i = (u - a) // stride
+                for b in range(kw):
+                    j0 = max(0, (left - b + stride - 1) // stride)
+                    j1 = min(wo, (wd + left - b + stride - 1) // stride)
+                    pixel = task * wd + j0 * stride + b - left
+                    strip(
+                        dys, ((m * ho + i) * wo + j0) * co + group * depth, co, 1, j1 - j0,
+                        packed, ((block * kh + a) * kw + b) * depth * width, depth,
+                        dxs, pixel * channels + group * ci + column, stride * channels, min(width, ci - column), True,
+                    )  # fmt: skip
+
+
+# dw: for kernel row a the product (kw*ci, wo) (wo, co), summed over all output rows. A is x again, read as its
+# transpose. A task owns a block of rows of dw and walks over the whole batch, so nothing has to be summed afterwards.
+
+_ROWS = 48  # rows of dw in a task: a block of 48 x 64 floats stays in L1
+
+
+@parallel
+def _pack_outputs(dy, packed, groups, width):
+    # packed[group, panel] is a panel of depth n * ho * wo: row (n, i, j) holds dy's columns of the panel
+    n, ho, wo, co = dy.shape
+    per_group = co // groups
+    panels = (per_group + width - 1) // width
+    dys = dy.reshape(-1)
+    for row in prange(n * ho):
+        for block in range(groups * panels):
+            group, column = block // panels, block % panels * width
+            pack_panel(
+                dys, row * wo * co + group * per_group + column, co, 1, wo, min(width, per_group - column), width,
+                packed, (block * n * ho + row) * wo * width,
+            )  # fmt: skip
+
+
+@parallel
+def _backward_weights(xp, packed, dw, ho, wo, stride, groups, width):
+    n, hp, wp, channels = xp.shape
+    kh, kw, ci, co = dw.shape
+    per_group = co // groups
+    panels = (per_group + width - 1) // width
+    runs = 1 if groups == 1 else kw
+    height = kw * ci // runs  # rows of dw that one run reads as neighbours
+    blocks = (height + _ROWS - 1) // _ROWS
+    xs, dws = xp.reshape(-1), dw.reshape(-1)
+    for task in prange(kh * runs * blocks * groups * panels):
+        block = task % (groups * panels)
+        group, column = block // panels, block % panels * width
+        first = task // (groups * panels) % blocks * _ROWS
+        a, run = task // (groups * panels * blocks) // runs, task // (groups * panels * blocks) % runs
+        for row in range(n * ho):
+            x_row = row // ho * hp + row % ho * stride + a
+            strip(
+                xs, x_row * wp * channels + run * channels + group * ci + first, 1, stride * channels,
+                min(_ROWS, height - first),
+                packed, (block * n * ho + row) * wo * width, wo,
+                dws, ((a * runs + run) * height + first) * co + group * per_group + column, co,
+                min(width, per_group - column), row > 0,
+            )  # fmt: skip
+
+
+def forward_cpu(
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """kh matrix products per output row, straight from the (padded) input."""
+    kh, kw, ci, co = w.shape
+    xp, (ho, wo), _ = pad_image(x, (kh, kw), stride, padding)
+    width = panel_width(w.dtype)
+    packed = memory.empty((_panels(co // groups, width) * groups * kh * kw * ci * width,), w.dtype)
+    _pack_forward(w, packed, groups, width)
+    y = memory.empty((x.shape[0], ho, wo, co), x.dtype)
+    _forward(xp, packed, y, kh, kw, ci, stride, groups, width)
+    return y, (x, w, stride, padding, groups)
+
+
+def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """dx by one product per tap with the transposed kernel; dw by products of transposed windows with dy."""
+    x, w, stride, padding, groups = saved
+    (kh, kw, ci, co), (n, ho, wo, _) = w.shape, dy.shape
+    (_, top), (_, left) = _extents(x, w, stride, padding)
+    width = panel_width(w.dtype)
+
+    packed = memory.empty((_panels(ci, width) * groups * kh * kw * (co // groups) * width,), w.dtype)
+    _pack_transposed(w, packed, groups, width)
+    dx = memory.empty(x.shape, x.dtype)
+    _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width)
+
+    xp, _, _ = pad_image(x, (kh, kw), stride, padding)
+    packed = memory.empty((_panels(co // groups, width) * groups * n * ho * wo * width,), w.dtype)
+    _pack_outputs(dy, packed, groups, width)
+    dw = memory.empty(w.shape, w.dtype)
+    _backward_weights(xp, packed, dw, ho, wo, stride, groups, width)
+    return dx, dw
+
+
+def _panels(columns: int, width: int) -> int:
+    return -(-columns // width)

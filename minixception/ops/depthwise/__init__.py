@@ -1,0 +1,69 @@
+"""Depthwise convolution: every channel is filtered by its own small kernel, and channels never mix.
+
+    y[n,i,j,c] = sum_{a,b} x[n, i*s+a-p, j*s+b-p, c] * w[a,b,c]           x is zero outside of the image
+
+Shapes: x (n, h, w, c), w (kh, kw, c), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule.
+Backward: dx[n,u,v,c] = sum over the (i,j,a,b) with i*s+a-p = u, j*s+b-p = v of dy[n,i,j,c] * w[a,b,c]
+          dw[a,b,c]   = sum_{n,i,j} dy[n,i,j,c] * x[n, i*s+a-p, j*s+b-p, c]
+Cost: n*ho*wo*c*kh*kw MACs on x + w + y elements. A 3x3 kernel does 9 MACs for each 8 bytes that must move (one
+input, one output, float32): about 2 FLOP per byte, far below what a CPU needs to be busy. It is memory-bound.
+Source: Chollet 2017, section 2 ("a spatial convolution performed independently over each channel").
+"""
+
+from __future__ import annotations
+
+from ...errors import ShapeError
+from ...op import Case, Draw, Op, Rung, Shape
+from ...tensor import Tensor
+from ..window import check_image, sample_window, window_shape
+from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .definition import backward_numpy, forward_numpy
+
+# 4. Operator -------------------------------------------------------------------------------------------------------
+
+
+def _shape(x: Shape, w: Shape, *, stride: int, padding: str) -> Shape:
+    if len(w) != 3:
+        raise ShapeError(f"depthwise_conv2d: w must be (kh, kw, c), got {len(w)} dimensions: {w}")
+    check_image("depthwise_conv2d", x, channels=w[2])
+    return (x[0], *window_shape("depthwise_conv2d", x, w[:2], stride, padding), w[2])
+
+
+def _macs(x: Shape, w: Shape, *, stride: int, padding: str) -> int:
+    n, ho, wo, c = _shape(x, w, stride=stride, padding=padding)
+    return n * ho * wo * c * w[0] * w[1]
+
+
+def _sample(draw: Draw) -> Case:
+    kernel, stride, padding, size = sample_window(draw)
+    c = draw.integer(1, 20)
+    return Case((draw.normal(draw.integer(1, 2), *size, c), draw.normal(*kernel, c)), {"stride": stride, "padding": padding})
+
+
+DEPTHWISE_CONV2D = Op(
+    name="depthwise_conv2d",
+    rungs={
+        "numpy": Rung(forward_numpy, backward_numpy),
+        "loops": Rung(forward_loops, backward_loops),
+        "cpu": Rung(forward_cpu, backward_cpu),
+    },
+    shape=_shape,
+    macs=_macs,
+    sample=_sample,
+)
+
+
+# 5. Function -------------------------------------------------------------------------------------------------------
+
+
+def depthwise_conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: str = "same") -> Tensor:
+    """Filter each channel of x (n, h, w, c) with its own kernel of w (kh, kw, c); y is (n, ho, wo, c).
+
+    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError for
+    a stride or padding that does not exist. Cost: n*ho*wo*c*kh*kw MACs. Chollet 2017, section 2.
+
+    >>> import minixception as mx
+    >>> depthwise_conv2d(mx.tensor([[[[1.0]], [[2.0]]]]), mx.tensor([[[3.0]]])).numpy().ravel()
+    array([3., 6.], dtype=float32)
+    """
+    return DEPTHWISE_CONV2D(x, w, stride=stride, padding=padding)

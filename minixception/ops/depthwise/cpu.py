@@ -1,0 +1,174 @@
+"""2. CPU: depthwise convolution in plain Numba loops, and the fast kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import memory
+from ...kernels.jit import loops, parallel, prange
+from ...kernels.simd import fma, lanes, load, splat, store
+from ..window import extent
+
+# Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
+
+
+@loops
+def _forward_loops(x, w, y, stride, top, left):
+    n, h, wd, c = x.shape
+    kh, kw, _ = w.shape
+    for m in range(n):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                for q in range(c):
+                    total = x.dtype.type(0)
+                    for a in range(kh):
+                        for b in range(kw):
+                            u, v = i * stride + a - top, j * stride + b - left
+                            if 0 <= u < h and 0 <= v < wd:
+                                total += x[m, u, v, q] * w[a, b, q]
+                    y[m, i, j, q] = total
+
+
+@loops
+def _backward_loops(dy, x, w, dx, dw, stride, top, left):
+    n, h, wd, c = x.shape
+    kh, kw, _ = w.shape
+    for m in range(n):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                for a in range(kh):
+                    for b in range(kw):
+                        u, v = i * stride + a - top, j * stride + b - left
+                        if 0 <= u < h and 0 <= v < wd:
+                            for q in range(c):
+                                dx[m, u, v, q] += dy[m, i, j, q] * w[a, b, q]
+                                dw[a, b, q] += dy[m, i, j, q] * x[m, u, v, q]
+
+
+def forward_loops(
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """The formula of the definition as loops."""
+    y, top, left = _output(x, w, stride, padding)
+    _forward_loops(x, w, y, stride, top, left)
+    return y, (x, w, stride, padding)
+
+
+def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The same loops, sending dy back to the input and to the kernel."""
+    x, w, stride, padding = saved
+    _, top, left = _output(x, w, stride, padding)
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    _backward_loops(dy, x, w, dx, dw, stride, top, left)
+    return dx, dw
+
+
+def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np.ndarray, int, int]:
+    """The array for y, and the padding above and to the left of x."""
+    ho, top = extent(x.shape[1], w.shape[0], stride, padding)
+    wo, left = extent(x.shape[2], w.shape[1], stride, padding)
+    return memory.empty((x.shape[0], ho, wo, x.shape[3]), x.dtype), top, left
+
+
+# Fast ---------------------------------------------------------------------------------------------------------------
+# Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512) and all taps are
+# summed into it before it is written: y is stored once and never read. Ranges of taps are clipped to the image
+# beforehand, so the innermost loop has no test. A task is one row of the output: rows do not overlap in what
+# they write. The 3 input rows a task reads were just read by its neighbour and come from L2.
+
+
+@parallel
+def _forward(x, w, y, stride, top, left, lanes):
+    n, h, wd, c = x.shape
+    kh, kw, _ = w.shape
+    _, ho, wo, _ = y.shape
+    xs, ws, ys = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+    for task in prange(n * ho):
+        m, i = task // ho, task % ho
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        for j in range(wo):
+            b0, b1 = max(0, left - j * stride), min(kw, wd + left - j * stride)
+            corner = ((m * h + i * stride - top) * wd + j * stride - left) * c  # of the window, in x
+            for q in range(0, c, lanes):
+                valid = min(lanes, c - q)
+                total = splat(y, y.dtype.type(0))
+                for a in range(a0, a1):
+                    for b in range(b0, b1):
+                        x_at = corner + (a * wd + b) * c + q
+                        total = fma(load(xs, x_at, valid), load(ws, (a * kw + b) * c + q, valid), total)
+                store(ys, (task * wo + j) * c + q, total, valid)
+
+
+@parallel
+def _backward_input(dy, w, dx, stride, top, left, lanes):
+    n, h, wd, c = dx.shape
+    kh, kw, _ = w.shape
+    _, ho, wo, _ = dy.shape
+    dys, ws, dxs = dy.reshape(-1), w.reshape(-1), dx.reshape(-1)
+    # Gather, not scatter: input row u gets a contribution from output row i through tap a = u + top - i*stride, so a
+    # runs over one residue class modulo the stride, and each task alone writes its row of dx.
+    for task in prange(n * h):
+        m, u = task // h, task % h + top
+        a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
+        for v in range(left, wd + left):
+            b0, b1 = max(v % stride, v - stride * (wo - 1)), min(kw, v + 1)
+            for q in range(0, c, lanes):
+                valid = min(lanes, c - q)
+                total = splat(dx, dx.dtype.type(0))
+                for a in range(a0, a1, stride):
+                    row = (m * ho + (u - a) // stride) * wo
+                    for b in range(b0, b1, stride):
+                        dy_at = (row + (v - b) // stride) * c + q
+                        total = fma(load(dys, dy_at, valid), load(ws, (a * kw + b) * c + q, valid), total)
+                store(dxs, (task * wd + v - left) * c + q, total, valid)
+
+
+@parallel
+def _backward_weights(dy, x, partial, stride, top, left, lanes):
+    n, h, wd, c = x.shape
+    chunks, kh, kw, _ = partial.shape
+    _, ho, wo, _ = dy.shape
+    dys, xs, partials = dy.reshape(-1), x.reshape(-1), partial.reshape(-1)
+    # Each task sums its own rows into its own copy of dw. Along a row the sum for one tap stays in a register.
+    for chunk in prange(chunks):
+        partial[chunk] = 0
+        for row in range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks):
+            m, i = row // ho, row % ho
+            a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+            for q in range(0, c, lanes):
+                valid = min(lanes, c - q)
+                for a in range(a0, a1):
+                    u = i * stride + a - top
+                    for b in range(kw):
+                        j0 = max(0, (left - b + stride - 1) // stride)
+                        j1 = min(wo, (wd + left - b + stride - 1) // stride)
+                        at = ((chunk * kh + a) * kw + b) * c + q
+                        total = load(partials, at, valid)
+                        for j in range(j0, j1):
+                            x_at = ((m * h + u) * wd + j * stride + b - left) * c + q
+                            total = fma(load(dys, (row * wo + j) * c + q, valid), load(xs, x_at, valid), total)
+                        store(partials, at, total, valid)
+
+
+_CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
+
+
+def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """All taps of 16 channels in one register; one task per output row."""
+    y, top, left = _output(x, w, stride, padding)
+    _forward(x, w, y, stride, top, left, lanes(x.dtype.type))
+    return y, (x, w, stride, padding)
+
+
+def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """dx gathers from dy like another depthwise convolution; dw is summed per chunk of rows, then over chunks."""
+    x, w, stride, padding = saved
+    _, top = extent(x.shape[1], w.shape[0], stride, padding)
+    _, left = extent(x.shape[2], w.shape[1], stride, padding)
+    dx = memory.empty(x.shape, x.dtype)
+    _backward_input(dy, w, dx, stride, top, left, lanes(x.dtype.type))
+    partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *w.shape), w.dtype)
+    _backward_weights(dy, x, partial, stride, top, left, lanes(x.dtype.type))
+    return dx, partial.sum(axis=0)

@@ -1,0 +1,32 @@
+"""1. Definition: depthwise convolution in NumPy. This is the law the other rungs are held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..window import pad_image, taps
+
+
+def forward_numpy(
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """One shifted copy of x per tap of the kernel, each scaled by that tap and summed."""
+    xp, outputs, _ = pad_image(x, w.shape[:2], stride, padding)  # (n, hp, wp, c), (ho, wo)
+    y = np.zeros((x.shape[0], *outputs, x.shape[3]), x.dtype)
+    for a, b, window in taps(w.shape[:2], stride, outputs):
+        y += xp[window] * w[a, b]  # (n, ho, wo, c)
+    return y, (x, w, stride, padding)
+
+
+def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """dy scattered back along each tap; and dy correlated with the shifted x for the tap itself."""
+    x, w, stride, padding = saved
+    xp, outputs, inside = pad_image(x, w.shape[:2], stride, padding)  # (n, hp, wp, c), (ho, wo)
+    dxp = np.zeros_like(xp)
+    dw = np.empty_like(w)
+    for a, b, window in taps(w.shape[:2], stride, outputs):
+        dxp[window] += dy * w[a, b]  # (n, ho, wo, c)
+        dw[a, b] = np.einsum("nijc,nijc->c", dy, xp[window])  # (c,)
+    return np.ascontiguousarray(dxp[inside]), dw

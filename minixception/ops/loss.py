@@ -1,0 +1,227 @@
+"""Losses: cross entropy for one class of k, binary cross entropy for each class by itself.
+
+    cross entropy         L = -1/n sum_ij q_ij log p_ij,                p = softmax(logits)
+                          q = (1 - s) onehot(labels) + s/k
+    binary cross entropy  L = -1/(n k) sum_ij t_ij log p_ij + (1 - t_ij) log(1 - p_ij),   p = sigmoid(logits)
+
+Shapes: logits (n, k), labels (n,) of integers 0 .. k-1, targets like logits; L is a scalar. s is the label
+smoothing.
+Backward: cross entropy         dlogits = (p - q) / n
+          binary cross entropy  dlogits = (p - t) / (n k),   dtargets = -logits / (n k)        each times dL
+Neither forms log p from p: a logit of -1e4 has p = 0, but log p = -1e4.
+Cost: no MACs; one or two exponentials per logit.
+Source: label smoothing is Szegedy et al. 2015, "Rethinking the Inception Architecture", section 7. Binary
+cross entropy is for images with several labels each, as in the JFT data set of Chollet 2017, section 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from .. import memory
+from ..errors import ArgumentError, LabelError, ShapeError
+from ..kernels.jit import loops, parallel, prange
+from ..op import Case, Draw, Op, Rung, Shape
+from ..tensor import Tensor, tensor
+
+# 1. Definition ----------------------------------------------------------------------------------------------
+
+
+def _cross_entropy_forward_numpy(
+    logits: np.ndarray, labels: np.ndarray, *, label_smoothing: float
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    n = len(labels)
+    z = logits - logits.max(axis=1, keepdims=True)  # (n, k), at most 0
+    e = np.exp(z)  # (n, k)
+    total = e.sum(axis=1)  # (n,)
+    loss = np.log(total) - z[np.arange(n), labels]  # (n,)
+    if label_smoothing:  # a logit of -inf costs nothing without smoothing: 0 * inf would be NaN
+        uniform = np.log(total) - z.mean(axis=1)  # (n,)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform  # (n,)
+    return np.asarray(loss.mean()), (e / total[:, None], labels, label_smoothing)
+
+
+def _cross_entropy_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, None]:
+    p, labels, label_smoothing = saved
+    n, k = p.shape
+    difference = p - label_smoothing / k  # (n, k)
+    difference[np.arange(n), labels] -= 1 - label_smoothing
+    return difference * (dy / n), None
+
+
+def _binary_cross_entropy_forward_numpy(
+    logits: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    # -log p = log(1 + e^-x), and -log(1 - p) = x + log(1 + e^-x); written so that e is never above 1
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))  # (n, k)
+    return np.asarray(losses.mean()), (logits, targets)
+
+
+def _binary_cross_entropy_backward_numpy(
+    dy: np.ndarray, saved: tuple[Any, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    logits, targets = saved
+    e = np.exp(-np.abs(logits))  # (n, k)
+    p = np.where(logits >= 0, 1, e) / (1 + e)  # (n, k)
+    scale = dy / logits.size
+    return (p - targets) * scale, -logits * scale
+
+
+# 2. CPU -----------------------------------------------------------------------------------------------------
+# Cross entropy once more, for one row. p is written where e^z was, the only array of the size of the logits.
+# The backward pass reads p once and writes dlogits once; it and binary cross entropy take microseconds at the
+# sizes of a classifier's head and stay with the definition.
+
+
+@register_jitable(error_model="numpy", fastmath={"contract"})
+def _row_loss(logits, label, smoothing, p):
+    """The loss of one image; its probabilities go to p."""
+    k = logits.size
+    top = logits.max()
+    total, distance = p.dtype.type(0), p.dtype.type(0)
+    for j in range(k):
+        z = logits[j] - top
+        p[j] = math.exp(z)
+        total += p[j]
+        distance -= z
+    for j in range(k):
+        p[j] /= total
+    log_total = math.log(total)
+    loss = log_total + (top - logits[label])  # both exact to their own size, however large the logits
+    if smoothing > 0:
+        loss = (1 - smoothing) * loss + smoothing * (log_total + distance / k)
+    return loss
+
+
+@loops
+def _cross_entropy_loops(logits, labels, smoothing, p, losses):
+    for i in range(labels.size):
+        losses[i] = _row_loss(logits[i], labels[i], smoothing, p[i])
+
+
+@parallel
+def _cross_entropy_parallel(logits, labels, smoothing, p, losses):
+    for i in prange(labels.size):  # a task is one row, so no sum depends on the number of threads
+        losses[i] = _row_loss(logits[i], labels[i], smoothing, p[i])
+
+
+def _cross_entropy_rung(kernel: Any) -> Rung:
+    """The losses of the rows from a kernel; their mean, and the backward pass, from NumPy."""
+
+    def forward(
+        logits: np.ndarray, labels: np.ndarray, *, label_smoothing: float
+    ) -> tuple[np.ndarray, tuple[Any, ...]]:
+        p = memory.empty(logits.shape, logits.dtype)
+        losses = memory.empty(labels.shape, logits.dtype)
+        kernel(logits, labels, float(label_smoothing), p, losses)
+        return np.asarray(losses.mean()), (p, labels, label_smoothing)
+
+    return Rung(forward, _cross_entropy_backward_numpy)
+
+
+# 3. GPU -----------------------------------------------------------------------------------------------------
+# The numba.cuda kernels go here; this version has none.
+
+# 4. Operator ------------------------------------------------------------------------------------------------
+
+
+def _cross_entropy_shape(logits: Shape, labels: Shape, *, label_smoothing: float) -> Shape:
+    if len(logits) != 2 or 0 in logits:
+        raise ShapeError(f"cross_entropy: logits must be (n, k), one row per image, got {logits}")
+    if labels != logits[:1]:
+        raise ShapeError(
+            f"cross_entropy: labels must be ({logits[0]},), one class per row of logits, got {labels}"
+        )
+    if not 0 <= label_smoothing < 1:
+        raise ArgumentError(
+            f"cross_entropy: label_smoothing must be at least 0 and below 1, got {label_smoothing}"
+        )
+    return ()
+
+
+def _binary_cross_entropy_shape(logits: Shape, targets: Shape) -> Shape:
+    if targets != logits:
+        raise ShapeError(
+            f"binary_cross_entropy_with_logits: targets must have the shape of logits {logits}, got {targets}"
+        )
+    return ()
+
+
+def _cross_entropy_sample(draw: Draw) -> Case:
+    n, k = draw.integer(1, 5), draw.integer(1, 12)
+    labels = np.array([draw.integer(0, k - 1) for _ in range(n)])
+    return Case((draw.normal(n, k), labels), {"label_smoothing": draw.choice((0.0, 0.1))})
+
+
+def _binary_cross_entropy_sample(draw: Draw) -> Case:
+    shape = draw.integer(1, 5), draw.integer(1, 12)
+    return Case((draw.distinct(*shape), draw.normal(*shape)))
+
+
+CROSS_ENTROPY = Op(
+    name="cross_entropy",
+    rungs={
+        "numpy": Rung(_cross_entropy_forward_numpy, _cross_entropy_backward_numpy),
+        "loops": _cross_entropy_rung(_cross_entropy_loops),
+        "cpu": _cross_entropy_rung(_cross_entropy_parallel),
+    },
+    shape=_cross_entropy_shape,
+    sample=_cross_entropy_sample,
+)
+BINARY_CROSS_ENTROPY = Op(
+    name="binary_cross_entropy_with_logits",
+    rungs={"numpy": Rung(_binary_cross_entropy_forward_numpy, _binary_cross_entropy_backward_numpy)},
+    shape=_binary_cross_entropy_shape,
+    sample=_binary_cross_entropy_sample,
+)
+
+
+# 5. Function ------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor | np.ndarray | Sequence[int], label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean over the batch of -log p(label), for logits (n, k) and labels (n,); a scalar of shape ().
+
+    label_smoothing moves that share of the target from the label to all k classes evenly. Raises LabelError
+    for a label that is not an integer from 0 to k - 1, ShapeError if the sizes disagree, ArgumentError for a
+    smoothing outside [0, 1).
+
+    >>> import minixception as mx
+    >>> cross_entropy(mx.tensor([[0.0, 0.0], [0.0, 1000.0]]), [0, 1]).item()
+    0.3465735912322998
+    """
+    return CROSS_ENTROPY(logits, _checked_labels(logits, labels), label_smoothing=label_smoothing)
+
+
+def _checked_labels(logits: Tensor, labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    array = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
+    k = logits.shape[-1] if logits.ndim else 0
+    expected = f"cross_entropy: labels must be integers from 0 to {k - 1}, as logits are {logits.shape}"
+    if array.dtype.kind not in "iu":
+        raise LabelError(f"{expected}; got dtype {array.dtype}, {array.ravel()[:1]}")
+    wrong = np.flatnonzero((array < 0) | (array >= k))
+    if wrong.size:
+        raise LabelError(f"{expected}; got {array.ravel()[wrong[0]]} at position {wrong[0]}")
+    return Tensor(np.asarray(array, np.int64, order="C"))
+
+
+def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor | np.ndarray | Sequence[Any]) -> Tensor:
+    """Mean over all elements of the binary cross entropy of sigmoid(logits) and targets; of shape ().
+
+    Finite for logits of any finite size. Raises ShapeError if the shapes differ, DTypeError for mixed dtypes;
+    targets that are no floating tensor take the dtype of logits.
+
+    >>> import minixception as mx
+    >>> binary_cross_entropy_with_logits(mx.tensor([[10000.0, -10000.0]]), [[1, 0]]).item()
+    0.0
+    """
+    if not (isinstance(targets, Tensor) and targets.dtype.kind == "f"):
+        targets = tensor(targets.data if isinstance(targets, Tensor) else targets, logits.dtype)
+    return BINARY_CROSS_ENTROPY(logits, targets)

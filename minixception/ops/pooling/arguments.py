@@ -1,0 +1,39 @@
+"""What max_pool2d and avg_pool2d share: reading their arguments, the shape rule, a random case's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import ArgumentError
+from ...op import Draw, Shape
+from ..window import check_image, sample_window, window_shape
+
+
+def window_params(
+    name: str, size: int | Sequence[int], stride: int | None, padding: str
+) -> dict[str, Any]:
+    """The operator's parameters: size as (h, w); a stride of None is the window's side, so that windows tile x.
+
+    >>> window_params("max_pool2d", 2, None, "valid")
+    {'size': (2, 2), 'stride': 2, 'padding': 'valid'}
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2:
+        raise ArgumentError(f"{name}: size must be an integer or a pair (height, width), got {size!r}")
+    if stride is None and sides[0] != sides[1]:
+        raise ArgumentError(f"{name}: a window that is not square needs a stride, got size {size!r} alone")
+    return {"size": sides, "stride": sides[0] if stride is None else stride, "padding": padding}
+
+
+def pooled_shape(name: str, x: Shape, size: tuple[int, int], stride: int, padding: str) -> Shape:
+    """(n, ho, wo, c); ShapeError or ArgumentError if the window and x do not go together."""
+    check_image(name, x)
+    return (x[0], *window_shape(name, x, size, stride, padding), x[3])
+
+
+def sample_pool(draw: Draw) -> tuple[Shape, dict[str, Any]]:
+    """The shape of x and the parameters of a random case."""
+    kernel, stride, padding, size = sample_window(draw)
+    shape = (draw.integer(1, 2), *size, draw.integer(1, 20))
+    return shape, {"size": kernel, "stride": stride, "padding": padding}

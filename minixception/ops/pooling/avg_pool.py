@@ -1,0 +1,231 @@
+"""Average pooling: the mean of every window, channel by channel. Padding is not counted.
+
+    y[n,i,j,c] = 1/k_ij sum_{a,b} x[n, i*s+a-p, j*s+b-p, c]               over the k_ij taps (a,b) inside of the image
+
+Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. k_ij is kh*kw inside
+and less at the border. (Counting padded zeros, as PyTorch does unless told otherwise, would darken the border.)
+Backward: dx[n,u,v,c] = sum of dy[n,i,j,c] / k_ij over the windows (i,j) that cover pixel (u,v)
+Cost: no MACs in the paper's way of counting; n*ho*wo*c*kh*kw additions. Memory-bound: x is read once, y is written once.
+Source: the rule of Keras AveragePooling2D; the pooling branch of Szegedy et al. 2016, figures 5 to 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ... import memory
+from ...kernels.jit import loops, parallel, prange
+from ...kernels.simd import add, lanes, load, multiply, splat, store
+from ...op import Case, Draw, Op, Rung, Shape
+from ...tensor import Tensor
+from ..window import extent, pad_image, taps
+from .arguments import pooled_shape, sample_pool, window_params
+
+# 1. Definition -----------------------------------------------------------------------------------------------------
+
+
+def forward_numpy(
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """One shifted copy of x per tap of the window, summed, and divided by the taps inside of the image."""
+    xp, outputs, _ = pad_image(x, size, stride, padding)  # (n, hp, wp, c), (ho, wo)
+    y = np.zeros((x.shape[0], *outputs, x.shape[3]), x.dtype)
+    for _, _, window in taps(size, stride, outputs):
+        y += xp[window]  # (n, ho, wo, c)
+    return y / _counts(x.shape, size, stride, padding, x.dtype), (x.shape, size, stride, padding)
+
+
+def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    """Every pixel of a window gets the same share of dy."""
+    shape, size, stride, padding = saved
+    share = dy / _counts(*saved, dy.dtype)  # (n, ho, wo, c)
+    dxp, outputs, inside = pad_image(np.zeros(shape, dy.dtype), size, stride, padding)  # (n, hp, wp, c)
+    for _, _, window in taps(size, stride, outputs):
+        dxp[window] += share
+    return (np.ascontiguousarray(dxp[inside]),)
+
+
+def _counts(shape: Shape, size: tuple[int, int], stride: int, padding: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """The number of taps of each window that lie inside of the image, (ho, wo, 1)."""
+    image, outputs, _ = pad_image(np.ones((1, *shape[1:3], 1), dtype), size, stride, padding)  # (1, hp, wp, 1)
+    counts = np.zeros((*outputs, 1), dtype)
+    for _, _, window in taps(size, stride, outputs):
+        counts += image[window][0]  # (ho, wo, 1)
+    return counts
+
+
+# 2. CPU ------------------------------------------------------------------------------------------------------------
+
+# Loops: the formula, one scalar at a time
+
+
+@loops
+def _forward_loops(x, y, kh, kw, stride, top, left):
+    n, h, w, c = x.shape
+    for m in range(n):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                for q in range(c):
+                    total, count = x.dtype.type(0), 0
+                    for a in range(kh):
+                        for b in range(kw):
+                            u, v = i * stride + a - top, j * stride + b - left
+                            if 0 <= u < h and 0 <= v < w:
+                                total += x[m, u, v, q]
+                                count += 1
+                    y[m, i, j, q] = total / count
+
+
+@loops
+def _backward_loops(dy, counts, dx, kh, kw, stride, top, left):
+    n, h, w, c = dx.shape
+    for m in range(n):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                for a in range(kh):
+                    for b in range(kw):
+                        u, v = i * stride + a - top, j * stride + b - left
+                        if 0 <= u < h and 0 <= v < w:
+                            for q in range(c):
+                                dx[m, u, v, q] += dy[m, i, j, q] / counts[i, j, 0]
+
+
+def forward_loops(
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """The formula of the definition as loops, counting as it adds."""
+    y, top, left = _output(x, size, stride, padding)
+    _forward_loops(x, y, *size, stride, top, left)
+    return y, (x.shape, size, stride, padding)
+
+
+def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    """Each window adds its share to every pixel it covers."""
+    shape, size, stride, padding = saved
+    dx = memory.zeros(shape, dy.dtype)
+    top, left = extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
+    _backward_loops(dy, _counts(*saved, dy.dtype), dx, *size, stride, top, left)
+    return (dx,)
+
+
+def _output(
+    x: np.ndarray, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, int, int]:
+    """The array for y, and the padding above and to the left of x."""
+    ho, top = extent(x.shape[1], size[0], stride, padding)
+    wo, left = extent(x.shape[2], size[1], stride, padding)
+    return memory.empty((x.shape[0], ho, wo, x.shape[3]), x.dtype), top, left
+
+
+# Fast: a depthwise convolution without weights. Forward, one vector of channels is summed over the window in a register and
+# stored once, already divided; a task is one row of y. Backward, a task is one row of dx, and a pixel gathers from the
+# windows that cover it; few do (at most 4 for 3x3 with stride 2), so its sum may as well stay in L1.
+
+
+@parallel
+def _forward(x, y, kh, kw, stride, top, left, lanes):
+    n, h, w, c = x.shape
+    _, ho, wo, _ = y.shape
+    xs, ys = x.reshape(-1), y.reshape(-1)
+    for task in prange(n * ho):
+        m, i = task // ho, task % ho
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        for j in range(wo):
+            b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+            corner = ((m * h + i * stride - top) * w + j * stride - left) * c  # of the window, in x
+            share = splat(y, y.dtype.type(1 / ((a1 - a0) * (b1 - b0))))
+            for q in range(0, c, lanes):
+                valid = min(lanes, c - q)
+                total = splat(y, y.dtype.type(0))
+                for a in range(a0, a1):
+                    for b in range(b0, b1):
+                        total = add(total, load(xs, corner + (a * w + b) * c + q, valid))
+                store(ys, (task * wo + j) * c + q, multiply(total, share), valid)
+
+
+@parallel
+def _backward(dy, shares, dx, kh, kw, stride, top, left):
+    n, h, w, c = dx.shape
+    _, ho, wo, _ = dy.shape
+    for task in prange(n * h):
+        m, u = task // h, task % h + top
+        # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the stride.
+        a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
+        for v in range(left, w + left):
+            b0, b1 = max(v % stride, v - stride * (wo - 1)), min(kw, v + 1)
+            total = dx[m, u - top, v - left]
+            total[:] = 0
+            for a in range(a0, a1, stride):
+                for b in range(b0, b1, stride):
+                    i, j = (u - a) // stride, (v - b) // stride
+                    gradient, share = dy[m, i, j], shares[i, j, 0]
+                    for q in range(c):
+                        total[q] += gradient[q] * share
+
+
+def forward_cpu(
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """A window is summed in registers; one task per output row."""
+    y, top, left = _output(x, size, stride, padding)
+    _forward(x, y, *size, stride, top, left, lanes(x.dtype.type))
+    return y, (x.shape, size, stride, padding)
+
+
+def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    """Each pixel gathers its shares of dy; one task per input row."""
+    shape, size, stride, padding = saved
+    dx = memory.empty(shape, dy.dtype)
+    shares = 1 / _counts(*saved, dy.dtype)  # (ho, wo, 1)
+    top, left = extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
+    _backward(dy, shares, dx, *size, stride, top, left)
+    return (dx,)
+
+
+# 3. GPU ------------------------------------------------------------------------------------------------------------
+# The numba.cuda kernels of average pooling go here; this version has none.
+
+# 4. Operator -------------------------------------------------------------------------------------------------------
+
+
+def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: str) -> Shape:
+    return pooled_shape("avg_pool2d", x, size, stride, padding)
+
+
+def _sample(draw: Draw) -> Case:
+    shape, params = sample_pool(draw)
+    return Case((draw.normal(*shape),), params)
+
+
+AVG_POOL2D = Op(
+    name="avg_pool2d",
+    rungs={
+        "numpy": Rung(forward_numpy, backward_numpy),
+        "loops": Rung(forward_loops, backward_loops),
+        "cpu": Rung(forward_cpu, backward_cpu),
+    },
+    shape=_shape,
+    sample=_sample,
+)
+
+
+# 5. Function -------------------------------------------------------------------------------------------------------
+
+
+def avg_pool2d(
+    x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid"
+) -> Tensor:
+    """The mean of each window of x (n, h, w, c), channel by channel, over its pixels inside of x; y is (n, ho, wo, c).
+
+    size: the window's side, or (height, width). stride: None for a window's side.
+    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or padding
+    that does not exist.
+
+    >>> import minixception as mx
+    >>> avg_pool2d(mx.tensor([[[[1.0], [2.0], [6.0]]]]), (1, 2), stride=2, padding="same").numpy().ravel()
+    array([1.5, 6. ], dtype=float32)
+    """
+    return AVG_POOL2D(x, **window_params("avg_pool2d", size, stride, padding))

@@ -1,0 +1,241 @@
+"""Max pooling: of every window, the greatest value of each channel.
+
+    y[n,i,j,c] = max_{a,b} x[n, i*s+a-p, j*s+b-p, c]                      over the taps (a,b) inside of the image
+
+Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. A padded pixel never wins,
+as if it were -inf. Of equal values the first in row-major order of the window wins; a NaN wins over every number, and the
+first NaN over the others, so that NaN propagates as in np.maximum.
+Backward: y[n,i,j,c] is one of the pixels of x, and dy[n,i,j,c] goes there:
+          dx[n,u,v,c] = sum of dy[n,i,j,c] over the windows (i,j) whose winner is pixel (u,v)
+The winner's tap a*kw + b is all that is saved: one byte for each output, where keeping x would hold 4*s*s bytes in float32.
+Cost: no MACs; n*ho*wo*c*kh*kw comparisons. Memory-bound: x is read once, y and the taps are written once.
+Source: Chollet 2017, figure 5 (3x3, stride 2, padding "same"); the padding rule is TensorFlow's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ... import memory
+from ...kernels.jit import loops, parallel, prange
+from ...op import Case, Draw, Op, Rung, Shape
+from ...tensor import Tensor
+from ..window import extent, pad_image, taps
+from .arguments import pooled_shape, sample_pool, window_params
+
+# 1. Definition -----------------------------------------------------------------------------------------------------
+
+
+def forward_numpy(
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """One shifted copy of x per tap of the window; where it is greater than all before, it wins."""
+    xp, outputs, _ = pad_image(x, size, stride, padding)  # (n, hp, wp, c), (ho, wo)
+    image, _, _ = pad_image(np.ones((1, *x.shape[1:3], 1), bool), size, stride, padding)  # (1, hp, wp, 1)
+    y = np.zeros((x.shape[0], *outputs, x.shape[3]), x.dtype)
+    tap = np.zeros(y.shape, _tap_dtype(size))
+    begun = np.zeros((1, *outputs, 1), bool)
+    for a, b, window in taps(size, stride, outputs):
+        value = xp[window]  # (n, ho, wo, c)
+        greater = ~(value <= y) & ~np.isnan(y)  # (n, ho, wo, c), or the first NaN
+        wins = image[window] & (greater | ~begun)  # (n, ho, wo, c)
+        y[wins], tap[wins] = value[wins], a * size[1] + b
+        begun |= image[window]  # (1, ho, wo, 1)
+    return y, (tap, x.shape, size, stride, padding)
+
+
+def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    """dy scattered back along each tap, where that tap won."""
+    tap, shape, size, stride, padding = saved
+    dxp, outputs, inside = pad_image(np.zeros(shape, dy.dtype), size, stride, padding)  # (n, hp, wp, c)
+    for a, b, window in taps(size, stride, outputs):
+        dxp[window] += np.where(tap == a * size[1] + b, dy, 0)  # (n, ho, wo, c)
+    return (np.ascontiguousarray(dxp[inside]),)
+
+
+def _tap_dtype(size: tuple[int, int]) -> np.dtype[Any]:
+    """The smallest unsigned integer that can number the taps: one byte up to 16x16."""
+    return np.min_scalar_type(size[0] * size[1] - 1)
+
+
+# 2. CPU ------------------------------------------------------------------------------------------------------------
+
+# Loops: the formula, one scalar at a time
+
+
+@loops
+def _forward_loops(x, y, tap, kh, kw, stride, top, left):
+    n, h, w, c = x.shape
+    for m in range(n):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                for q in range(c):
+                    best, winner = x.dtype.type(0), -1
+                    for a in range(kh):
+                        for b in range(kw):
+                            u, v = i * stride + a - top, j * stride + b - left
+                            if 0 <= u < h and 0 <= v < w:
+                                value = x[m, u, v, q]
+                                if winner < 0 or value > best or (np.isnan(value) and not np.isnan(best)):
+                                    best, winner = value, a * kw + b
+                    y[m, i, j, q], tap[m, i, j, q] = best, winner
+
+
+@loops
+def _backward_loops(dy, tap, dx, kw, stride, top, left):
+    n, ho, wo, c = dy.shape
+    for m in range(n):
+        for i in range(ho):
+            for j in range(wo):
+                for q in range(c):
+                    a, b = tap[m, i, j, q] // kw, tap[m, i, j, q] % kw
+                    dx[m, i * stride + a - top, j * stride + b - left, q] += dy[m, i, j, q]
+
+
+def forward_loops(
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """The formula of the definition as loops."""
+    y, tap, top, left = _outputs(x, size, stride, padding)
+    _forward_loops(x, y, tap, *size, stride, top, left)
+    return y, (tap, x.shape, size, stride, padding)
+
+
+def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    """Every element of dy is added to the pixel that won."""
+    tap, shape, size, stride, padding = saved
+    dx = memory.zeros(shape, dy.dtype)
+    _backward_loops(dy, tap, dx, size[1], stride, *_before(shape, size, stride, padding))
+    return (dx,)
+
+
+def _outputs(
+    x: np.ndarray, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """The arrays for y and for the winning taps, and the padding above and to the left of x."""
+    ho, top = extent(x.shape[1], size[0], stride, padding)
+    wo, left = extent(x.shape[2], size[1], stride, padding)
+    shape = (x.shape[0], ho, wo, x.shape[3])
+    return memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size)), top, left
+
+
+def _before(shape: Shape, size: tuple[int, int], stride: int, padding: str) -> tuple[int, int]:
+    """The padding above and to the left of x."""
+    return extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
+
+
+# Fast: the innermost loop runs over the channels of one pixel, which lie side by side, and LLVM makes vectors of it: a
+# comparison yields a mask, and the mask chooses between two registers. There is no branch, whatever wins. y and tap of
+# one pixel are read and written once per tap, but they stay in L1. A task is one row: of y in the forward pass, of
+# dx in the backward pass, which gathers: the pixel asks each window that covers it whether it has won. A scatter
+# from dy would make overlapping windows of two tasks add to the same pixel.
+
+
+@parallel
+def _forward(x, y, tap, kh, kw, stride, top, left):
+    n, h, w, c = x.shape
+    _, ho, wo, _ = y.shape
+    for task in prange(n * ho):
+        m, i = task // ho, task % ho
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        for j in range(wo):
+            b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+            best, winner = y[m, i, j], tap[m, i, j]
+            best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
+            winner[:] = a0 * kw + b0
+            for a in range(a0, a1):
+                for b in range(b0, b1):
+                    values = x[m, i * stride + a - top, j * stride + b - left]
+                    number = tap.dtype.type(a * kw + b)
+                    for q in range(c):
+                        wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
+                        best[q] = values[q] if wins else best[q]
+                        winner[q] = number if wins else winner[q]
+
+
+@parallel
+def _backward(dy, tap, dx, kh, kw, stride, top, left):
+    n, h, w, c = dx.shape
+    _, ho, wo, _ = dy.shape
+    zero = dx.dtype.type(0)
+    for task in prange(n * h):
+        m, u = task // h, task % h + top
+        # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the stride.
+        a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
+        for v in range(left, w + left):
+            b0, b1 = max(v % stride, v - stride * (wo - 1)), min(kw, v + 1)
+            total = dx[m, u - top, v - left]
+            total[:] = zero
+            for a in range(a0, a1, stride):
+                for b in range(b0, b1, stride):
+                    i, j = (u - a) // stride, (v - b) // stride
+                    gradient, winner = dy[m, i, j], tap[m, i, j]
+                    number = tap.dtype.type(a * kw + b)
+                    for q in range(c):
+                        total[q] += gradient[q] if winner[q] == number else zero
+
+
+def forward_cpu(
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """All channels of a pixel at once; one task per output row."""
+    y, tap, top, left = _outputs(x, size, stride, padding)
+    _forward(x, y, tap, *size, stride, top, left)
+    return y, (tap, x.shape, size, stride, padding)
+
+
+def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    """Each pixel gathers from the windows that it won; one task per input row."""
+    tap, shape, size, stride, padding = saved
+    dx = memory.empty(shape, dy.dtype)
+    _backward(dy, tap, dx, *size, stride, *_before(shape, size, stride, padding))
+    return (dx,)
+
+
+# 3. GPU ------------------------------------------------------------------------------------------------------------
+# The numba.cuda kernels of max pooling go here; this version has none.
+
+# 4. Operator -------------------------------------------------------------------------------------------------------
+
+
+def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: str) -> Shape:
+    return pooled_shape("max_pool2d", x, size, stride, padding)
+
+
+def _sample(draw: Draw) -> Case:
+    shape, params = sample_pool(draw)
+    return Case((draw.distinct(*shape),), params)
+
+
+MAX_POOL2D = Op(
+    name="max_pool2d",
+    rungs={
+        "numpy": Rung(forward_numpy, backward_numpy),
+        "loops": Rung(forward_loops, backward_loops),
+        "cpu": Rung(forward_cpu, backward_cpu),
+    },
+    shape=_shape,
+    sample=_sample,
+)
+
+
+# 5. Function -------------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(
+    x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid"
+) -> Tensor:
+    """The greatest value of each window of x (n, h, w, c), channel by channel; y is (n, ho, wo, c).
+
+    size: the window's side, or (height, width). stride: None for a window's side. padding: padded pixels never win.
+    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or padding
+    that does not exist. Chollet 2017, figure 5.
+
+    >>> import minixception as mx
+    >>> max_pool2d(mx.tensor([[[[1.0], [4.0]], [[3.0], [2.0]]]]), 2).numpy().ravel()
+    array([4.], dtype=float32)
+    """
+    return MAX_POOL2D(x, **window_params("max_pool2d", size, stride, padding))

@@ -1,0 +1,135 @@
+"""Reshape and concat: the same numbers in another arrangement.
+
+    reshape: y = x read in C order, in another shape      concat: y = the inputs side by side along an axis
+
+Shapes: reshape any -> any with as many elements; concat (n, h, w, c1), (n, h, w, c2) -> (n, h, w, c1 + c2).
+Backward: reshape reshapes dy back; concat cuts dy into the parts it was joined from.
+Cost: no MACs. reshape moves no bytes; concat reads and writes each element once.
+Source: concat joins the towers of an Inception module, Szegedy et al. 2015, "Rethinking the Inception
+Architecture".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import memory
+from ..errors import ArgumentError, ShapeError
+from ..op import Case, Draw, Op, Rung, Shape
+from ..tensor import Tensor
+
+# 1. Definition ----------------------------------------------------------------------------------------------
+
+
+def _reshape_forward_numpy(x: np.ndarray, *, shape: Shape) -> tuple[np.ndarray, tuple[Any, ...]]:
+    return x.reshape(shape), (x.shape,)  # a view: x and y are the same memory
+
+
+def _reshape_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    (shape,) = saved
+    return (dy.reshape(shape),)
+
+
+def _concat_forward_numpy(*arrays: np.ndarray, axis: int) -> tuple[np.ndarray, tuple[Any, ...]]:
+    sizes = [array.shape[axis] for array in arrays]
+    y = memory.empty(_concat_shape(*[array.shape for array in arrays], axis=axis), arrays[0].dtype)
+    return np.concatenate(arrays, axis, out=y), (sizes, axis)
+
+
+def _concat_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+    sizes, axis = saved
+    return tuple(np.ascontiguousarray(part) for part in np.split(dy, np.cumsum(sizes[:-1]), axis))
+
+
+# 2. CPU -----------------------------------------------------------------------------------------------------
+# Nothing to gain: reshape is a new header for the same memory, and concat is NumPy's memory copy, run by run
+# of contiguous elements. Both have the one rung, and every backend falls back to it.
+
+# 3. GPU -----------------------------------------------------------------------------------------------------
+# The numba.cuda kernels go here; this version has none.
+
+# 4. Operator ------------------------------------------------------------------------------------------------
+
+
+def _reshape_shape(x: Shape, *, shape: Shape) -> Shape:
+    size = math.prod(x)
+    known = math.prod(s for s in shape if s != -1)
+    if shape.count(-1) == 1 and known > 0 and size % known == 0:
+        return tuple(size // known if s == -1 else s for s in shape)
+    if any(s < 0 for s in shape) or known != size:
+        raise ShapeError(f"reshape: the {size} elements of {x} do not fill the shape {shape}")
+    return shape
+
+
+def _concat_shape(*shapes: Shape, axis: int) -> Shape:
+    first = shapes[0]
+    if not -len(first) <= axis < len(first):
+        raise ArgumentError(f"concat: axis must be one of the {len(first)} dimensions of {first}, got {axis}")
+    axis %= len(first)
+    if any(len(s) != len(first) or _without(s, axis) != _without(first, axis) for s in shapes):
+        raise ShapeError(f"concat: shapes must agree but for axis {axis}, got {', '.join(map(str, shapes))}")
+    return (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :])
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _reshape_sample(draw: Draw) -> Case:
+    a, b, c = draw.integer(1, 4), draw.integer(1, 4), draw.integer(1, 4)
+    return Case((draw.normal(a, b, c),), {"shape": draw.choice(((a, b * c), (c, -1, b), (a * b * c,)))})
+
+
+def _concat_sample(draw: Draw) -> Case:
+    axis, shape = draw.integer(-3, 2), [draw.integer(1, 4) for _ in range(3)]
+    shapes = [[*shape] for _ in range(draw.integer(1, 3))]
+    for s in shapes:
+        s[axis] = draw.integer(1, 4)
+    return Case(tuple(draw.normal(*s) for s in shapes), {"axis": axis})
+
+
+RESHAPE = Op(
+    name="reshape",
+    rungs={"numpy": Rung(_reshape_forward_numpy, _reshape_backward_numpy)},
+    shape=_reshape_shape,
+    sample=_reshape_sample,
+)
+CONCAT = Op(
+    name="concat",
+    rungs={"numpy": Rung(_concat_forward_numpy, _concat_backward_numpy)},
+    shape=_concat_shape,
+    sample=_concat_sample,
+)
+
+
+# 5. Function ------------------------------------------------------------------------------------------------
+
+
+def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """The values of x in another shape, without a copy; one size may be -1 and follows from the others.
+
+    Raises ShapeError if the number of elements differs.
+
+    >>> import minixception as mx
+    >>> reshape(mx.tensor([[1.0, 2.0], [3.0, 4.0]]), (-1,)).shape
+    (4,)
+    """
+    return RESHAPE(x, shape=tuple(shape))
+
+
+def concat(tensors: Sequence[Tensor], axis: int = -1) -> Tensor:
+    """Join tensors along an axis, by default the channels; all other sizes must agree.
+
+    Raises ArgumentError for no tensors or an axis that does not exist, ShapeError if sizes disagree.
+
+    >>> import minixception as mx
+    >>> concat([mx.tensor([[1.0, 2.0]]), mx.tensor([[3.0]])]).numpy()
+    array([[1., 2., 3.]], dtype=float32)
+    """
+    if not tensors:
+        raise ArgumentError("concat: expected at least one tensor, got none")
+    return CONCAT(*tensors, axis=axis)

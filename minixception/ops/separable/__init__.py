@@ -1,0 +1,81 @@
+"""Depthwise separable convolution: a depthwise convolution, then a pointwise one, nothing in between.
+
+    z = depthwise(x, depthwise_kernel)      each channel filtered in space      (n, ho, wo, ci)
+    y = pointwise(z, pointwise_kernel)      channels mixed at each pixel        (n, ho, wo, co)
+
+Shapes: x (n, h, w, ci), depthwise_kernel (kh, kw, ci), pointwise_kernel (ci, co), y (n, ho, wo, co); the stride is
+the depthwise part's.
+Backward: dz, dpointwise_kernel from the pointwise part; dx, ddepthwise_kernel from dz. z is saved.
+Cost: n*ho*wo*ci*(kh*kw + co) MACs against n*ho*wo*ci*kh*kw*co of a regular convolution: for 3x3 and many
+channels almost 9 times fewer. Source: Chollet 2017, sections 1.2 and 2, figure 4.
+
+There is no fourth kernel to read here: each rung runs the two operators' own kernels one after the other.
+"""
+
+from __future__ import annotations
+
+from ...errors import ShapeError
+from ...op import Case, Draw, Op, Rung, Shape
+from ...tensor import Tensor
+from ..depthwise import DEPTHWISE_CONV2D
+from ..pointwise import POINTWISE_CONV2D
+from ..window import sample_window
+from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .definition import backward_numpy, forward_numpy
+
+# 4. Operator -------------------------------------------------------------------------------------------------------
+
+
+def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str) -> Shape:
+    between = DEPTHWISE_CONV2D.shape(x, depthwise, stride=stride, padding=padding)
+    if len(pointwise) != 2 or pointwise[0] != between[3]:
+        raise ShapeError(
+            f"separable_conv2d: the pointwise kernel must be ({between[3]}, co), one row for each channel of the "
+            f"depthwise kernel, got {pointwise}"
+        )
+    return POINTWISE_CONV2D.shape(between, pointwise, stride=1)
+
+
+def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str) -> int:
+    between = DEPTHWISE_CONV2D.shape(x, depthwise, stride=stride, padding=padding)
+    return DEPTHWISE_CONV2D.macs(x, depthwise, stride=stride, padding=padding) + POINTWISE_CONV2D.macs(
+        between, pointwise, stride=1
+    )
+
+
+def _sample(draw: Draw) -> Case:
+    kernel, stride, padding, size = sample_window(draw)
+    ci, co = draw.integer(1, 12), draw.integer(1, 12)
+    arrays = draw.normal(draw.integer(1, 2), *size, ci), draw.normal(*kernel, ci), draw.normal(ci, co)
+    return Case(arrays, {"stride": stride, "padding": padding})
+
+
+SEPARABLE_CONV2D = Op(
+    name="separable_conv2d",
+    rungs={
+        "numpy": Rung(forward_numpy, backward_numpy),
+        "loops": Rung(forward_loops, backward_loops),
+        "cpu": Rung(forward_cpu, backward_cpu),
+    },
+    shape=_shape,
+    macs=_macs,
+    sample=_sample,
+)
+
+
+# 5. Function -------------------------------------------------------------------------------------------------------
+
+
+def separable_conv2d(
+    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int = 1, padding: str = "same"
+) -> Tensor:
+    """Filter each channel of x (n, h, w, ci) by depthwise (kh, kw, ci), then mix channels by pointwise (ci, co).
+
+    y is (n, ho, wo, co). Raises ShapeError, DTypeError and ArgumentError as the two convolutions do.
+    Cost: n*ho*wo*ci*(kh*kw + co) MACs. Chollet 2017, section 2.
+
+    >>> import minixception as mx
+    >>> separable_conv2d(mx.tensor([[[[1.0]]]]), mx.tensor([[[2.0]]]), mx.tensor([[3.0]])).item()
+    6.0
+    """
+    return SEPARABLE_CONV2D(x, depthwise, pointwise, stride=stride, padding=padding)

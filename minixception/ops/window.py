@@ -1,0 +1,93 @@
+"""Where a sliding window lies: output size and padding, shared by convolutions and pooling.
+
+"same" is the TensorFlow rule: ceil(size / stride) outputs; of an odd number of padding pixels the extra one goes to the
+end. "valid" pads nothing and drops what does not fill a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ShapeError
+
+
+def extent(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
+    """(number of outputs, padding before the first pixel) along one dimension.
+
+    >>> extent(74, 3, 2, "same"), extent(7, 3, 2, "valid")
+    ((37, 0), (3, 0))
+    """
+    if padding == "valid":
+        return (size - kernel) // stride + 1, 0
+    outputs = -(-size // stride)
+    return outputs, max((outputs - 1) * stride + kernel - size, 0) // 2
+
+
+def pad_image(
+    x: np.ndarray, kernel: tuple[int, int], stride: int, padding: str
+) -> tuple[np.ndarray, tuple[int, int], tuple[slice, ...]]:
+    """x (n, h, w, c) with a border of zeros that every window fits into, (ho, wo), and where x lies in the result.
+
+    Without a border to add it is x itself, not a copy.
+    """
+    extents = [(size, *extent(size, k, stride, padding), k) for size, k in zip(x.shape[1:3], kernel, strict=True)]
+    outputs = (extents[0][1], extents[1][1])
+    borders = [(before, max((o - 1) * stride + k - size - before, 0)) for size, o, before, k in extents]
+    inside = tuple(slice(before, before + size) for (before, _), size in zip(borders, x.shape[1:3], strict=True))
+    if any(borders[0]) or any(borders[1]):
+        x = np.pad(x, ((0, 0), *borders, (0, 0)))
+    return x, outputs, (slice(None), *inside)
+
+
+def taps(
+    kernel: tuple[int, int], stride: int, outputs: tuple[int, int]
+) -> Iterator[tuple[int, int, tuple[slice, ...]]]:
+    """Each tap (a, b) of the kernel with the pixels of the padded image that it meets, one for each output.
+
+    >>> [window for a, b, window in taps((1, 2), 2, (1, 3))][1][2]
+    slice(1, 7, 2)
+    """
+    for a in range(kernel[0]):
+        for b in range(kernel[1]):
+            rows, columns = slice(a, a + stride * outputs[0], stride), slice(b, b + stride * outputs[1], stride)
+            yield a, b, (slice(None), rows, columns)
+
+
+def check_window(name: str, kernel: tuple[int, int], stride: int, padding: str) -> None:
+    """ArgumentError unless stride and kernel are positive integers and padding is known."""
+    if not isinstance(stride, int) or stride < 1:
+        raise ArgumentError(f"{name}: stride must be a positive integer, got {stride!r}")
+    if padding not in ("same", "valid"):
+        raise ArgumentError(f"{name}: padding must be 'same' or 'valid', got {padding!r}")
+    if any(not isinstance(k, int) or k < 1 for k in kernel):
+        raise ArgumentError(f"{name}: the window's sides must be positive integers, got {kernel}")
+
+
+def check_image(name: str, x: tuple[int, ...], channels: int | None = None) -> None:
+    """ShapeError unless x is (n, h, w, c), with ``channels`` channels if given."""
+    if len(x) != 4:
+        raise ShapeError(f"{name}: x must be (n, h, w, c), got {len(x)} dimensions: {x}")
+    if channels is not None and x[3] != channels:
+        hint = "; activations are NHWC: transpose(0, 2, 3, 1) an NCHW array" if x[1] == channels else ""
+        raise ShapeError(f"{name}: the kernel is for {channels} input channels, x has {x[3]} in shape {x}{hint}")
+
+
+def window_shape(
+    name: str, x: tuple[int, ...], kernel: tuple[int, int], stride: int, padding: str
+) -> tuple[int, int]:
+    """Height and width of the output; ShapeError where a valid window does not fit into x."""
+    check_window(name, kernel, stride, padding)
+    if padding == "valid" and (x[1] < kernel[0] or x[2] < kernel[1]):
+        raise ShapeError(f"{name}: a valid {kernel[0]}x{kernel[1]} window does not fit into {x[1]}x{x[2]} pixels")
+    return extent(x[1], kernel[0], stride, padding)[0], extent(x[2], kernel[1], stride, padding)[0]
+
+
+def sample_window(draw: Any) -> tuple[tuple[int, int], int, str, tuple[int, int]]:
+    """A random kernel, stride, padding, and an image size it fits into."""
+    kernel = (draw.choice((1, 2, 3, 5)), draw.choice((1, 3, 5)))
+    stride, padding = draw.choice((1, 2)), draw.choice(("same", "valid"))
+    size = (draw.integer(kernel[0], kernel[0] + 4), draw.integer(kernel[1], kernel[1] + 4))
+    return kernel, stride, padding, size

@@ -1,0 +1,38 @@
+"""Gradient clipping by the norm of all gradients together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from minixception.errors import ArgumentError, NumericError
+from minixception.optim.common import Parameter
+
+
+def clip_grad_norm(params: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients, in place, to a common L2 norm of at most ``max_norm``. Returns the norm before.
+
+    The norm is accumulated in float64 (Pascanu et al., 2013, algorithm 1).
+
+    Raises:
+        ArgumentError: max_norm is not positive.
+        NumericError: the norm is not finite; the gradients are left as they are.
+
+    >>> from types import SimpleNamespace
+    >>> w = SimpleNamespace(data=np.zeros(2), grad=np.array([3.0, 4.0]))
+    >>> clip_grad_norm([w], max_norm=1.0), w.grad.round(6).tolist()
+    (5.0, [0.6, 0.8])
+    """
+    if not max_norm > 0:
+        raise ArgumentError(f"expected a max_norm above 0, got {max_norm}")
+    gradients = [p.grad for p in params if p.grad is not None]
+    squares = (np.einsum("i,i->", g.ravel(), g.ravel(), dtype=np.float64) for g in gradients)
+    norm = math.sqrt(sum(map(float, squares)))
+    if not math.isfinite(norm):
+        raise NumericError(f"expected finite gradients, got a gradient norm of {norm}")
+    if norm > max_norm:
+        for g in gradients:
+            g *= max_norm / norm
+    return norm

@@ -1,0 +1,232 @@
+"""SGD, RMSprop and Adam: parameters, weight decay and state are shared, and one formula differs."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from minixception.errors import ArgumentError
+from minixception.optim.common import Parameter, Scratch, check_range, load_arrays
+
+
+def is_kernel(parameter: Parameter) -> bool:
+    """True for convolution and linear kernels, False for biases and batchnorm's gamma and beta (one axis)."""
+    return parameter.data.ndim >= 2
+
+
+class Optimizer(ABC):
+    """What all optimisers share: the parameters, weight decay, scratch memory and the state of a checkpoint.
+
+    Args:
+        params: the parameters, in an order that a resumed run repeats.
+        lr: the learning rate, at least 0; a schedule sets ``optimizer.lr`` before each step.
+        weight_decay: the factor wd of the L2 gradient wd * w, at least 0.
+        decay: which parameters decay; by default the kernels.
+
+    Raises:
+        ArgumentError: no parameters, or a number outside of its range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        decay: Callable[[Parameter], bool] = is_kernel,
+    ) -> None:
+        self.params = list(params)
+        if not self.params:
+            raise ArgumentError("expected at least one parameter, got none")
+        check_range("learning rate", lr, 0, math.inf)
+        check_range("weight decay", weight_decay, 0, math.inf)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.steps = 0
+        self._decays = [weight_decay > 0 and decay(p) for p in self.params]
+        self._slots: dict[str, list[np.ndarray]] = {}
+        self._scratch = Scratch()
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient; only the first step allocates working memory."""
+        self.steps += 1
+        for i, p in enumerate(self.params):
+            if p.grad is None:
+                continue
+            gradient = p.grad  # never changed: it belongs to the caller
+            if self._decays[i]:
+                gradient = np.multiply(p.data, self.weight_decay, out=self._scratch(p.data, 0))
+                gradient += p.grad
+            self._update(i, p.data, gradient, self._scratch(p.data, 1))
+
+    @abstractmethod
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
+        """Update parameter i, whose array is w, from the gradient g; tmp is free memory of the same shape."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything a resumed run needs, as copies: "steps" and "<slot>/<position of the parameter>"."""
+        return {
+            "steps": np.array(self.steps, np.int64),
+            **{k: v.copy() for k, v in self._flat_slots().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over a state of :meth:`state_dict`, whole or not at all.
+
+        Raises:
+            CheckpointError: the state's names, shapes or dtypes are not this optimiser's.
+        """
+        steps = np.array(0, np.int64)
+        load_arrays(state, {"steps": steps, **self._flat_slots()}, type(self).__name__)
+        self.steps = int(steps)
+
+    def _flat_slots(self) -> dict[str, np.ndarray]:
+        return {
+            f"{name}/{i}": array for name, arrays in self._slots.items() for i, array in enumerate(arrays)
+        }
+
+    def _slot(self, name: str, initial: float = 0.0) -> list[np.ndarray]:
+        """One array for each parameter, of its shape and dtype, that is part of the state."""
+        return self._slots.setdefault(name, [np.full_like(p.data, initial) for p in self.params])
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum:  v = momentum * v + g,  w = w - lr * v.
+
+    This is the rule of TensorFlow 1 and PyTorch. Keras multiplies by lr before the accumulation, which
+    differs as soon as lr changes.
+
+    >>> from types import SimpleNamespace
+    >>> w = SimpleNamespace(data=np.array([1.0]), grad=np.array([0.5]))
+    >>> optimizer = SGD([w], lr=0.1, momentum=0.9)
+    >>> optimizer.step(); optimizer.step()
+    >>> w.data.round(6).tolist()  # 1 - 0.1 * 0.5 - 0.1 * (0.9 * 0.5 + 0.5)
+    [0.855]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        decay: Callable[[Parameter], bool] = is_kernel,
+    ) -> None:
+        super().__init__(params, lr, weight_decay, decay)
+        check_range("momentum", momentum, 0, 1)
+        self.momentum = momentum
+        self._velocity = self._slot("velocity") if momentum else None
+
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
+        if self._velocity is not None:
+            v = self._velocity[i]
+            v *= self.momentum
+            v += g
+            g = v
+        w -= np.multiply(g, self.lr, out=tmp)
+
+
+class RMSprop(Optimizer):
+    """RMSprop by TensorFlow's rule:
+
+        s = rho * s + (1 - rho) * g**2,   v = momentum * v + lr * g / sqrt(s + eps),   w = w - v,
+
+    with eps inside of the root, s starting at one, and lr inside of the momentum (Tieleman and Hinton,
+    Lecture 6.5, 2012; TensorFlow's RMSPropOptimizer). The paper trains on JFT with lr 0.001 and momentum 0.9
+    (section 4.2) and names neither rho nor eps.
+
+    >>> from types import SimpleNamespace
+    >>> w = SimpleNamespace(data=np.array([1.0]), grad=np.array([2.0]))
+    >>> RMSprop([w], lr=0.1, eps=0.0).step()
+    >>> w.data.round(6).tolist()  # 1 - 0.1 * 2 / sqrt(0.9 * 1 + 0.1 * 4)
+    [0.824588]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        decay: Callable[[Parameter], bool] = is_kernel,
+    ) -> None:
+        super().__init__(params, lr, weight_decay, decay)
+        check_range("rho", rho, 0, 1)
+        check_range("momentum", momentum, 0, 1)
+        check_range("eps", eps, 0, math.inf)
+        self.rho, self.momentum, self.eps = rho, momentum, eps
+        self._square = self._slot("square", initial=1.0)
+        self._velocity = self._slot("velocity") if momentum else None
+
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
+        s = self._square[i]
+        _decay_square(s, g, self.rho, tmp)
+        np.sqrt(np.add(s, self.eps, out=tmp), out=tmp)
+        np.divide(g, tmp, out=tmp)
+        tmp *= self.lr
+        if self._velocity is not None:
+            v = self._velocity[i]
+            v *= self.momentum
+            v += tmp
+            tmp = v
+        w -= tmp
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015, algorithm 1):
+
+        m = beta1 * m + (1 - beta1) * g,   s = beta2 * s + (1 - beta2) * g**2,
+        w = w - lr * (m / (1 - beta1**t)) / (sqrt(s / (1 - beta2**t)) + eps),   t = number of steps.
+
+    Weight decay is L2, added to g; this is not AdamW.
+
+    >>> from types import SimpleNamespace
+    >>> w = SimpleNamespace(data=np.array([1.0, 1.0]), grad=np.array([5.0, -0.01]))
+    >>> Adam([w], lr=0.1).step()
+    >>> w.data.round(6).tolist()  # the first step is lr * sign(g)
+    [0.9, 1.1]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decay: Callable[[Parameter], bool] = is_kernel,
+    ) -> None:
+        super().__init__(params, lr, weight_decay, decay)
+        check_range("beta1", beta1, 0, 1)
+        check_range("beta2", beta2, 0, 1)
+        check_range("eps", eps, 0, math.inf)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self._mean = self._slot("mean")
+        self._square = self._slot("square")
+
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
+        m, s = self._mean[i], self._square[i]
+        _decay_square(s, g, self.beta2, tmp)
+        m *= self.beta1
+        m += np.multiply(g, 1 - self.beta1, out=tmp)
+        np.sqrt(np.multiply(s, 1 / (1 - self.beta2**self.steps), out=tmp), out=tmp)
+        tmp += self.eps
+        np.divide(m, tmp, out=tmp)
+        w -= np.multiply(tmp, self.lr / (1 - self.beta1**self.steps), out=tmp)
+
+
+def _decay_square(s: np.ndarray, g: np.ndarray, rho: float, tmp: np.ndarray) -> None:
+    """s = rho * s + (1 - rho) * g**2, in place."""
+    s *= rho
+    np.multiply(g, g, out=tmp)
+    s += np.multiply(tmp, 1 - rho, out=tmp)

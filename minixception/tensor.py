@@ -1,0 +1,306 @@
+"""Tensor and tape: the whole autograd engine.
+
+An operator that runs on tensors leaves a ``Node`` behind: the rung that ran, the arrays its backward pass
+needs, and edges to the nodes that made its inputs. ``backward()`` walks these nodes from the newest to the oldest.
+Nodes are numbered in order of creation, and an input is always created before what is computed from it, so
+popping the highest number from a heap *is* a topological order: no recursion, no marking.
+
+What keeps memory low:
+- An edge leads to the parent's *node*, not to its tensor: an activation that no backward pass saved is freed
+  as soon as the forward pass drops it.
+- No node refers to its own output, so there are no reference cycles, and backward() drops each node's saved
+  arrays the moment they have been used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DTypeError, GraphError, ShapeError
+
+if TYPE_CHECKING:
+    from .op import Op
+
+_creation = itertools.count()
+_recording: ContextVar[bool] = ContextVar("recording", default=True)
+_USED = object()  # takes the place of a node's saved arrays once backward() has consumed them
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Run without recording: results have no path back, and nothing is kept for a backward pass.
+
+    >>> x = tensor([1.0, 2.0], requires_grad=True)
+    >>> with no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether operators record themselves on the tape here: False inside of ``no_grad()``."""
+    return _recording.get()
+
+
+class Node:
+    """One recorded operation: how to run it backward, what that needs, and where the gradients go."""
+
+    __slots__ = ("__weakref__", "backward", "op", "order", "output", "parents", "saved", "shape")
+
+    def __init__(
+        self,
+        op: Op,
+        backward: Callable[..., Any],
+        saved: Any,
+        parents: tuple[Node | Tensor | None, ...],
+        shape: tuple[int, ...],
+    ) -> None:
+        self.op = op
+        self.backward = backward
+        self.saved = saved
+        self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
+        self.shape = shape
+        self.order = next(_creation)
+        self.output: weakref.ref[Tensor] | None = None  # set by retain_grad() only
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    Attributes: ``data`` (C-contiguous float32 or float64 ndarray, or integers for labels), ``grad`` (ndarray
+    like data, or None), ``requires_grad``, ``node`` (None for a leaf).
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __array_priority__ = 1000  # ndarray + Tensor calls Tensor.__radd__
+
+    def __init__(self, data: np.ndarray, requires_grad: bool = False, node: Node | None = None) -> None:
+        self.data = data
+        self.grad: np.ndarray | None = None
+        self.requires_grad = requires_grad or node is not None
+        self.node = node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along each dimension; activations are (n, h, w, c)."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64; an integer type for labels."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self.data.ndim
+
+    @property
+    def device(self) -> str:
+        """Where the array lives."""
+        return "cpu"
+
+    def numpy(self) -> np.ndarray:
+        """The array itself, not a copy."""
+        return self.data
+
+    def item(self) -> float:
+        """The only element as a Python number; ShapeError if there are more."""
+        if self.data.size != 1:
+            raise ShapeError(f"item() needs a tensor of one element, got shape {self.shape}")
+        return self.data.reshape(())[()].item()
+
+    def detach(self) -> Tensor:
+        """The same array, cut off from the tape."""
+        return Tensor(self.data)
+
+    def retain_grad(self) -> Tensor:
+        """Ask backward() to keep this intermediate tensor's gradient in ``.grad``; returns self."""
+        if self.node is not None:
+            self.node.output = weakref.ref(self)
+        return self
+
+    def backward(self, grad: np.ndarray | None = None) -> None:
+        """Add d(self)/d(leaf), contracted with ``grad``, to ``.grad`` of every leaf this was computed from.
+
+        grad: the cotangent, same shape as self; may be left out for a single element (then 1).
+        Time and memory: about twice the forward pass; each node's saved arrays are freed on the way.
+        Raises GraphError without a recorded path, and when the tape was already used by a backward().
+
+        >>> x = tensor([3.0], requires_grad=True)
+        >>> (x * x).backward()
+        >>> x.grad
+        array([6.], dtype=float32)
+        """
+        _backward(self, self._seed(grad))
+
+    def _seed(self, grad: np.ndarray | None) -> np.ndarray:
+        if not self.requires_grad:
+            raise GraphError(
+                "backward() found no path to any tensor with requires_grad=True: the tensor was computed under "
+                "no_grad(), detached, or from constants only"
+            )
+        if grad is None:
+            if self.data.size != 1:
+                raise GraphError(f"backward() of shape {self.shape} needs grad=, the cotangent of the same shape")
+            return np.ones_like(self.data)
+        grad = np.array(grad, dtype=self.dtype, order="C")  # a copy: ours to add to
+        if grad.shape != self.shape:
+            raise ShapeError(f"grad must have the tensor's shape {self.shape}, got {grad.shape}")
+        return grad
+
+    def __repr__(self) -> str:
+        tail = f", op={self.node.op.name}" if self.node else ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({np.array2string(self.data, precision=4, threshold=20)}, {self.dtype}{tail})"
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    # Arithmetic: the operators live in ops/, which is built on this module, hence the late imports.
+    def __add__(self, other: Any) -> Tensor:
+        from .ops import add
+
+        return add(self, other)
+
+    def __sub__(self, other: Any) -> Tensor:
+        from .ops import subtract
+
+        return subtract(self, other)
+
+    def __mul__(self, other: Any) -> Tensor:
+        from .ops import multiply
+
+        return multiply(self, other)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        from .ops import divide
+
+        return divide(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        from .ops import subtract
+
+        return subtract(other, self)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        from .ops import divide
+
+        return divide(other, self)
+
+    def __neg__(self) -> Tensor:
+        return self * -1.0
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def reshape(self, *shape: int) -> Tensor:
+        """The same values in another shape; one size may be -1."""
+        from .ops import reshape
+
+        return reshape(self, shape)
+
+    def sum(self, axis: int | Sequence[int] | None = None) -> Tensor:
+        """Sum over all elements, or over ``axis``."""
+        from .ops import sum as sum_
+
+        return sum_(self, axis)
+
+    def mean(self, axis: int | Sequence[int] | None = None) -> Tensor:
+        """Mean over all elements, or over ``axis``."""
+        from .ops import mean
+
+        return mean(self, axis)
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A leaf tensor from an array, a list or a number.
+
+    Floating data keeps float32 or float64 (Python numbers become float32); integers stay integers (labels).
+    Raises DTypeError for any other dtype, and for requires_grad on integers.
+
+    >>> tensor([[1.0, 2.0]]).shape
+    (1, 2)
+    """
+    array = np.asarray(data)
+    if dtype is None:
+        dtype = np.float32 if not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind == "f" else array.dtype
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu" and dtype not in (np.float32, np.float64):
+        raise DTypeError(f"a tensor holds float32, float64 or integers (labels), got {dtype}: convert it first")
+    if requires_grad and dtype.kind in "iu":
+        raise DTypeError(f"only floating tensors can require a gradient, got {dtype}")
+    return Tensor(np.ascontiguousarray(array, dtype=dtype).reshape(array.shape), requires_grad)
+
+
+def _backward(root: Tensor, seed: np.ndarray) -> None:
+    """Pop nodes newest first; hand each one's gradients on to its parents."""
+    if root.node is None:
+        _accumulate_leaf(root, seed, seed)
+        return
+    pending = _Pending()
+    pending.add(root.node, seed)
+    while pending:
+        node, dy = pending.pop()
+        if node.saved is _USED:
+            raise GraphError(
+                f"backward() reached {node.op.name} a second time: its saved arrays were freed by the first "
+                "backward(). Run the forward pass again, or add the losses and call backward() once"
+            )
+        output = node.output() if node.output else None
+        if output is not None:
+            _accumulate_leaf(output, dy, dy)
+        gradients = node.backward(dy, node.saved)
+        node.saved = _USED
+        for parent, gradient in zip(node.parents, gradients, strict=True):
+            if isinstance(parent, Tensor):
+                _accumulate_leaf(parent, gradient, dy)
+            elif parent is not None:
+                pending.add(parent, gradient)
+
+
+class _Pending:
+    """Gradients on their way: a heap of nodes, newest first, with the sum of what has reached each so far."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, Node]] = []
+        self._sums: dict[Node, np.ndarray] = {}
+        self._ours: set[Node] = set()  # nodes whose sum is our own array: safe to add to in place
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, node: Node, gradient: np.ndarray) -> None:
+        if node not in self._sums:
+            heapq.heappush(self._heap, (-node.order, node))
+            self._sums[node] = gradient
+        elif node in self._ours:
+            self._sums[node] += gradient
+        else:  # the first gradient may be another node's dy as well (addition hands it on): add out of place
+            self._sums[node] = self._sums[node] + gradient
+            self._ours.add(node)
+
+    def pop(self) -> tuple[Node, np.ndarray]:
+        node = heapq.heappop(self._heap)[1]
+        self._ours.discard(node)
+        return node, self._sums.pop(node)
+
+
+def _accumulate_leaf(leaf: Tensor, gradient: np.ndarray, dy: np.ndarray) -> None:
+    if leaf.grad is not None:
+        leaf.grad += gradient
+    else:  # .grad is changed in place by optimisers and clipping: it must not share memory with a gradient in use
+        leaf.grad = gradient.copy() if np.may_share_memory(gradient, dy) else gradient

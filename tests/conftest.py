@@ -1,0 +1,64 @@
+"""Shared by all tests: one hypothesis profile, the golden data, and a source of random choices for operators."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+hypothesis.settings.register_profile(
+    "minixception",
+    deadline=None,  # the first example compiles
+    max_examples=25,
+    derandomize=True,  # the same examples everywhere; raise max_examples to search further
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+)
+hypothesis.settings.load_profile("minixception")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class HypothesisDraw:
+    """``Op.sample``'s random choices made by hypothesis, so that a failing case shrinks to a small one."""
+
+    def __init__(self, draw: Any, dtype: Any) -> None:
+        self._draw = draw
+        self.dtype = np.dtype(dtype)
+
+    def integer(self, low: int, high: int) -> int:
+        return self._draw(st.integers(low, high))
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return self._draw(st.sampled_from(list(options)))
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(self._draw(st.integers(0, 2**32 - 1))))
+
+    def normal(self, *shape: int) -> np.ndarray:
+        return self._rng().standard_normal(shape).astype(self.dtype)
+
+    def distinct(self, *shape: int) -> np.ndarray:
+        size = int(np.prod(shape))
+        values = (np.arange(size) - size // 2 + 0.5) * 0.1
+        return self._rng().permutation(values).reshape(shape).astype(self.dtype)
+
+
+@st.composite
+def cases(draw: Any, op: Any, dtype: Any) -> Any:
+    """Random valid inputs of an operator, from its own ``sample``."""
+    return op.sample(HypothesisDraw(draw, dtype))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator, fresh for each test."""
+    return np.random.Generator(np.random.PCG64(161002357))
