@@ -1,7 +1,7 @@
 """minixception: Xception from scratch in NumPy and Numba.
 
-An autograd engine with a tape, operators as ladders of kernels (NumPy definition, Numba loops, fast Numba), and Xception
-on top. Importing compiles nothing and prints nothing.
+An autograd engine with a tape, operators as ladders of kernels (NumPy definition, Numba loops, fast Numba), and
+Xception on top. Importing compiles nothing and prints nothing.
 """
 
 from __future__ import annotations

@@ -220,7 +220,15 @@ def alternatives_table(rows: Sequence[Alternative]) -> Table:
     base = rows[0]
     header = ("form", "params", "x", "MACs", "x", "network params", "network MACs")
     cells = [
-        (r.form, r.params, r.params / base.params, r.macs, r.macs / base.macs, r.network_params, r.network_macs)
+        (
+            r.form,
+            r.params,
+            r.params / base.params,
+            r.macs,
+            r.macs / base.macs,
+            r.network_params,
+            r.network_macs,
+        )
         for r in rows
     ]
     return Table(header, cells)

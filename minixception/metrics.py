@@ -28,14 +28,10 @@ def topk_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     (0.5, 1.0)
     """
     if logits.ndim != 2 or logits.size == 0 or labels.shape != logits.shape[:1]:
-        raise ShapeError(
-            f"expected logits (N, classes) and labels (N,), got {logits.shape} and {labels.shape}"
-        )
+        raise ShapeError(f"expected logits (N, classes) and labels (N,), got {logits.shape} and {labels.shape}")
     classes = logits.shape[1]
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise LabelError(
-            f"expected integer labels in 0 .. {classes - 1}, got {labels.dtype} {labels.tolist()[:8]}"
-        )
+        raise LabelError(f"expected integer labels in 0 .. {classes - 1}, got {labels.dtype} {labels.tolist()[:8]}")
     if not 1 <= k <= classes:
         raise ArgumentError(f"expected k from 1 to {classes} (the number of classes), got {k}")
     if np.isnan(logits).any():
@@ -81,9 +77,7 @@ class Mean:
             CheckpointError: other names than "total" and "weight".
         """
         if state.keys() != {"total", "weight"}:
-            raise CheckpointError(
-                f"expected the numbers total and weight, got {', '.join(state) or 'nothing'}"
-            )
+            raise CheckpointError(f"expected the numbers total and weight, got {', '.join(state) or 'nothing'}")
         self.total, self.weight = float(state["total"]), float(state["weight"])
 
 

@@ -126,6 +126,7 @@ class Op:
     name: as in ``OPERATORS``. rungs: by backend, slowest first. shape: (*input shapes, **params) -> output shape,
     raises ShapeError. macs: the same arguments -> multiply-accumulates (0 for everything but convolutions and
     matrix products, the paper's way of counting). sample: draws a small valid case, away from kinks.
+    integer_inputs: positions of inputs that hold integers (labels, masks) and have no gradient.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Op:
     shape: Callable[..., Shape]
     sample: Callable[[Draw], Case]
     macs: Callable[..., int] = lambda *shapes, **params: 0
+    integer_inputs: frozenset[int] = frozenset()
 
     def rung(self, backend: str | None = None) -> Rung:
         """The rung for a backend: its own, else the fastest one below it."""
@@ -145,7 +147,7 @@ class Op:
 
     def apply(self, *tensors: Tensor, **params: Any) -> tuple[Tensor, Any]:
         """Check, run and record: the output and what the forward pass saved (None when only shapes are asked)."""
-        dtype = common_dtype(self.name, tensors)
+        dtype = self._common_dtype(tensors)
         shapes = [t.shape for t in tensors]
         output_shape = self.shape(*shapes, **params)
         observer = current_observer()
@@ -155,21 +157,21 @@ class Op:
                 return Tensor(shape_only(output_shape, dtype)), None
         rung = self.rung()
         y, saved = rung.forward(*[t.data for t in tensors], **params)
+        y = np.asarray(y)  # NumPy makes a number of a result without dimensions
         if not (is_recording() and any(t.requires_grad for t in tensors)):
             return Tensor(y), saved
         parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)
         return Tensor(y, node=Node(self, rung.backward, saved, parents, y.shape)), saved
 
+    def _common_dtype(self, tensors: Sequence[Tensor]) -> np.dtype[Any]:
+        """The one floating dtype of the inputs; DTypeError if there is another."""
+        dtypes = {t.dtype for i, t in enumerate(tensors) if i not in self.integer_inputs}
+        if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
+            got = ", ".join(str(t.dtype) for t in tensors)
+            raise DTypeError(f"{self.name} needs inputs of one floating dtype, all float32 or all float64, got {got}")
+        return dtypes.pop()
+
 
 def shape_only(shape: Shape, dtype: Any = np.float32) -> np.ndarray:
     """An array of this shape that takes no memory: every element is the same zero."""
     return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def common_dtype(name: str, tensors: Sequence[Tensor]) -> np.dtype[Any]:
-    """The one floating dtype of the inputs; DTypeError if there are none or two."""
-    dtypes = {t.dtype for t in tensors if t.dtype.kind == "f"}
-    if len(dtypes) != 1:
-        got = ", ".join(str(t.dtype) for t in tensors)
-        raise DTypeError(f"{name} needs inputs of one floating dtype, all float32 or all float64, got {got}")
-    return dtypes.pop()

@@ -1,6 +1,7 @@
-"""The package's own source of random numbers: initial weights, dropout masks, shuffling, unless they are given another one.
+"""The package's own source of random numbers: for whatever is random and was given no generator.
 
-It starts from a fixed seed, so a program that never calls ``seed`` still gives the same result every time it runs.
+It starts from a fixed seed, so a program that never calls ``seed`` still gives the same result every time it
+runs.
 """
 
 from __future__ import annotations

@@ -237,7 +237,9 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """
     array = np.asarray(data)
     if dtype is None:
-        dtype = np.float32 if not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind == "f" else array.dtype
+        dtype = (
+            np.float32 if not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind == "f" else array.dtype
+        )
     dtype = np.dtype(dtype)
     if dtype.kind not in "iu" and dtype not in (np.float32, np.float64):
         raise DTypeError(f"a tensor holds float32, float64 or integers (labels), got {dtype}: convert it first")

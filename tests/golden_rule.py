@@ -44,7 +44,7 @@ def load_golden_weights(model: Any) -> None:
 
 
 def keras_name(path: str) -> str:
-    """Keras' name of a layer of our Xception: "block2.sepconv1" is block2_sepconv1; the unnamed ones are numbered there."""
+    """Keras' name of a layer of our Xception: block2.sepconv1 is block2_sepconv1; shortcuts and adds are numbered."""
     block, _, layer = path.partition(".")
     if layer.startswith("shortcut") or layer == "add":
         number = int(block.removeprefix("block"))

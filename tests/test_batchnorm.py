@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import get_num_threads, set_num_threads
 
 import minixception as mx
 from minixception.backend import use_backend
 from minixception.errors import ArgumentError, DTypeError, ShapeError
-from minixception.kernels.jit import set_num_threads
 from minixception.op import Observer, observe
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cpu import batch_statistics
@@ -135,7 +135,7 @@ def test_a_training_step_after_inference_does_not_disturb_its_backward(rung):
 def test_training_on_one_value_per_channel_is_refused(shape):
     gamma, beta, mean, var = tensors(parameters(3))
     before = mean.data.copy()
-    with pytest.raises(ShapeError, match=r"variance of one value .* is 0.*larger batch.*model\.eval\(\)"):
+    with pytest.raises(ShapeError, match=r"variance of one value is 0.*larger batch.*model\.eval\(\)"):
         batch_norm(mx.tensor(np.ones(shape)), gamma, beta, mean, var, training=True)
     np.testing.assert_array_equal(mean.data, before)
     assert batch_norm(mx.tensor(np.ones(shape)), gamma, beta, mean, var).shape == shape
@@ -162,7 +162,8 @@ def test_asking_for_shapes_only_leaves_the_running_statistics():
     gamma, beta, mean, var = tensors(parameters(3))
     before = mean.data.copy()
     with observe(observer):
-        assert batch_norm(mx.tensor(np.ones((2, 4, 4, 3))), gamma, beta, mean, var, training=True).shape == (2, 4, 4, 3)
+        y = batch_norm(mx.tensor(np.ones((2, 4, 4, 3))), gamma, beta, mean, var, training=True)
+    assert y.shape == (2, 4, 4, 3)
     np.testing.assert_array_equal(mean.data, before)
 
 
@@ -180,16 +181,16 @@ def test_a_bad_pixel_spoils_what_the_definition_says(value, training):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("training", [True, False])
-def test_one_and_two_threads_agree_to_the_bit(dtype, training):
+def test_the_number_of_threads_does_not_change_a_bit(dtype, training):
     x = np.random.default_rng(9).standard_normal((4, 15, 17, 21)).astype(dtype)
     dy = np.random.default_rng(10).standard_normal(x.shape).astype(dtype)
-    results = []
+    results, available = [], get_num_threads()
     try:
-        for threads in (1, 2):
+        for threads in (1, available):
             set_num_threads(threads)
             y, saved = BATCH_NORM.rungs["cpu"].forward(x, *parameters(21, dtype), training=training, eps=1e-3)
             results.append((y, *saved[2:4], *BATCH_NORM.rungs["cpu"].backward(dy, saved)[:3]))
     finally:
-        set_num_threads(2)
+        set_num_threads(available)
     for one, two in zip(*results, strict=True):
         np.testing.assert_array_equal(one, two)

@@ -285,9 +285,7 @@ def test_folder_splits_each_class_by_seed(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "red" / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden").mkdir()
-    train, test = (
-        data.load(f"folder:{tmp_path}", split, image_size=8, seed=3) for split in ("train", "test")
-    )
+    train, test = (data.load(f"folder:{tmp_path}", split, image_size=8, seed=3) for split in ("train", "test"))
     assert train.class_names == test.class_names == ("blue", "red")
     assert train.images.shape == (16, 8, 8, 3) and test.images.shape == (4, 8, 8, 3)
     assert np.bincount(train.labels).tolist() == [8, 8]

@@ -77,7 +77,11 @@ def parameter(model, name):
 def close(got, key):
     expected = DATA[key]
     np.testing.assert_allclose(
-        np.reshape(got, expected.shape), expected, rtol=1e-9, atol=1e-9 * max(np.abs(expected).max(), 1e-3), err_msg=key
+        np.reshape(got, expected.shape),
+        expected,
+        rtol=1e-9,
+        atol=1e-9 * max(np.abs(expected).max(), 1e-3),
+        err_msg=key,
     )
 
 

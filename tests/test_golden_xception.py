@@ -44,7 +44,7 @@ def run(case, dtype):
     load_golden_weights(model)
     layers = LayerOutputs(model, case)
     with mx.no_grad(), observe(layers):
-        y = model(Tensor((image.astype(dtype) / dtype(127.5) - dtype(1))))
+        y = model(Tensor(image.astype(dtype) / dtype(127.5) - dtype(1)))
     return y.numpy(), layers
 
 

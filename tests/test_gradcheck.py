@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import minixception as mx
 from minixception.errors import DTypeError, GradientError
-from minixception.op import Op, RandomDraw, Rung
+from minixception.op import RandomDraw, Rung
 from minixception.ops import OPERATORS
 from minixception.tensor import Tensor
 
@@ -15,7 +17,7 @@ from minixception.tensor import Tensor
 def _with_backward(op, backward):
     """The operator with another backward pass."""
     forward = op.rung("numpy").forward
-    return Op(name=op.name, rungs={"cpu": Rung(forward, backward)}, shape=op.shape, sample=op.sample)
+    return replace(op, rungs={"cpu": Rung(forward, backward)})
 
 
 def _zero(op):
@@ -48,7 +50,7 @@ def test_rejects_batchnorm_without_the_variance_term():
     op = OPERATORS["batch_norm"]
 
     def backward(dy, saved):
-        x, gamma, mean, var, eps, _training = saved
+        _x, gamma, _mean, var, eps, _training = saved
         scale = gamma / np.sqrt(var + eps)
         dx = scale * (dy - dy.mean(axis=(0, 1, 2)))  # the term of the mean, without the term of the variance
         _, dgamma, dbeta, _, _ = op.rung("numpy").backward(dy, saved)
@@ -93,7 +95,7 @@ def _reject_convolution(op, backward):
     w = Tensor(rng.standard_normal(shape), requires_grad=True)
     params = {"stride": 1, "padding": "same"} | ({"groups": 1} if op.name == "conv2d" else {})
     mx.gradcheck(lambda x, w: op(x, w, **params), {"x": x, "w": w})
-    with pytest.raises(GradientError, match="^x "):
+    with pytest.raises(GradientError, match=r"^x "):
         mx.gradcheck(lambda x, w: _with_backward(op, backward)(x, w, **params), {"x": x, "w": w})
 
 
@@ -116,7 +118,7 @@ def test_needs_float64_and_leaves_grad_alone():
 
 
 def test_batchnorm_hides_from_a_cotangent_of_ones():
-    """Why the cotangent is random: for the sum of its outputs batchnorm's gradient in x is zero whatever x is."""
+    """Why the cotangent is random: for the sum of its outputs, batchnorm's gradient in x is zero whatever x is."""
     op = OPERATORS["batch_norm"]
     rng = np.random.Generator(np.random.PCG64(2))
     x = Tensor(rng.standard_normal((4, 3, 3, 2)), requires_grad=True)

@@ -20,8 +20,7 @@ def test_topk_matches_a_stable_sort(n, classes, levels, draw):
     logits = rng.integers(0, levels, (n, classes)).astype(np.float32)  # few levels: many ties
     labels = rng.integers(0, classes, n)
     hits = [
-        label in sorted(range(classes), key=lambda c: -row[c])[:k]
-        for row, label in zip(logits, labels, strict=True)
+        label in sorted(range(classes), key=lambda c: -row[c])[:k] for row, label in zip(logits, labels, strict=True)
     ]
     assert topk_accuracy(logits, labels, k) == pytest.approx(np.mean(hits))
     assert topk_accuracy(logits, labels) == np.mean(logits.argmax(axis=1) == labels)

@@ -123,9 +123,7 @@ def test_many_steps_match_the_formula(make, reference, dtype, mu, wd, seed):
             p.grad = rng.standard_normal(p.data.shape).astype(dtype)
             gradient = p.grad.copy()
             decay = wd if p.data.ndim >= 2 else 0  # kernels only
-            expected[i] = reference(
-                expected[i], gradient.astype(np.float64), t, states[i], 0.1 / t, mu, decay
-            )
+            expected[i] = reference(expected[i], gradient.astype(np.float64), t, states[i], 0.1 / t, mu, decay)
         kept = [p.grad.copy() for p in params]
         optimizer.step()
         for p, array, gradient, right in zip(params, arrays, kept, expected, strict=True):
@@ -277,9 +275,7 @@ def test_clipping_rejects_a_bound(max_norm):
 
 def test_the_papers_schedules():
     imagenet = optim.ExponentialDecay(0.045, 0.94, every_epochs=2)
-    assert [imagenet(e, 10**9) for e in (0, 1, 2, 4)] == pytest.approx(
-        [0.045, 0.045 * 0.94**0.5, 0.0423, 0.039762]
-    )
+    assert [imagenet(e, 10**9) for e in (0, 1, 2, 4)] == pytest.approx([0.045, 0.045 * 0.94**0.5, 0.0423, 0.039762])
     jft = optim.ExponentialDecay(0.001, 0.9, every_samples=3_000_000)
     assert [jft(99, s) for s in (0, 3_000_000, 4_500_000)] == pytest.approx([0.001, 0.0009, 0.001 * 0.9**1.5])
 
@@ -327,9 +323,7 @@ def test_ema_on_paper():
 
 
 def test_averaged_swaps_in_and_back_even_after_an_error():
-    params = [
-        Parameter(np.random.default_rng(i).standard_normal((3, 4)).astype(np.float32)) for i in range(2)
-    ]
+    params = [Parameter(np.random.default_rng(i).standard_normal((3, 4)).astype(np.float32)) for i in range(2)]
     ema = optim.EMA(params, decay=0.9)
     for p in params:
         p.data += 1

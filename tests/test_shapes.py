@@ -43,9 +43,7 @@ def order_accuracy(feature, splits) -> float:
     right = 0
     for pattern in range(len(PATTERNS)):
         own, other = train.labels // 2 == pattern, test.labels // 2 == pattern
-        guess = nearest_class(
-            feature(train.images[own] / 255), feature(test.images[other] / 255), train.labels[own]
-        )
+        guess = nearest_class(feature(train.images[own] / 255), feature(test.images[other] / 255), train.labels[own])
         right += int(np.sum(guess == test.labels[other] % 2))
     return right / len(test)
 
@@ -59,9 +57,7 @@ def colour_moments(images):
     pixels = images.reshape(len(images), -1, 3)
     centred = (pixels - pixels.mean(axis=1, keepdims=True)) / pixels.std(axis=1, keepdims=True)
     second = np.einsum("npi,npj->nij", centred, centred)[:, *np.triu_indices(3, 1)] / pixels.shape[1]
-    third = (
-        np.einsum("npi,npj,npk->nijk", centred, centred, centred).reshape(len(images), 27) / pixels.shape[1]
-    )
+    third = np.einsum("npi,npj,npk->nijk", centred, centred, centred).reshape(len(images), 27) / pixels.shape[1]
     return np.concatenate([pixels.mean(axis=1), second, third[:, [0, 1, 2, 4, 5, 8, 13, 14, 17, 26]]], axis=1)
 
 

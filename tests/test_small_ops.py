@@ -364,9 +364,7 @@ def test_binary_cross_entropy_against_the_formula(backend):
 # Threads
 
 
-@pytest.mark.parametrize(
-    "op", (RELU, ELU, GELU, SIGMOID, ADD, SUM, MEAN, SOFTMAX, LOG_SOFTMAX, LINEAR, CROSS_ENTROPY)
-)
+@pytest.mark.parametrize("op", (RELU, ELU, GELU, SIGMOID, ADD, SUM, MEAN, SOFTMAX, LOG_SOFTMAX, LINEAR, CROSS_ENTROPY))
 def test_one_and_two_threads_give_the_same_bits(op: Op):
     arrays, params = _large_case(op)
     if config.NUMBA_NUM_THREADS < 2:

@@ -113,16 +113,12 @@ def _read_records(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]
     except OSError as error:
         raise DataError(f"expected a CIFAR-10 batch in {path}: {error}") from error
     if raw.size == 0 or raw.size % _RECORD:
-        raise DataError(
-            f"expected a whole number of records of {_RECORD:,} bytes in {path}, got {raw.size:,} bytes"
-        )
+        raise DataError(f"expected a whole number of records of {_RECORD:,} bytes in {path}, got {raw.size:,} bytes")
     records = raw.reshape(-1, _RECORD)  # (N, 3073)
     labels = records[:, 0].astype(np.int64)  # (N,)
     wrong = np.flatnonzero(labels >= num_classes)
     if wrong.size:
         first = wrong[0]
-        raise DataError(
-            f"expected labels 0 .. {num_classes - 1} in {path}, got {labels[first]} in record {first}"
-        )
+        raise DataError(f"expected labels 0 .. {num_classes - 1} in {path}, got {labels[first]} in record {first}")
     planes = records[:, 1:].reshape(-1, 3, 32, 32)  # (N, C, H, W)
     return labels, np.ascontiguousarray(planes.transpose(0, 2, 3, 1))  # (N, H, W, C)

@@ -56,9 +56,7 @@ class Dataset:
         wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
         if wrong.size:
             first = wrong[0]
-            raise LabelError(
-                f"expected labels in 0 .. {self.num_classes - 1}, got {labels[first]} at image {first}"
-            )
+            raise LabelError(f"expected labels in 0 .. {self.num_classes - 1}, got {labels[first]} at image {first}")
 
     @property
     def num_classes(self) -> int:
@@ -140,9 +138,7 @@ def batches(
     [(1, (2, 8, 8, 3), [2, 3]), (2, (1, 8, 8, 3), [4])]
     """
     if not 1 <= batch_size <= len(dataset):
-        raise ArgumentError(
-            f"expected a batch size from 1 to {len(dataset)} (the data set's size), got {batch_size}"
-        )
+        raise ArgumentError(f"expected a batch size from 1 to {len(dataset)} (the data set's size), got {batch_size}")
     if seed < 0 or epoch < 0:
         raise ArgumentError(f"expected a seed and an epoch of at least 0, got seed {seed} and epoch {epoch}")
     steps = steps_per_epoch(len(dataset), batch_size, drop_last=drop_last)

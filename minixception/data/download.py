@@ -84,9 +84,7 @@ def download(
     if actual != expected or (size is not None and got != size):
         part.unlink()
         came = f"{algorithm} {actual} and {got:,} bytes"
-        raise DataError(
-            f"{wanted}: expected {algorithm} {expected}{_bytes(size)}, got {came}; removed what came"
-        )
+        raise DataError(f"{wanted}: expected {algorithm} {expected}{_bytes(size)}, got {came}; removed what came")
     os.replace(part, target)
     return target
 
@@ -105,9 +103,7 @@ def _fetch(url: str, part: Path) -> int | None:
     with closing(response):
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if response.status == 206 and not resumed:
-            raise HTTPException(
-                f"asked for the bytes from {have}, got {response.headers.get('Content-Range')!r}"
-            )
+            raise HTTPException(f"asked for the bytes from {have}, got {response.headers.get('Content-Range')!r}")
         start = have if resumed else 0  # a server without ranges sends the whole file again
         length = response.headers.get("Content-Length")
         total = start + int(length) if length is not None else None

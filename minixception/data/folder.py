@@ -38,9 +38,7 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
     if split not in ("train", "test"):
         raise ArgumentError(f"expected split 'train' or 'test', got {split!r}")
     if image_size < 1 or seed < 0:
-        raise ArgumentError(
-            f"expected image_size >= 1 and seed >= 0, got image_size {image_size}, seed {seed}"
-        )
+        raise ArgumentError(f"expected image_size >= 1 and seed >= 0, got image_size {image_size}, seed {seed}")
     path = Path(path)
     if (path / "train").is_dir() and (test := next(filter(Path.is_dir, (path / "test", path / "val")), None)):
         names = _class_names(path / "train")
@@ -51,9 +49,7 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
     pairs = [(label, file) for label, files in enumerate(chosen) for file in files]
     if not pairs:
         kinds = " ".join(SUFFIXES)
-        raise DataError(
-            f"expected images ({kinds}) in the class folders of {path} for split {split!r}, found none"
-        )
+        raise DataError(f"expected images ({kinds}) in the class folders of {path} for split {split!r}, found none")
     images = np.stack([_read(file, image_size) for _, file in pairs])  # (N, S, S, 3)
     return Dataset(images, np.array([label for label, _ in pairs], np.int64), names)
 
@@ -70,9 +66,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 def _files(path: Path, names: tuple[str, ...]) -> list[list[Path]]:
     """The image files of each class, sorted by name; a class folder that is not in ``names`` is an error."""
     if unknown := set(_class_names(path)) - set(names):
-        raise DataError(
-            f"expected the classes {', '.join(names)} in {path}, got also {', '.join(sorted(unknown))}"
-        )
+        raise DataError(f"expected the classes {', '.join(names)} in {path}, got also {', '.join(sorted(unknown))}")
     return [sorted(_images(path / name)) for name in names]
 
 

@@ -52,8 +52,7 @@ def shapes(split: str = "train", size: int | None = None, seed: int = 0, image_s
     size = DEFAULT_SIZE[split] if size is None else size
     if size < 1 or seed < 0 or image_size < 16:
         raise ArgumentError(
-            "expected size >= 1, seed >= 0 and image_size >= 16, "
-            f"got size {size}, seed {seed}, image_size {image_size}"
+            f"expected size >= 1, seed >= 0 and image_size >= 16, got size {size}, seed {seed}, image_size {image_size}"
         )
     rng = np.random.Generator(np.random.PCG64([seed, list(DEFAULT_SIZE).index(split)]))
     class_names = tuple(f"{pattern} {order}" for pattern in PATTERNS for order in ORDERS)

@@ -2,15 +2,15 @@
 
 Three ideas, from the inside out:
 
-1. **Register tile** (``tile``). A block of ROWS x VECTORS registers of C stays in registers while k runs. Each step of k
-   loads VECTORS registers of B once and one number of A per row, broadcast: ROWS * VECTORS fused multiply-adds for
-   ROWS + VECTORS loads. 6 x 4 accumulators + 4 of B + 1 broadcast = 29 of AVX-512's 32 registers; one row more
-   and the compiler spills to memory, which costs half the speed. With 16 registers (AVX2, SSE) the tile is 6 x 2.
-2. **Packing** (``pack_panel``). B is copied into panels one tile wide, so that the tile reads it as one straight stream;
-   the panel's last columns are padded with zeros, the store leaves them out. A is read in place: a
-   tile touches six of its rows, or six neighbours of each row when A is transposed (weight gradients).
-3. **Cache blocking** (``_product``). k is cut into blocks of at most K_BLOCK: a panel of B (768 x 64 floats, 192 KiB) then
-   stays in L2 for all rows of a task, and a tile's rows of A (18 KiB) in L1.
+1. **Register tile** (``tile``). A block of ROWS x VECTORS registers of C stays in registers while k runs. Each step of
+   k loads VECTORS registers of B once and one number of A per row, broadcast: ROWS * VECTORS fused multiply-adds for
+   ROWS + VECTORS loads. 6 x 4 accumulators + 4 of B + 1 broadcast = 29 of AVX-512's 32 registers; more, and the
+   compiler spills to memory, which costs half the speed. With 16 registers (AVX2, SSE) the tile is 6 x 2.
+2. **Packing** (``pack_panel``). B is copied into panels one tile wide, so that the tile reads it as one straight
+   stream; the panel's last columns are padded with zeros, the store leaves them out. A is read in place: a tile
+   touches six of its rows, or six neighbours of each row when A is transposed (weight gradients).
+3. **Cache blocking** (``_product``). k is cut into blocks of at most K_BLOCK: a panel of B (768 x 64 floats, 192 KiB)
+   then stays in L2 for all rows of a task, and a tile's rows of A (18 KiB) in L1.
 
 Every element of C is summed over k in one fixed order by one task, so the result does not depend on the
 number of threads.
@@ -79,7 +79,8 @@ def tile(typing_context, rows, a, ia, row_stride, k_stride, b, ib, k, c, ic, ldc
             valid = [number(width)] * (vectors - 1) + [last]
             cells = [(i, j) for i in range(rows.literal_value) for j in range(vectors)]
             where = {
-                (i, j): builder.gep(c_at, [builder.add(builder.mul(ldc_, number(i)), number(j * width))]) for i, j in cells
+                (i, j): builder.gep(c_at, [builder.add(builder.mul(ldc_, number(i)), number(j * width))])
+                for i, j in cells
             }
             zero = ir.Constant(vector_type(dtype), [0.0] * width)
             sums = {cell: cgutils.alloca_once_value(builder, zero) for cell in cells}  # LLVM keeps these in registers
@@ -120,9 +121,7 @@ def tile(typing_context, rows, a, ia, row_stride, k_stride, b, ib, k, c, ic, ldc
         return context.get_dummy_value()
 
     index = types.intp
-    signature = types.void(
-        rows, a, index, index, index, b, index, index, c, index, index, index, types.boolean
-    )
+    signature = types.void(rows, a, index, index, index, b, index, index, c, index, index, index, types.boolean)
     return signature, codegen
 
 
@@ -210,6 +209,18 @@ def gemm(
     width = panel_width(out.dtype)
     packed = memory.empty((-(-n // width) * width * min(k, K_BLOCK),), out.dtype)
     _product(
-        a.reshape(-1), a_row, a_k, b.reshape(-1), b_k, b_column, out.reshape(-1), m, n, k, width, packed, accumulate
+        a.reshape(-1),
+        a_row,
+        a_k,
+        b.reshape(-1),
+        b_k,
+        b_column,
+        out.reshape(-1),
+        m,
+        n,
+        k,
+        width,
+        packed,
+        accumulate,
     )
     return out

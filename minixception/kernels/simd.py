@@ -109,9 +109,15 @@ def _emit_mask(builder: ir.IRBuilder, count: int, n: Any) -> Any:
 
 
 def _intrinsic_function(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[Any]) -> Any:
-    suffix = f"v{vector.count}{'f32' if isinstance(vector.element, ir.FloatType) else 'f64'}" if (
-        vector := next(t for t in (result, *arguments) if isinstance(t, ir.VectorType) and t.element != ir.IntType(1))
-    ) else ""
+    suffix = (
+        f"v{vector.count}{'f32' if isinstance(vector.element, ir.FloatType) else 'f64'}"
+        if (
+            vector := next(
+                t for t in (result, *arguments) if isinstance(t, ir.VectorType) and t.element != ir.IntType(1)
+            )
+        )
+        else ""
+    )
     suffix += ".p0" if any(isinstance(t, ir.PointerType) for t in arguments) else ""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), f"{name}.{suffix}")
 
@@ -127,9 +133,7 @@ def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any) -
             from_then = builder.block
         with otherwise:
             mask = _emit_mask(builder, vector.count, n)
-            function = _intrinsic_function(
-                builder, "llvm.masked.load", vector, [typed.type, _INT32, mask.type, vector]
-            )
+            function = _intrinsic_function(builder, "llvm.masked.load", vector, [typed.type, _INT32, mask.type, vector])
             align = ir.Constant(_INT32, _ITEMSIZE[dtype])
             part = builder.call(function, [typed, align, mask, ir.Constant(vector, [0.0] * vector.count)])
             from_otherwise = builder.block

@@ -19,6 +19,7 @@ Source: Chollet 2017, section 4 and figure 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from ..errors import ArgumentError, ShapeError
@@ -45,7 +46,7 @@ MIN_SIZE = 71  # pixels: below, a "valid" window of block1 or what follows it ha
 def _sepconvs(channels: Sequence[int], between: str | None, first_act: bool = True) -> dict[str, Module]:
     """[ReLU,] separable convolution and batchnorm from each width to the next, by their names in the block."""
     layers: dict[str, Module] = {}
-    for number, (ci, co) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+    for number, (ci, co) in enumerate(pairwise(channels), start=1):
         if number > 1 or first_act:
             layers[f"sepconv{number}_act"] = Activation("relu")
         layers[f"sepconv{number}"] = SeparableConv2d(ci, co, activation=between)
@@ -72,9 +73,9 @@ def _middle(channels: int, between: str | None, residual: bool) -> Module:
 class Xception(Module):
     """Xception, (n, h, w, 3) -> logits (n, num_classes): 22,910,480 parameters, 8,357,403,496 MACs at 299x299.
 
-    num_classes, fc_units: the head; fc_units=(4096, 4096) is the paper's variant with fully connected layers. dropout: rate
-    before the logits (the paper trains ImageNet with 0.5). include_top=False ends after block14, with ``pooling`` None
-    (n, h, w, 2048), "avg" or "max" (n, 2048). residual=False leaves out all shortcuts (figure 9);
+    num_classes, fc_units: the head; fc_units=(4096, 4096) is the paper's variant with fully connected layers. dropout:
+    rate before the logits (the paper trains ImageNet with 0.5). include_top=False ends after block14, with ``pooling``
+    None (n, h, w, 2048), "avg" or "max" (n, 2048). residual=False leaves out all shortcuts (figure 9);
     intermediate_activation "relu" or "elu" stands between depthwise and pointwise (figure 10). weights: a file for
     ``load_weights``. Softmax is left to the loss. Raises ArgumentError, and ShapeError for inputs below 71x71.
     Source: Chollet 2017, figure 5; Keras 3 ``applications.Xception``.
@@ -160,10 +161,10 @@ def mini_xception(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     dropout: float = 0.0,
 ) -> Sequential:
-    """A small Xception for small images, (n, h, w, 3) -> logits (n, num_classes): 1.0 M parameters, 35.9 MMACs at 32x32.
+    """A small Xception for small images, (n, h, w, 3) -> logits (n, num_classes); as it is, 1.0 M parameters.
 
     stem: channels of one 3x3 convolution; widths: one block with two separable convolutions and a pool per width;
-    middle_blocks of the last width; then global average pooling and the logits.
+    middle_blocks of the last width; then global average pooling and the logits. 35.9 MMACs at 32x32.
 
     >>> mini_xception().num_parameters(trainable=True)
     1004490
@@ -174,7 +175,7 @@ def mini_xception(
         )
     }
     channels = [stem, *widths]
-    for number, (ci, co) in enumerate(zip(channels, channels[1:], strict=False), start=2):
+    for number, (ci, co) in enumerate(pairwise(channels), start=2):
         layers[f"block{number}"] = _down((ci, co, co), None, residual=True, first_act=number > 2)
     for number in range(len(channels) + 1, len(channels) + 1 + middle_blocks):
         layers[f"block{number}"] = _middle(channels[-1], None, residual=True)

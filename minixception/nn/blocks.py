@@ -54,9 +54,10 @@ def _conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> Sequ
 class InceptionModule(Module):
     """The paper's Inception module in one of three forms, (n, h, w, in_channels) -> (n, h, w, out_channels).
 
-    form 1 (figure 1, canonical): towers 1x1 | 1x1 -> 3x3 | 1x1 -> 3x3 -> 3x3 | average pool -> 1x1, a quarter of the output each.
+    form 1 (figure 1, canonical): towers 1x1 | 1x1 -> 3x3 | 1x1 -> 3x3 -> 3x3 | average pool -> 1x1, each making a
+    quarter of the output.
     form 2 (figure 2, simplified): three towers 1x1 -> 3x3, a third of the output each.
-    form 3 (figure 3, equivalent to form 2): one 1x1 over all channels, then 3x3 on three separate segments of its output.
+    form 3 (figure 3, equivalent to form 2): one 1x1 over all channels, then 3x3 on three separate segments of it.
     Each convolution is followed by batchnorm and ReLU. Raises ArgumentError unless the output divides evenly.
     Source: Chollet 2017, section 1.1, figures 1 to 3.
     """
@@ -66,13 +67,17 @@ class InceptionModule(Module):
         if towers is None:
             raise ArgumentError(f"InceptionModule: form must be 1, 2 or 3 (the paper's figures), got {form!r}")
         if out_channels % towers:
-            raise ArgumentError(f"InceptionModule: form {form} needs out_channels in {towers} equal parts, got {out_channels}")
+            raise ArgumentError(
+                f"InceptionModule: form {form} needs out_channels in {towers} equal parts, got {out_channels}"
+            )
         part = out_channels // towers
         if form == 1:
             self.tower1 = _conv_bn_relu(in_channels, part, 1)
             self.tower2 = Sequential(_conv_bn_relu(in_channels, part, 1), _conv_bn_relu(part, part, 3))
             self.tower3 = Sequential(
-                _conv_bn_relu(in_channels, part, 1), _conv_bn_relu(part, part, 3), _conv_bn_relu(part, part, 3)
+                _conv_bn_relu(in_channels, part, 1),
+                _conv_bn_relu(part, part, 3),
+                _conv_bn_relu(part, part, 3),
             )
             self.tower4 = Sequential(AvgPool2d(3, 1, "same"), _conv_bn_relu(in_channels, part, 1))
         elif form == 2:

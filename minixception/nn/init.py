@@ -11,7 +11,7 @@ from ..random import generator
 
 
 def glorot_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int, dtype: Any = np.float32) -> np.ndarray:
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)): keeps the variance of both passes near 1 (Glorot & Bengio 2010, eq. 16).
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)): keeps the variance of both passes (Glorot & Bengio 2010, eq. 16).
 
     >>> glorot_uniform((3, 3), 3, 3).shape
     (3, 3)

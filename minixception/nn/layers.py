@@ -120,7 +120,14 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.batch_norm(
-            x, self.gamma, self.beta, self.running_mean, self.running_var, self.training, self.momentum, self.eps
+            x,
+            self.gamma,
+            self.beta,
+            self.running_mean,
+            self.running_var,
+            self.training,
+            self.momentum,
+            self.eps,
         )
 
 

@@ -93,9 +93,7 @@ class Module:
         >>> bn.num_parameters(), bn.num_parameters(trainable=True)
         (32, 16)
         """
-        return sum(
-            t.data.size for _, t in self.named_tensors() if trainable is None or t.requires_grad == trainable
-        )
+        return sum(t.data.size for _, t in self.named_tensors() if trainable is None or t.requires_grad == trainable)
 
     # State --------------------------------------------------------------------------------------------------------
 
@@ -125,7 +123,7 @@ class Module:
         return {name: t.data for name, t in self.named_tensors()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Copy values in. Strict: WeightsError lists every missing, surplus or misshaped tensor, and then nothing changes."""
+        """Copy values in. Strict: WeightsError lists all that is missing, surplus or misshaped; then nothing changes."""
         tensors = dict(self.named_tensors())
         problems = [f"missing: {name} {t.shape}" for name, t in tensors.items() if name not in state]
         problems += [f"surplus: {name} {array.shape}" for name, array in state.items() if name not in tensors]

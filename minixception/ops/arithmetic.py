@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import DTypeError, ShapeError
-from ..kernels.jit import parallel, prange
+from ..kernels.jit import loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor, tensor
 
@@ -30,10 +30,8 @@ Operand = Tensor | np.ndarray | float
 
 
 def _add_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-    return np.asarray(a + b), (
-        a.shape,
-        b.shape,
-    )  # asarray: NumPy makes a scalar of an array without dimensions
+    # asarray, here and below: NumPy makes a scalar of a result without dimensions
+    return np.asarray(a + b), (a.shape, b.shape)
 
 
 def _add_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,10 +77,28 @@ def _sum_to(gradient: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 # 2. CPU -----------------------------------------------------------------------------------------------------
-# One kernel for equal shapes, the hot path: a residual connection adds two activations. What counts there is
+# Loops: operands repeated to the shape of y by strides of 0, then one element after the other. Neither rung has a
+# backward pass of its own: what the definition does is one pass over whole arrays, and of add it moves no bytes.
+
+
+def _loops_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Rung:
+    @loops
+    def kernel(a, b, y):
+        for i in range(y.size):
+            y[i] = operation(a[i], b[i])
+
+    def forward(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+        y = memory.empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
+        kernel(*[np.broadcast_to(v, y.shape).reshape(-1) for v in (a, b)], y.reshape(-1))
+        return y, (a, b) if saves_arrays else (a.shape, b.shape)
+
+    return Rung(forward, definition.backward)
+
+
+# Fast: one kernel for equal shapes, the hot path: a residual connection adds two activations. What counts there is
 # memory bandwidth, which one core cannot use up, and an output from the pool, whose pages need not be faulted
 # in. A loop over flat arrays cannot broadcast; operands that do (a number, one scale per channel) go to the
-# definition, where NumPy repeats them in one pass. So do the gradients: that of add moves no bytes at all.
+# definition, where NumPy repeats them in one pass.
 
 _CHUNK = 1 << 14  # elements of one task; fixed, so that vectors and tails do not depend on the threads
 
@@ -127,7 +143,11 @@ def _operator(name: str, operation: Callable[[Any, Any], Any], definition: Rung,
         a, b = draw.choice(((sizes, sizes), (a, b), (a, b[draw.integer(1, 3) :])))
         return Case((draw.normal(*a), draw.distinct(*b)))  # not too near to 0: b divides
 
-    rungs = {"numpy": definition, "cpu": _cpu_rung(operation, definition, saves_arrays)}
+    rungs = {
+        "numpy": definition,
+        "loops": _loops_rung(operation, definition, saves_arrays),
+        "cpu": _cpu_rung(operation, definition, saves_arrays),
+    }
     return Op(name, rungs, shape, sample)
 
 
@@ -138,9 +158,7 @@ SUBTRACT = _operator(
 MULTIPLY = _operator(
     "multiply", operator.mul, Rung(_multiply_forward_numpy, _multiply_backward_numpy), saves_arrays=True
 )
-DIVIDE = _operator(
-    "divide", operator.truediv, Rung(_divide_forward_numpy, _divide_backward_numpy), saves_arrays=True
-)
+DIVIDE = _operator("divide", operator.truediv, Rung(_divide_forward_numpy, _divide_backward_numpy), saves_arrays=True)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------

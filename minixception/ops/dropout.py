@@ -1,11 +1,13 @@
-"""Dropout: while training, every value is set to 0 with probability ``rate``, and the others grow to make up for it.
+"""Dropout: in training each value becomes 0 with probability ``rate``, and the others grow to make up for it.
 
-    y = x * keep / (1 - rate)             keep is 1 with probability 1 - rate, else 0, for each element on its own
+    y = x * keep / (1 - rate)             keep is 1 with probability 1 - rate, else 0, for each element on its
+    own
 
 Shapes: x, keep and y are alike. The expected value of y is x, so nothing has to change in inference.
 Backward: dx = dy * keep / (1 - rate).
 Cost: no MACs; x is read and y written once, and the mask takes one byte an element.
-Source: Srivastava et al. 2014, in the "inverted" form; Chollet 2017, section 4.4 (rate 0.5 before the classifier).
+Source: Srivastava et al. 2014, in the "inverted" form; Chollet 2017, section 4.4 (rate 0.5 before the
+classifier).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from ..op import Case, Draw, Op, Rung, Shape
 from ..random import generator
 from ..tensor import Tensor
 
-# 1. Definition -----------------------------------------------------------------------------------------------------
+# 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(x: np.ndarray, keep: np.ndarray, *, rate: float) -> tuple[np.ndarray, tuple[Any, ...]]:
@@ -35,7 +37,7 @@ def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
     return dy * keep / dy.dtype.type(1 - rate), None
 
 
-# 2. CPU ------------------------------------------------------------------------------------------------------------
+# 2. CPU -----------------------------------------------------------------------------------------------------
 
 # Loops: the formula, one scalar at a time
 
@@ -62,7 +64,8 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
     return _dropped_loops(dy, *saved), None
 
 
-# Fast: one multiplication, by a mask that already holds the scale. LLVM widens 16 bytes of the mask to 16 floats at once.
+# Fast: one multiplication, by a mask that already holds the scale. LLVM widens 16 bytes of the mask to 16
+# floats at once.
 
 
 @parallel
@@ -87,10 +90,10 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, No
     return _dropped(dy, *saved), None
 
 
-# 3. GPU ------------------------------------------------------------------------------------------------------------
+# 3. GPU -----------------------------------------------------------------------------------------------------
 # The numba.cuda kernels of dropout go here; this version has none.
 
-# 4. Operator -------------------------------------------------------------------------------------------------------
+# 4. Operator ------------------------------------------------------------------------------------------------
 
 
 def _check_rate(rate: float) -> None:
@@ -120,14 +123,15 @@ DROPOUT = Op(
     },
     shape=_shape,
     sample=_sample,
+    integer_inputs=frozenset({1}),
 )
 
 
-# 5. Function -------------------------------------------------------------------------------------------------------
+# 5. Function ------------------------------------------------------------------------------------------------
 
 
 def dropout(x: Tensor, rate: float, training: bool = True, rng: np.random.Generator | None = None) -> Tensor:
-    """Drop each value of x with probability rate and divide the others by 1 - rate; x itself outside of training.
+    """Drop each value of x with probability rate, divide the others by 1 - rate; x itself if not training.
 
     rng: where the mask comes from; the package's generator (``minixception.random``) if None.
     Raises ArgumentError unless 0 <= rate < 1. Srivastava et al. 2014.

@@ -25,9 +25,7 @@ from ..tensor import Tensor
 # 1. Definition ----------------------------------------------------------------------------------------------
 
 
-def forward_numpy(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_numpy(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The product, and the bias on every row of it."""
     y = x @ w  # (n, co)
     return y if b is None else y + b, (x, w, b is not None)
@@ -64,9 +62,7 @@ def _backward_loops(dy, x, w, dx, dw):
                 dw[i, j] += dy[m, j] * x[m, i]
 
 
-def forward_loops(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_loops(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops, started from the bias."""
     y = _start(x, w, b)
     _forward_loops(x, w, y)
@@ -93,9 +89,7 @@ def _start(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
 # stays with NumPy.
 
 
-def forward_cpu(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_cpu(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> tuple[np.ndarray, tuple[Any, ...]]:
     """y = b + x w."""
     return gemm(x, w, _start(x, w, b), accumulate=True), (x, w, b is not None)
 
@@ -116,9 +110,7 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, ..
 
 def _shape(x: Shape, w: Shape, b: Shape | None = None) -> Shape:
     if len(x) != 2:
-        raise ShapeError(
-            f"linear: x must be (n, ci), got {len(x)} dimensions: {x}; pool or reshape images first"
-        )
+        raise ShapeError(f"linear: x must be (n, ci), got {len(x)} dimensions: {x}; pool or reshape images first")
     if len(w) != 2 or w[0] != x[1]:
         raise ShapeError(f"linear: w must be (ci, co) with ci = {x[1]}, as x is {x}; got {w}")
     if b is not None and b != (w[1],):

@@ -2,7 +2,7 @@
 
     cross entropy         L = -1/n sum_ij q_ij log p_ij,                p = softmax(logits)
                           q = (1 - s) onehot(labels) + s/k
-    binary cross entropy  L = -1/(n k) sum_ij t_ij log p_ij + (1 - t_ij) log(1 - p_ij),   p = sigmoid(logits)
+    binary cross entropy  L = -1/(n k) sum_ij (t_ij log p_ij + (1 - t_ij) log(1 - p_ij)),  p = sigmoid(logits)
 
 Shapes: logits (n, k), labels (n,) of integers 0 .. k-1, targets like logits; L is a scalar. s is the label
 smoothing.
@@ -54,17 +54,13 @@ def _cross_entropy_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tup
     return difference * (dy / n), None
 
 
-def _binary_cross_entropy_forward_numpy(
-    logits: np.ndarray, targets: np.ndarray
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+def _binary_cross_entropy_forward_numpy(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
     # -log p = log(1 + e^-x), and -log(1 - p) = x + log(1 + e^-x); written so that e is never above 1
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))  # (n, k)
     return np.asarray(losses.mean()), (logits, targets)
 
 
-def _binary_cross_entropy_backward_numpy(
-    dy: np.ndarray, saved: tuple[Any, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def _binary_cross_entropy_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     logits, targets = saved
     e = np.exp(-np.abs(logits))  # (n, k)
     p = np.where(logits >= 0, 1, e) / (1 + e)  # (n, k)
@@ -73,9 +69,9 @@ def _binary_cross_entropy_backward_numpy(
 
 
 # 2. CPU -----------------------------------------------------------------------------------------------------
-# Cross entropy once more, for one row. p is written where e^z was, the only array of the size of the logits.
-# The backward pass reads p once and writes dlogits once; it and binary cross entropy take microseconds at the
-# sizes of a classifier's head and stay with the definition.
+# Both losses once more, for one row, which is one task of the fast rung. Of cross entropy p is written where e^z was,
+# the only array of the size of the logits. The backward passes read and write each such array once, microseconds at
+# the sizes of a classifier's head, and stay with the definition.
 
 
 @register_jitable(error_model="numpy", fastmath={"contract"})
@@ -124,6 +120,40 @@ def _cross_entropy_rung(kernel: Any) -> Rung:
     return Rung(forward, _cross_entropy_backward_numpy)
 
 
+@register_jitable(error_model="numpy", fastmath={"contract"})
+def _row_binary_loss(logits, targets):
+    """The summed loss of one image's classes."""
+    total = logits.dtype.type(0)
+    for j in range(logits.size):
+        x = logits[j]
+        total += max(x, type(x)(0)) - x * targets[j] + math.log1p(math.exp(-abs(x)))
+    return total
+
+
+@loops
+def _binary_cross_entropy_loops(logits, targets, losses):
+    for i in range(losses.size):
+        losses[i] = _row_binary_loss(logits[i], targets[i])
+
+
+@parallel
+def _binary_cross_entropy_parallel(logits, targets, losses):
+    for i in prange(losses.size):
+        losses[i] = _row_binary_loss(logits[i], targets[i])
+
+
+def _binary_cross_entropy_rung(kernel: Any) -> Rung:
+    """The losses of the rows from a kernel; their mean, and the backward pass, from NumPy."""
+
+    def forward(logits: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+        rows = logits.reshape(len(logits), -1)  # (n, k)
+        losses = memory.empty((len(rows),), logits.dtype)
+        kernel(rows, targets.reshape(rows.shape), losses)
+        return np.asarray(losses.sum() / logits.dtype.type(logits.size)), (logits, targets)
+
+    return Rung(forward, _binary_cross_entropy_backward_numpy)
+
+
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # The numba.cuda kernels go here; this version has none.
 
@@ -134,13 +164,9 @@ def _cross_entropy_shape(logits: Shape, labels: Shape, *, label_smoothing: float
     if len(logits) != 2 or 0 in logits:
         raise ShapeError(f"cross_entropy: logits must be (n, k), one row per image, got {logits}")
     if labels != logits[:1]:
-        raise ShapeError(
-            f"cross_entropy: labels must be ({logits[0]},), one class per row of logits, got {labels}"
-        )
+        raise ShapeError(f"cross_entropy: labels must be ({logits[0]},), one class per row of logits, got {labels}")
     if not 0 <= label_smoothing < 1:
-        raise ArgumentError(
-            f"cross_entropy: label_smoothing must be at least 0 and below 1, got {label_smoothing}"
-        )
+        raise ArgumentError(f"cross_entropy: label_smoothing must be at least 0 and below 1, got {label_smoothing}")
     return ()
 
 
@@ -172,10 +198,15 @@ CROSS_ENTROPY = Op(
     },
     shape=_cross_entropy_shape,
     sample=_cross_entropy_sample,
+    integer_inputs=frozenset({1}),
 )
 BINARY_CROSS_ENTROPY = Op(
     name="binary_cross_entropy_with_logits",
-    rungs={"numpy": Rung(_binary_cross_entropy_forward_numpy, _binary_cross_entropy_backward_numpy)},
+    rungs={
+        "numpy": Rung(_binary_cross_entropy_forward_numpy, _binary_cross_entropy_backward_numpy),
+        "loops": _binary_cross_entropy_rung(_binary_cross_entropy_loops),
+        "cpu": _binary_cross_entropy_rung(_binary_cross_entropy_parallel),
+    },
     shape=_binary_cross_entropy_shape,
     sample=_binary_cross_entropy_sample,
 )
@@ -184,9 +215,7 @@ BINARY_CROSS_ENTROPY = Op(
 # 5. Function ------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(
-    logits: Tensor, labels: Tensor | np.ndarray | Sequence[int], label_smoothing: float = 0.0
-) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor | np.ndarray | Sequence[int], label_smoothing: float = 0.0) -> Tensor:
     """Mean over the batch of -log p(label), for logits (n, k) and labels (n,); a scalar of shape ().
 
     label_smoothing moves that share of the target from the label to all k classes evenly. Raises LabelError

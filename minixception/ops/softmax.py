@@ -6,8 +6,8 @@ Shapes: x, y (..., k). The greatest x of a row is subtracted first: the result i
 overflows.
 Backward, both from y alone: softmax      dx_j = y_j (dy_j - sum_k dy_k y_k)
                              log_softmax  dx_j = dy_j - e^(y_j) sum_k dy_k
-Cost: no MACs. One exponential per element, 3 to 5 ns each, while its 8 bytes move in 0.2 ns: the exponential
-is the limit.
+Cost: no MACs. One exponential per element from the C library, 3 to 5 ns, while its 8 bytes move in 0.2 ns:
+the exponential is the limit. For the head of a classifier, 64 rows of 1000, that is a fifth of a millisecond.
 Source: Bridle 1990, "Probabilistic interpretation of feedforward classification network outputs".
 """
 
@@ -159,9 +159,7 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 def _shape(x: Shape) -> Shape:
     if not x or x[-1] == 0:
-        raise ShapeError(
-            f"softmax and log_softmax: x must be (..., k) with at least one class, got shape {x}"
-        )
+        raise ShapeError(f"softmax and log_softmax: x must be (..., k) with at least one class, got shape {x}")
     return x
 
 

@@ -52,7 +52,10 @@ def taps(
     """
     for a in range(kernel[0]):
         for b in range(kernel[1]):
-            rows, columns = slice(a, a + stride * outputs[0], stride), slice(b, b + stride * outputs[1], stride)
+            rows, columns = (
+                slice(a, a + stride * outputs[0], stride),
+                slice(b, b + stride * outputs[1], stride),
+            )
             yield a, b, (slice(None), rows, columns)
 
 
@@ -75,9 +78,7 @@ def check_image(name: str, x: tuple[int, ...], channels: int | None = None) -> N
         raise ShapeError(f"{name}: the kernel is for {channels} input channels, x has {x[3]} in shape {x}{hint}")
 
 
-def window_shape(
-    name: str, x: tuple[int, ...], kernel: tuple[int, int], stride: int, padding: str
-) -> tuple[int, int]:
+def window_shape(name: str, x: tuple[int, ...], kernel: tuple[int, int], stride: int, padding: str) -> tuple[int, int]:
     """Height and width of the output; ShapeError where a valid window does not fit into x."""
     check_window(name, kernel, stride, padding)
     if padding == "valid" and (x[1] < kernel[0] or x[2] < kernel[1]):

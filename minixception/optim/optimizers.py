@@ -88,9 +88,7 @@ class Optimizer(ABC):
         self.steps = int(steps)
 
     def _flat_slots(self) -> dict[str, np.ndarray]:
-        return {
-            f"{name}/{i}": array for name, arrays in self._slots.items() for i, array in enumerate(arrays)
-        }
+        return {f"{name}/{i}": array for name, arrays in self._slots.items() for i, array in enumerate(arrays)}
 
     def _slot(self, name: str, initial: float = 0.0) -> list[np.ndarray]:
         """One array for each parameter, of its shape and dtype, that is part of the state."""

@@ -12,7 +12,7 @@ from ...kernels.simd import add, fma, lanes, load, multiply, splat, store
 
 # All kernels see x as a matrix (m, c): one row per pixel of the batch, one column per channel.
 
-# Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
+# Loops: the formula, one scalar at a time -------------------------------------------------------------------
 
 
 @loops
@@ -75,9 +75,7 @@ def forward_loops(
     return y, (x, gamma, mean.astype(x.dtype), var.astype(x.dtype), eps, training)
 
 
-def backward_loops(
-    dy: np.ndarray, saved: tuple[Any, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
     """The two sums over a channel, then dx from them."""
     x, gamma, mean, var, eps, training = saved
     dx = memory.empty(x.shape, x.dtype)
@@ -92,13 +90,13 @@ def _matrix(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1])
 
 
-# Fast ---------------------------------------------------------------------------------------------------------------
-# The loops above walk down a column, and neighbours in a column are c elements apart: each value they use brings a
-# whole cache line with it. The fast kernels walk x in blocks of 32 rows. Inside of a block they take one vector of channels
-# (16 in float32, AVX-512: one cache line of each row), keep all that belongs to these channels in registers, and go
-# down the rows; then the next 16 channels, which lie right behind. So memory is read from front to back, in 32 streams
-# that the hardware prefetcher follows, and nothing but the x, dy, y and dx of the formula moves. Arithmetic is far from being
-# the limit; the bytes are.
+# Fast -------------------------------------------------------------------------------------------------------
+# The loops above walk down a column, and neighbours in a column are c elements apart: each value they use
+# brings a whole cache line with it. The fast kernels walk x in blocks of 32 rows. Inside of a block they take
+# one vector of channels (16 in float32, AVX-512: one cache line of each row), keep all that belongs to these
+# channels in registers, and go down the rows; then the next 16 channels, which lie right behind. So every
+# cache line is used whole and comes from memory once per pass. Arithmetic is far from being the limit; the
+# bytes are.
 #
 # Sums run in x's dtype over the 32 rows of a block only, and from block to block in float64.
 # Blocks are grouped into chunks, one task each; their number depends on the shape, not on the threads.
@@ -111,11 +109,12 @@ _CHUNKS = 32
 def _statistics(x, mean, m2, lanes):
     """Mean and sum of squared deviations (m2 = count * variance) of each chunk of rows, in one pass over x.
 
-    One pass must not mean sum(x^2) - sum(x)^2/n, whose two terms are nearly equal when the mean is large. Two ideas avoid it.
-    Shift: variance does not change when a constant is subtracted, so a block sums d = x - x[first row of the block]; that
-    first row is one of the values, so the square of the shift's error is at most 31 times the block's variance, and at
-    most 5 of float32's 24 bits are lost, whatever the mean. Merge: Chan, Golub and LeVeque (1979) join the (count, mean, m2)
-    of two sets exactly, with the squared distance of their means as the only extra term.
+    One pass must not mean sum(x^2) - sum(x)^2/n, whose two terms are nearly equal when the mean is large. Two
+    ideas avoid it. Shift: variance does not change when a constant is subtracted, so a block sums d = x -
+    x[first row of the block]; that first row is one of the values, so the square of the shift's error is at
+    most 31 times the block's variance, and at most 5 of float32's 24 bits are lost, whatever the mean. Merge:
+    Chan, Golub and LeVeque (1979) join the (count, mean, m2) of two sets exactly, with the squared distance
+    of their means as the only extra term.
     """
     m, c = x.shape
     chunks = mean.shape[0]
@@ -155,7 +154,8 @@ def _affine(x, minus_mean, scale, shift, y, lanes):
         start, stop = block * _BLOCK, min((block + 1) * _BLOCK, m)
         for q in range(0, c, lanes):
             valid = min(lanes, c - q)
-            minus_means, scales, shifts = load(minus_mean, q, valid), load(scale, q, valid), load(shift, q, valid)
+            minus_means = load(minus_mean, q, valid)
+            scales, shifts = load(scale, q, valid), load(shift, q, valid)
             for at in range(start * c + q, stop * c + q, c):
                 store(ys, at, fma(add(load(xs, at, valid), minus_means), scales, shifts), valid)
 
@@ -189,7 +189,7 @@ def _gradient_sums(dy, x, minus_mean, sum_dy, sum_dy_d, lanes):
 
 @parallel
 def _input_gradient(dy, x, minus_mean, of_dy, of_d, constant, dx, lanes):
-    """dx = of_dy * dy + of_d * (x - mean) + constant: the formula of dx with its factors per channel multiplied out."""
+    """dx = of_dy * dy + of_d * (x - mean) + constant: the formula of dx, its factors multiplied out."""
     m, c = x.shape
     dys, xs, dxs = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
     for block in prange((m + _BLOCK - 1) // _BLOCK):
@@ -217,13 +217,13 @@ def forward_cpu(
     mean, var = batch_statistics(x) if training else (running_mean, running_var)  # (c,)
     mean_rounded = mean.astype(x.dtype)  # (c,), a copy: training changes the running arrays in place
     scale = gamma / np.sqrt(var.astype(np.float64) + eps)  # (c,) float64
-    # x * scale + (beta - mean * scale) would be one add less, and would cancel: both terms grow with the mean. x - mean does
-    # not round for x near the mean, and what rounding the mean itself to x's dtype left over goes into the offset.
+    # x * scale + (beta - mean * scale) would be one add less, and would cancel: both terms grow with the
+    # mean. x - mean does not round for x near the mean, and what rounding the mean itself to x's dtype left
+    # over goes into the offset.
     shift = beta - (mean - mean_rounded) * scale  # (c,) float64
     y = memory.empty(x.shape, x.dtype)
-    _affine(
-        _matrix(x), -mean_rounded, scale.astype(x.dtype), shift.astype(x.dtype), _matrix(y), lanes(x.dtype.type)
-    )
+    factors = scale.astype(x.dtype), shift.astype(x.dtype)
+    _affine(_matrix(x), -mean_rounded, *factors, _matrix(y), lanes(x.dtype.type))
     return y, (x, gamma, mean_rounded, var.astype(x.dtype), eps, training)
 
 
@@ -239,9 +239,7 @@ def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, var
 
 
-def backward_cpu(
-    dy: np.ndarray, saved: tuple[Any, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
     """One pass for the two sums, one pass for dx."""
     x, gamma, mean, var, eps, training = saved
     m, c = _matrix(x).shape

@@ -19,8 +19,8 @@ def forward_numpy(
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Mean first, then the squares of what differs from it: two passes, and everything in float64.
 
-    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two numbers near 1e8, and
-    float32 keeps 7 digits.
+    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two numbers
+    near 1e8, and float32 keeps 7 digits.
     """
     if training:
         axes = tuple(range(x.ndim - 1))
@@ -32,10 +32,12 @@ def forward_numpy(
     return y.astype(x.dtype), (x, gamma, mean.astype(x.dtype), var.astype(x.dtype), eps, training)
 
 
-def backward_numpy(
-    dy: np.ndarray, saved: tuple[Any, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
-    """The formula at the head of the package: dy without its mean and without its part along xhat."""
+def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+    """The formula at the head of the package: dy without its mean and without its part along xhat.
+
+    The saved mean has x's dtype. Its rounding moves xhat by at most 6e-8 * |mean| / std in float32: 6e-4 for
+    a mean of 1e4 standard deviations, and nothing to speak of for the activations of a network.
+    """
     x, gamma, mean, var, eps, training = saved
     axes = tuple(range(x.ndim - 1))
     m = x.size // x.shape[-1]

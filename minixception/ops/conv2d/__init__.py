@@ -63,8 +63,9 @@ CONV2D = Op(
 def conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: str = "same", groups: int = 1) -> Tensor:
     """Convolve x (n, h, w, ci) with w (kh, kw, ci/groups, co); y is (n, ho, wo, co).
 
-    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError for
-    an impossible stride, padding or number of groups. Cost: n*ho*wo*kh*kw*(ci/groups)*co MACs. Chollet 2017, section 1.
+    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError
+    for an impossible stride, padding or number of groups. Cost: n*ho*wo*kh*kw*(ci/groups)*co MACs. Chollet 2017,
+    section 1.
 
     >>> import minixception as mx
     >>> conv2d(mx.tensor([[[[1.0], [2.0]]]]), mx.tensor([[[[3.0]], [[4.0]]]]), padding="valid").item()

@@ -37,7 +37,10 @@ def _macs(x: Shape, w: Shape, *, stride: int, padding: str) -> int:
 def _sample(draw: Draw) -> Case:
     kernel, stride, padding, size = sample_window(draw)
     c = draw.integer(1, 20)
-    return Case((draw.normal(draw.integer(1, 2), *size, c), draw.normal(*kernel, c)), {"stride": stride, "padding": padding})
+    return Case(
+        (draw.normal(draw.integer(1, 2), *size, c), draw.normal(*kernel, c)),
+        {"stride": stride, "padding": padding},
+    )
 
 
 DEPTHWISE_CONV2D = Op(
@@ -59,8 +62,8 @@ DEPTHWISE_CONV2D = Op(
 def depthwise_conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: str = "same") -> Tensor:
     """Filter each channel of x (n, h, w, c) with its own kernel of w (kh, kw, c); y is (n, ho, wo, c).
 
-    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError for
-    a stride or padding that does not exist. Cost: n*ho*wo*c*kh*kw MACs. Chollet 2017, section 2.
+    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError
+    for a stride or padding that does not exist. Cost: n*ho*wo*c*kh*kw MACs. Chollet 2017, section 2.
 
     >>> import minixception as mx
     >>> depthwise_conv2d(mx.tensor([[[[1.0]], [[2.0]]]]), mx.tensor([[[3.0]]])).numpy().ravel()

@@ -47,9 +47,7 @@ def _backward_loops(dy, x, w, dx, dw, stride, top, left):
                                 dw[a, b, q] += dy[m, i, j, q] * x[m, u, v, q]
 
 
-def forward_loops(
-    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_loops(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops."""
     y, top, left = _output(x, w, stride, padding)
     _forward_loops(x, w, y, stride, top, left)
@@ -73,10 +71,10 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np
 
 
 # Fast ---------------------------------------------------------------------------------------------------------------
-# Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512) and all taps are
-# summed into it before it is written: y is stored once and never read. Ranges of taps are clipped to the image
-# beforehand, so the innermost loop has no test. A task is one row of the output: rows do not overlap in what
-# they write. The 3 input rows a task reads were just read by its neighbour and come from L2.
+# Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512) and all taps
+# are summed into it before it is written: y is stored once and never read. Ranges of taps are clipped to the image
+# beforehand, so the innermost loop has no test. A task is one row of the output: rows do not overlap in what they
+# write. The 3 input rows a task reads were just read by its neighbour and come from L2.
 
 
 @parallel

@@ -1,4 +1,4 @@
-"""What max_pool2d and avg_pool2d share: reading their arguments, the shape rule, a random case's parameters."""
+"""What max_pool2d and avg_pool2d share: reading their arguments, the shape rule, a random case."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from ...op import Draw, Shape
 from ..window import check_image, sample_window, window_shape
 
 
-def window_params(
-    name: str, size: int | Sequence[int], stride: int | None, padding: str
-) -> dict[str, Any]:
-    """The operator's parameters: size as (h, w); a stride of None is the window's side, so that windows tile x.
+def window_params(name: str, size: int | Sequence[int], stride: int | None, padding: str) -> dict[str, Any]:
+    """The operator's parameters: size as (h, w); stride None is the window's side: windows tile x.
 
     >>> window_params("max_pool2d", 2, None, "valid")
     {'size': (2, 2), 'stride': 2, 'padding': 'valid'}
     """
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2:
-        raise ArgumentError(f"{name}: size must be an integer or a pair (height, width), got {size!r}")
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise ArgumentError(f"{name}: size must be a positive integer or a pair (height, width), got {size!r}")
     if stride is None and sides[0] != sides[1]:
         raise ArgumentError(f"{name}: a window that is not square needs a stride, got size {size!r} alone")
     return {"size": sides, "stride": sides[0] if stride is None else stride, "padding": padding}

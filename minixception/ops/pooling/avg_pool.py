@@ -1,11 +1,13 @@
 """Average pooling: the mean of every window, channel by channel. Padding is not counted.
 
-    y[n,i,j,c] = 1/k_ij sum_{a,b} x[n, i*s+a-p, j*s+b-p, c]               over the k_ij taps (a,b) inside of the image
+    y[n,i,j,c] = 1/k_ij sum_{a,b} x[n, i*s+a-p, j*s+b-p, c]       over the k_ij taps (a,b) inside of the image
 
-Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. k_ij is kh*kw inside
-and less at the border. (Counting padded zeros, as PyTorch does unless told otherwise, would darken the border.)
+Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. k_ij is
+kh*kw inside and less at the border. (Counting padded zeros, as PyTorch does unless told otherwise, would
+darken the border.)
 Backward: dx[n,u,v,c] = sum of dy[n,i,j,c] / k_ij over the windows (i,j) that cover pixel (u,v)
-Cost: no MACs in the paper's way of counting; n*ho*wo*c*kh*kw additions. Memory-bound: x is read once, y is written once.
+Cost: no MACs in the paper's way of counting; n*ho*wo*c*kh*kw additions. Memory-bound: x is read once, y is
+written once.
 Source: the rule of Keras AveragePooling2D; the pooling branch of Szegedy et al. 2016, figures 5 to 7.
 """
 
@@ -24,7 +26,7 @@ from ...tensor import Tensor
 from ..window import extent, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
-# 1. Definition -----------------------------------------------------------------------------------------------------
+# 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(
@@ -41,7 +43,7 @@ def forward_numpy(
 def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """Every pixel of a window gets the same share of dy."""
     shape, size, stride, padding = saved
-    share = dy / _counts(*saved, dy.dtype)  # (n, ho, wo, c)
+    share = dy / _counts(shape, size, stride, padding, dy.dtype)  # (n, ho, wo, c)
     dxp, outputs, inside = pad_image(np.zeros(shape, dy.dtype), size, stride, padding)  # (n, hp, wp, c)
     for _, _, window in taps(size, stride, outputs):
         dxp[window] += share
@@ -50,14 +52,15 @@ def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 def _counts(shape: Shape, size: tuple[int, int], stride: int, padding: str, dtype: np.dtype[Any]) -> np.ndarray:
     """The number of taps of each window that lie inside of the image, (ho, wo, 1)."""
-    image, outputs, _ = pad_image(np.ones((1, *shape[1:3], 1), dtype), size, stride, padding)  # (1, hp, wp, 1)
+    ones = np.ones((1, *shape[1:3], 1), dtype)  # (1, h, w, 1)
+    image, outputs, _ = pad_image(ones, size, stride, padding)  # (1, hp, wp, 1)
     counts = np.zeros((*outputs, 1), dtype)
     for _, _, window in taps(size, stride, outputs):
         counts += image[window][0]  # (ho, wo, 1)
     return counts
 
 
-# 2. CPU ------------------------------------------------------------------------------------------------------------
+# 2. CPU -----------------------------------------------------------------------------------------------------
 
 # Loops: the formula, one scalar at a time
 
@@ -107,22 +110,22 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     shape, size, stride, padding = saved
     dx = memory.zeros(shape, dy.dtype)
     top, left = extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
-    _backward_loops(dy, _counts(*saved, dy.dtype), dx, *size, stride, top, left)
+    counts = _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
+    _backward_loops(dy, counts, dx, *size, stride, top, left)
     return (dx,)
 
 
-def _output(
-    x: np.ndarray, size: tuple[int, int], stride: int, padding: str
-) -> tuple[np.ndarray, int, int]:
+def _output(x: np.ndarray, size: tuple[int, int], stride: int, padding: str) -> tuple[np.ndarray, int, int]:
     """The array for y, and the padding above and to the left of x."""
     ho, top = extent(x.shape[1], size[0], stride, padding)
     wo, left = extent(x.shape[2], size[1], stride, padding)
     return memory.empty((x.shape[0], ho, wo, x.shape[3]), x.dtype), top, left
 
 
-# Fast: a depthwise convolution without weights. Forward, one vector of channels is summed over the window in a register and
-# stored once, already divided; a task is one row of y. Backward, a task is one row of dx, and a pixel gathers from the
-# windows that cover it; few do (at most 4 for 3x3 with stride 2), so its sum may as well stay in L1.
+# Fast: a depthwise convolution without weights. Forward, one vector of channels is summed over the window in
+# a register and stored once, already divided; a task is one row of y. Backward, a task is one row of dx, and
+# a pixel gathers from the windows that cover it; few do (at most 4 for 3x3 with stride 2), so its sum may as
+# well stay in L1.
 
 
 @parallel
@@ -152,7 +155,8 @@ def _backward(dy, shares, dx, kh, kw, stride, top, left):
     _, ho, wo, _ = dy.shape
     for task in prange(n * h):
         m, u = task // h, task % h + top
-        # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the stride.
+        # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the
+        # stride.
         a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
         for v in range(left, w + left):
             b0, b1 = max(v % stride, v - stride * (wo - 1)), min(kw, v + 1)
@@ -179,16 +183,16 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """Each pixel gathers its shares of dy; one task per input row."""
     shape, size, stride, padding = saved
     dx = memory.empty(shape, dy.dtype)
-    shares = 1 / _counts(*saved, dy.dtype)  # (ho, wo, 1)
+    shares = 1 / _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
     top, left = extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
     _backward(dy, shares, dx, *size, stride, top, left)
     return (dx,)
 
 
-# 3. GPU ------------------------------------------------------------------------------------------------------------
+# 3. GPU -----------------------------------------------------------------------------------------------------
 # The numba.cuda kernels of average pooling go here; this version has none.
 
-# 4. Operator -------------------------------------------------------------------------------------------------------
+# 4. Operator ------------------------------------------------------------------------------------------------
 
 
 def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: str) -> Shape:
@@ -212,17 +216,15 @@ AVG_POOL2D = Op(
 )
 
 
-# 5. Function -------------------------------------------------------------------------------------------------------
+# 5. Function ------------------------------------------------------------------------------------------------
 
 
-def avg_pool2d(
-    x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid"
-) -> Tensor:
-    """The mean of each window of x (n, h, w, c), channel by channel, over its pixels inside of x; y is (n, ho, wo, c).
+def avg_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid") -> Tensor:
+    """The mean of each window of x (n, h, w, c) over its pixels inside of x; y is (n, ho, wo, c).
 
     size: the window's side, or (height, width). stride: None for a window's side.
-    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or padding
-    that does not exist.
+    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or
+    padding that does not exist.
 
     >>> import minixception as mx
     >>> avg_pool2d(mx.tensor([[[[1.0], [2.0], [6.0]]]]), (1, 2), stride=2, padding="same").numpy().ravel()

@@ -2,8 +2,8 @@
 
     y[n,c] = 1/(h*w) sum_{i,j} x[n,i,j,c]
 
-Shapes: x (n, h, w, c), y (n, c). Any image size gives the same number of features, which is what lets the network
-take other sizes than it was trained on.
+Shapes: x (n, h, w, c), y (n, c). Any image size gives the same number of features, which is what lets the
+network take other sizes than it was trained on.
 Backward: dx[n,i,j,c] = dy[n,c] / (h*w), the same for all pixels.
 Cost: no MACs in the paper's way of counting; n*h*w*c additions. Memory-bound: x is read once.
 Source: Lin, Chen and Yan 2014, section 3.2; Chollet 2017, figure 5 (exit flow).
@@ -21,7 +21,7 @@ from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
 from ..window import check_image
 
-# 1. Definition -----------------------------------------------------------------------------------------------------
+# 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(x: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
@@ -31,11 +31,11 @@ def forward_numpy(x: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
 
 def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """dy / (h*w), repeated for every pixel."""
-    n, h, w, c = saved
+    _, h, w, _ = saved
     return (np.broadcast_to((dy / (h * w))[:, None, None, :], saved).copy(),)  # (n, h, w, c)
 
 
-# 2. CPU ------------------------------------------------------------------------------------------------------------
+# 2. CPU -----------------------------------------------------------------------------------------------------
 
 # Loops: the formula, one scalar at a time
 
@@ -76,8 +76,8 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     return (dx,)
 
 
-# Fast: a task is a strip of 64 channels of one image, so that one image alone keeps many cores busy. Its 64 sums, in
-# float64, stay in L1 while the pixels pass by, 4 whole cache lines of each in float32.
+# Fast: a task is a strip of 64 channels of one image, so that one image alone keeps many cores busy. Its 64
+# sums, in float64, stay in L1 while the pixels pass by, 4 whole cache lines of each in float32.
 
 _STRIP = 64
 
@@ -118,16 +118,16 @@ def forward_cpu(x: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
 
 def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """n*c divisions, then copies; one task per row of dx."""
-    n, h, w, c = saved
+    _, h, w, _ = saved
     dx = memory.empty(saved, dy.dtype)
     _backward(dy / (h * w), dx)
     return (dx,)
 
 
-# 3. GPU ------------------------------------------------------------------------------------------------------------
+# 3. GPU -----------------------------------------------------------------------------------------------------
 # The numba.cuda kernels of global average pooling go here; this version has none.
 
-# 4. Operator -------------------------------------------------------------------------------------------------------
+# 4. Operator ------------------------------------------------------------------------------------------------
 
 
 def _shape(x: Shape) -> Shape:
@@ -136,7 +136,8 @@ def _shape(x: Shape) -> Shape:
 
 
 def _sample(draw: Draw) -> Case:
-    return Case((draw.normal(draw.integer(1, 2), draw.integer(1, 5), draw.integer(1, 5), draw.integer(1, 70)),))
+    n, h, w, c = draw.integer(1, 2), draw.integer(1, 5), draw.integer(1, 5), draw.integer(1, 70)
+    return Case((draw.normal(n, h, w, c),))
 
 
 GLOBAL_AVG_POOL = Op(
@@ -151,7 +152,7 @@ GLOBAL_AVG_POOL = Op(
 )
 
 
-# 5. Function -------------------------------------------------------------------------------------------------------
+# 5. Function ------------------------------------------------------------------------------------------------
 
 
 def global_avg_pool(x: Tensor) -> Tensor:

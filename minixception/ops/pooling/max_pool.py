@@ -1,13 +1,14 @@
 """Max pooling: of every window, the greatest value of each channel.
 
-    y[n,i,j,c] = max_{a,b} x[n, i*s+a-p, j*s+b-p, c]                      over the taps (a,b) inside of the image
+    y[n,i,j,c] = max_{a,b} x[n, i*s+a-p, j*s+b-p, c]              over the taps (a,b) inside of the image
 
-Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. A padded pixel never wins,
-as if it were -inf. Of equal values the first in row-major order of the window wins; a NaN wins over every number, and the
-first NaN over the others, so that NaN propagates as in np.maximum.
+Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. A
+padded pixel never wins, as if it were -inf. Of equal values the first in row-major order of the window wins;
+a NaN wins over every number, and the first NaN over the others, so that NaN propagates as in np.maximum.
 Backward: y[n,i,j,c] is one of the pixels of x, and dy[n,i,j,c] goes there:
           dx[n,u,v,c] = sum of dy[n,i,j,c] over the windows (i,j) whose winner is pixel (u,v)
-The winner's tap a*kw + b is all that is saved: one byte for each output, where keeping x would hold 4*s*s bytes in float32.
+The winner's tap a*kw + b is all that is saved: one byte for each output, where keeping x would hold 4*s*s
+bytes in float32.
 Cost: no MACs; n*ho*wo*c*kh*kw comparisons. Memory-bound: x is read once, y and the taps are written once.
 Source: Chollet 2017, figure 5 (3x3, stride 2, padding "same"); the padding rule is TensorFlow's.
 """
@@ -26,7 +27,7 @@ from ...tensor import Tensor
 from ..window import extent, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
-# 1. Definition -----------------------------------------------------------------------------------------------------
+# 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(
@@ -61,7 +62,7 @@ def _tap_dtype(size: tuple[int, int]) -> np.dtype[Any]:
     return np.min_scalar_type(size[0] * size[1] - 1)
 
 
-# 2. CPU ------------------------------------------------------------------------------------------------------------
+# 2. CPU -----------------------------------------------------------------------------------------------------
 
 # Loops: the formula, one scalar at a time
 
@@ -127,11 +128,11 @@ def _before(shape: Shape, size: tuple[int, int], stride: int, padding: str) -> t
     return extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
 
 
-# Fast: the innermost loop runs over the channels of one pixel, which lie side by side, and LLVM makes vectors of it: a
-# comparison yields a mask, and the mask chooses between two registers. There is no branch, whatever wins. y and tap of
-# one pixel are read and written once per tap, but they stay in L1. A task is one row: of y in the forward pass, of
-# dx in the backward pass, which gathers: the pixel asks each window that covers it whether it has won. A scatter
-# from dy would make overlapping windows of two tasks add to the same pixel.
+# Fast: the innermost loop runs over the channels of one pixel, which lie side by side, and LLVM makes vectors
+# of it: a comparison yields a mask, and the mask chooses between two registers. There is no branch, whatever
+# wins. y and tap of one pixel are read and written once per tap, but they stay in L1. A task is one row: of y
+# in the forward pass, of dx in the backward pass, which gathers: the pixel asks each window that covers it
+# whether it has won. A scatter from dy would make overlapping windows of two tasks add to the same pixel.
 
 
 @parallel
@@ -163,7 +164,8 @@ def _backward(dy, tap, dx, kh, kw, stride, top, left):
     zero = dx.dtype.type(0)
     for task in prange(n * h):
         m, u = task // h, task % h + top
-        # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the stride.
+        # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the
+        # stride.
         a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
         for v in range(left, w + left):
             b0, b1 = max(v % stride, v - stride * (wo - 1)), min(kw, v + 1)
@@ -195,10 +197,10 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     return (dx,)
 
 
-# 3. GPU ------------------------------------------------------------------------------------------------------------
+# 3. GPU -----------------------------------------------------------------------------------------------------
 # The numba.cuda kernels of max pooling go here; this version has none.
 
-# 4. Operator -------------------------------------------------------------------------------------------------------
+# 4. Operator ------------------------------------------------------------------------------------------------
 
 
 def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: str) -> Shape:
@@ -222,17 +224,16 @@ MAX_POOL2D = Op(
 )
 
 
-# 5. Function -------------------------------------------------------------------------------------------------------
+# 5. Function ------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(
-    x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid"
-) -> Tensor:
+def max_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid") -> Tensor:
     """The greatest value of each window of x (n, h, w, c), channel by channel; y is (n, ho, wo, c).
 
-    size: the window's side, or (height, width). stride: None for a window's side. padding: padded pixels never win.
-    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or padding
-    that does not exist. Chollet 2017, figure 5.
+    size: the window's side, or (height, width). stride: None for a window's side. padding: padded pixels
+    never win.
+    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or
+    padding that does not exist. Chollet 2017, figure 5.
 
     >>> import minixception as mx
     >>> max_pool2d(mx.tensor([[[[1.0], [4.0]], [[3.0], [2.0]]]]), 2).numpy().ravel()

@@ -66,9 +66,7 @@ SEPARABLE_CONV2D = Op(
 # 5. Function -------------------------------------------------------------------------------------------------------
 
 
-def separable_conv2d(
-    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int = 1, padding: str = "same"
-) -> Tensor:
+def separable_conv2d(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int = 1, padding: str = "same") -> Tensor:
     """Filter each channel of x (n, h, w, ci) by depthwise (kh, kw, ci), then mix channels by pointwise (ci, co).
 
     y is (n, ho, wo, co). Raises ShapeError, DTypeError and ArgumentError as the two convolutions do.

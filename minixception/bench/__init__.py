@@ -1,0 +1,1 @@
+"""Measured time: how long things take here, beside each other."""

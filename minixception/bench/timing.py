@@ -1,0 +1,60 @@
+"""Time several functions so that the comparison between them is fair."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: median of all repeats, and quartiles (half of the repeats lie from low to high).
+
+    >>> print(Timing(median=0.0125, low=0.012, high=0.0131))
+    12.50 ms (12.00 to 13.10)
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
+
+
+def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int = 15) -> dict[str, Timing]:
+    """Time functions in turn, one call each per round, after a first round that does not count.
+
+    The first round compiles, and fills the pool of memory. In turn, because a computer is not equally fast
+    all the time: what slows it for a while then slows all functions alike, and the ratios between them
+    survive. The median leaves single interruptions out. Raises ArgumentError without functions or for repeats
+    below 1.
+
+    >>> times = interleaved({"short": lambda: sum(range(10)), "long": lambda: sum(range(10_000))}, repeats=5)
+    >>> times["short"].median < times["long"].median
+    True
+    """
+    if not functions:
+        raise ArgumentError("interleaved: expected at least one function to time, got none")
+    if repeats < 1:
+        raise ArgumentError(f"interleaved: repeats must be at least 1, got {repeats!r}")
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: _summary(values) for name, values in seconds.items()}
+
+
+def _summary(seconds: list[float]) -> Timing:
+    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+    return Timing(median, low, high)

@@ -1,0 +1,66 @@
+"""The main job on an embedded default: train a small Xception on drawn pictures and show what it learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from . import viz
+from .data import Dataset, load, preprocess
+from .files import atomic_path
+from .tables import Table
+from .tensor import Tensor, no_grad
+from .training import RECIPES, Trainer
+from .training.trainer import CHECKPOINT
+
+
+def run(folder: Path) -> None:
+    """Train, print what was learned, and write two figures to the folder; an earlier demo there is replaced."""
+    recipe = RECIPES["demo"]
+    train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    trainer = Trainer(recipe, train, test, folder)
+    print(
+        f"Training a small Xception ({trainer.model.num_parameters(trainable=True):,} parameters) on {len(train):,} "
+        f"drawn {train.images.shape[1]}x{train.images.shape[2]} pictures of {train.num_classes} classes.\n"
+        "Telling the classes apart takes shape and colour together, as separable convolutions learn them."
+    )
+    records = trainer.run()
+    with trainer.ema.averaged():
+        predicted = _predict(trainer, test)
+    _report(test, predicted)
+    figures = {
+        "curves.svg": viz.training_curves(records),
+        "samples.png": viz.sample_sheet(test.images[:24], _titles(test, predicted)),
+    }
+    for name, figure in figures.items():
+        with atomic_path(folder / name) as temporary:
+            figure.savefig(temporary, format=name.rsplit(".", 1)[1])
+        print(f"wrote {folder / name}")
+
+
+def _predict(trainer: Trainer, dataset: Dataset) -> np.ndarray:
+    """The most likely class of each image, (n,)."""
+    trainer.model.eval()
+    with no_grad():
+        parts = np.array_split(dataset.images, max(1, len(dataset) // 250))
+        return np.concatenate([trainer.model(Tensor(preprocess(p))).numpy().argmax(axis=1) for p in parts])
+
+
+def _titles(dataset: Dataset, predicted: np.ndarray) -> list[tuple[str, str]]:
+    names = dataset.class_names
+    return [(names[p], names[label]) for p, label in zip(predicted[:24], dataset.labels[:24], strict=True)]
+
+
+def _report(dataset: Dataset, predicted: np.ndarray) -> None:
+    right = predicted == dataset.labels
+    rows = [
+        (name, int((dataset.labels == number).sum()), f"{right[dataset.labels == number].mean():.1%}")
+        for number, name in enumerate(dataset.class_names)
+    ]
+    print(f"\n{Table(('class', 'test pictures', 'recognised'), rows)}\n")
+    print(
+        f"It recognises {right.mean():.1%} of {len(dataset):,} pictures it has never seen; guessing would get "
+        f"{1 / dataset.num_classes:.1%}."
+    )

@@ -1,0 +1,90 @@
+"""Recipes: everything that decides the outcome of a run, as plain numbers that a checkpoint can carry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import ArgumentError
+from ..models import mini_xception
+from ..nn import Module
+from ..optim import SGD, Adam, Cosine, ExponentialDecay, Optimizer, RMSprop
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a mini_xception. Two runs of one recipe on one data set are equal bit for bit.
+
+    data: a text for ``data.load``. widths, middle_blocks, stem, dropout: the network. optimizer: "sgd", "rmsprop" or
+    "adam", with lr, momentum (of the first two) and weight_decay (L2, kernels only). schedule: "cosine" with
+    warmup_epochs, or "exponential" with decay_rate every decay_epochs, the paper's. clip_norm: largest norm of the
+    gradient, 0 for none. ema_decay: of the averaged weights used for evaluation, 0 for none.
+    """
+
+    data: str = "shapes"
+    epochs: int = 8
+    batch_size: int = 64
+    seed: int = 0
+    widths: tuple[int, ...] = (64, 128, 256)
+    middle_blocks: int = 4
+    stem: int = 32
+    dropout: float = 0.0
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    decay_rate: float = 0.94
+    decay_epochs: float = 2.0
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    ema_decay: float = 0.999
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.optimizer not in ("sgd", "rmsprop", "adam"):
+            raise ArgumentError(f"optimizer must be sgd, rmsprop or adam, got {self.optimizer!r}")
+        if self.schedule not in ("cosine", "exponential"):
+            raise ArgumentError(f"schedule must be cosine or exponential, got {self.schedule!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as ``from_json`` takes it."""
+        return asdict(self) | {"widths": list(self.widths)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe of ``to_json``.
+
+        >>> Recipe.from_json(Recipe(epochs=3).to_json()) == Recipe(epochs=3)
+        True
+        """
+        return cls(**values | {"widths": tuple(values["widths"])})
+
+    def make_model(self, num_classes: int, image_shape: tuple[int, int, int]) -> Module:
+        """The network with fresh weights from the package's generator."""
+        return mini_xception(num_classes, self.widths, self.middle_blocks, self.stem, image_shape, self.dropout)
+
+    def make_optimizer(self, model: Module) -> Optimizer:
+        """The optimiser over all of the model's parameters."""
+        parameters = model.parameters()
+        if self.optimizer == "sgd":
+            return SGD(parameters, self.lr, self.momentum, self.weight_decay)
+        if self.optimizer == "rmsprop":
+            return RMSprop(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return Adam(parameters, self.lr, weight_decay=self.weight_decay)
+
+    def make_schedule(self) -> Cosine | ExponentialDecay:
+        """The learning rate over (epoch, samples)."""
+        if self.schedule == "cosine":
+            return Cosine(self.lr, self.epochs, min(self.warmup_epochs, self.epochs / 4))
+        return ExponentialDecay(self.lr, self.decay_rate, every_epochs=self.decay_epochs)
+
+
+RECIPES: dict[str, Recipe] = {
+    "demo": Recipe(data="shapes", epochs=4, widths=(32, 64), middle_blocks=1, stem=16, lr=0.05, ema_decay=0.98),
+    "cifar10": Recipe(data="cifar10", epochs=8, label_smoothing=0.1, weight_decay=5e-4),
+}

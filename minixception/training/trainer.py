@@ -1,0 +1,230 @@
+"""The training loop: reproducible bit for bit, resumable at any step, and never half-written.
+
+Every random choice is a pure function of (seed, epoch, step): the order of the images, their augmentation, dropout. A
+checkpoint therefore needs no random state, only arrays and a position, and a run that was killed and resumed
+ends with the very weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .. import random
+from ..data import Dataset, batches, steps_per_epoch
+from ..errors import ArgumentError, CheckpointError, NumericError
+from ..files import atomic_path
+from ..metrics import Accuracy, Mean
+from ..ops import cross_entropy
+from ..optim import EMA, clip_grad_norm
+from ..tensor import Tensor
+from .checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
+from .evaluate import evaluate
+from .recipe import Recipe
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+_STEPS_BETWEEN_CHECKPOINTS = 200
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user pressed Ctrl-C; the checkpoint has been written."""
+
+
+class Trainer:
+    """One run: a recipe, its data, and a folder for the checkpoint and the log (a JSON line per epoch).
+
+    Starts anew, or with resume=True from the folder's checkpoint. Raises CheckpointError if the checkpoint is missing,
+    corrupt or of another recipe or data set, and ArgumentError where a new run would overwrite one.
+    """
+
+    def __init__(self, recipe: Recipe, train: Dataset, test: Dataset, folder: Path, resume: bool = False) -> None:
+        self.recipe, self.train, self.test, self.folder = recipe, train, test, Path(folder)
+        self.path = self.folder / CHECKPOINT
+        if recipe.batch_size > len(train):
+            raise ArgumentError(
+                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images"
+            )
+        if not resume and self.path.exists():
+            raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")
+        random.seed(recipe.seed)
+        self.image_shape: tuple[int, int, int] = train.images.shape[1:]
+        self.model = recipe.make_model(train.num_classes, self.image_shape)
+        self.optimizer = recipe.make_optimizer(self.model)
+        self.schedule = recipe.make_schedule()
+        self.ema = EMA([t for _, t in self.model.named_tensors()], recipe.ema_decay)
+        self.progress = Progress()
+        self.loss, self.top1 = Mean(), Accuracy()
+        self.steps = steps_per_epoch(len(train), recipe.batch_size, drop_last=True)
+        self._stop = False
+        if resume:
+            self._restore(read_checkpoint(self.path))
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the last epoch; returns a record per epoch. Ctrl-C stops between two steps with ``Interrupted``."""
+        with self._stop_on_interrupt():
+            while self.progress.epoch < self.recipe.epochs:
+                self._epoch()
+        return self.progress.records
+
+    def step(self, x: Any, labels: Any) -> float:
+        """One update from a batch x (n, h, w, c), labels (n,); returns the loss. NumericError if it is not finite."""
+        done = self.progress.epoch + self.progress.step / self.steps
+        random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
+        self.optimizer.lr = self.schedule(done, int(done * len(self.train)))
+        self.optimizer.zero_grad()
+        logits = self.model(Tensor(x))
+        loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NumericError(
+                f"the loss is {value} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: lower the "
+                f"learning rate ({self.optimizer.lr:.4g}) or clip the gradient; the last good checkpoint is kept"
+            )
+        loss.backward()
+        if self.recipe.clip_norm:
+            clip_grad_norm(self.optimizer.params, self.recipe.clip_norm)
+        self.optimizer.step()
+        self.ema.update()
+        self.loss.update(value, len(labels))
+        self.top1.add(logits.numpy(), labels)
+        return value
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self.progress.means = {"loss": self.loss.state_dict(), "top1": self.top1.state_dict()}
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+        }
+        write_checkpoint(
+            self.path, Checkpoint(self.recipe, self.progress, self.train.class_names, self.image_shape, parts)
+        )
+
+    # One epoch ----------------------------------------------------------------------------------------------------
+
+    def _epoch(self) -> None:
+        from tqdm import tqdm
+
+        progress, started = self.progress, time.monotonic()
+        before = progress.seconds
+        feed = batches(
+            self.train,
+            self.recipe.batch_size,
+            seed=self.recipe.seed,
+            epoch=progress.epoch,
+            shuffle=True,
+            augment=self.recipe.augment,
+            drop_last=True,
+            start=progress.step,
+        )
+        title = f"epoch {progress.epoch + 1}/{self.recipe.epochs}"
+        with tqdm(total=self.steps, initial=progress.step, desc=f"{title}, compiling kernels on the first run") as bar:
+            for step, x, labels in feed:
+                self.step(x, labels)
+                progress.step = step + 1
+                progress.seconds = before + time.monotonic() - started
+                bar.set_description(title, refresh=False)
+                bar.set_postfix(loss=f"{self.loss.value:.3f}", top1=f"{self.top1.value:.1%}", refresh=False)
+                bar.update()
+                self._pause(due=progress.step % _STEPS_BETWEEN_CHECKPOINTS == 0)
+        test = self._evaluate(title)
+        progress.seconds = before + time.monotonic() - started
+        record = {
+            "epoch": progress.epoch + 1,
+            "lr": self.optimizer.lr,
+            "train_loss": self.loss.value,
+            "train_top1": self.top1.value,
+            **{f"test_{name}": value for name, value in test.items()},
+            "seconds": round(progress.seconds, 2),
+        }
+        self.progress = Progress(epoch=progress.epoch + 1, records=[*progress.records, record])
+        self.loss, self.top1 = Mean(), Accuracy()
+        self.save()
+        self._write_log()
+        tqdm.write(
+            f"{title}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
+            f"test loss {record['test_loss']:.3f} top-1 {record['test_top1']:.1%}  {record['seconds']:.0f} s"
+        )
+
+    def _evaluate(self, title: str) -> dict[str, float]:
+        """Loss and accuracy of the averaged weights on the test set."""
+        from tqdm import tqdm
+
+        with tqdm(desc=f"{title}, testing", leave=False) as bar:
+
+            def advance(step: int, steps: int) -> None:
+                if self._stop:
+                    raise Interrupted
+                bar.total, bar.n = steps, step
+                bar.refresh()
+
+            try:
+                with self.ema.averaged():
+                    return evaluate(self.model, self.test, advance=advance)
+            except Interrupted:  # saved out here: inside, the averages stand in for the weights
+                self.save()
+                raise
+
+    def _write_log(self) -> None:
+        lines = "".join(json.dumps(record) + "\n" for record in self.progress.records)
+        with atomic_path(self.folder / LOG) as temporary:
+            temporary.write_text(lines)
+
+    # Stopping and resuming ----------------------------------------------------------------------------------------
+
+    def _pause(self, due: bool) -> None:
+        """Between two steps: write the checkpoint when it is due or the user wants to stop."""
+        if due or self._stop:
+            self.save()
+        if self._stop:
+            raise Interrupted
+
+    @contextmanager
+    def _stop_on_interrupt(self) -> Iterator[None]:
+        """Ctrl-C asks for a stop after the step that runs; a second one stops at once. Main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        previous = signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            self._stop = False
+            signal.signal(signal.SIGINT, previous)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.recipe != self.recipe:
+            ours, theirs = self.recipe.to_json(), checkpoint.recipe.to_json()
+            changed = ", ".join(f"{k}: {theirs[k]} -> {ours[k]}" for k in ours if ours[k] != theirs[k])
+            raise CheckpointError(f"{self.path} belongs to another recipe ({changed}): resume with the same settings")
+        if checkpoint.class_names != self.train.class_names or checkpoint.image_shape != self.image_shape:
+            raise CheckpointError(f"{self.path} was trained on other classes or image sizes than {self.recipe.data}")
+        self.model.load_state_dict(checkpoint.parts["model"])
+        self.optimizer.load_state_dict(checkpoint.parts["optimizer"])
+        self.ema.load_state_dict(checkpoint.parts["ema"])
+        self.progress = checkpoint.progress
+        if self.progress.means:
+            self.loss.load_state_dict(self.progress.means["loss"])
+            self.top1.load_state_dict(self.progress.means["top1"])
+
+
+def hash_of(seed: int, epoch: int, step: int) -> int:
+    """One seed from three numbers, different for different ones within 2**24 epochs and 2**24 steps."""
+    return (seed << 48) | (epoch << 24) | step

@@ -1,0 +1,20 @@
+"""Pictures: the tape behind a tensor, and the figures of the notebooks and of training.
+
+Importing this loads no matplotlib; drawing a figure does. Figures belong to nobody but the caller (no pyplot,
+no global state), need no screen, and show themselves as vector graphics in a notebook.
+"""
+
+from __future__ import annotations
+
+from .figures import ConvolutionCost, convolution_costs, sample_sheet, spectrum, training_curves
+from .tape import GraphPicture, graph
+
+__all__ = [
+    "ConvolutionCost",
+    "GraphPicture",
+    "convolution_costs",
+    "graph",
+    "sample_sheet",
+    "spectrum",
+    "training_curves",
+]

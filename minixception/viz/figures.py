@@ -1,0 +1,173 @@
+"""Every figure of the notebooks and of training as a function that returns a matplotlib Figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..bench.timing import Timing
+from ..errors import ArgumentError, DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from .style import VectorFigure
+
+
+class ConvolutionCost(NamedTuple):
+    """One form of convolution: its parameters, its MACs for one image, and its measured time."""
+
+    form: str
+    params: int
+    macs: int
+    time: Timing
+
+
+def training_curves(log_records: Sequence[Mapping[str, Any]]) -> VectorFigure:
+    """Loss and top-1 accuracy over the epochs, on training and test data.
+
+    log_records: one mapping per epoch with epoch, train_loss, train_top1, test_loss and test_top1; top-1 is a
+    share from 0 to 1. Raises ArgumentError if there are none or one lacks a key.
+
+    >>> record = {"epoch": 1, "train_loss": 1.2, "train_top1": 0.5, "test_loss": 1.3, "test_top1": 0.4}
+    >>> len(training_curves([record]).axes)
+    2
+    """
+    keys = ("epoch", "train_loss", "train_top1", "test_loss", "test_top1")
+    if not log_records:
+        raise ArgumentError("training_curves: expected the record of at least one epoch, got none")
+    missing = [key for key in keys if any(key not in record for record in log_records)]
+    if missing:
+        raise ArgumentError(f"training_curves: every record needs {', '.join(keys)}; missing: {', '.join(missing)}")
+
+    from .style import BLUE, VERMILION, canvas
+
+    looks = {
+        "train": {"color": BLUE, "linestyle": "--", "marker": "o"},
+        "test": {"color": VERMILION, "marker": "s"},
+    }
+    epochs = [record["epoch"] for record in log_records]
+    with canvas(12, 4.5, columns=2) as (figure, axes):
+        for ax, measure, scale in zip(axes[0], ("loss", "top1"), (1, 100), strict=True):
+            for split, look in looks.items():
+                values = [scale * record[f"{split}_{measure}"] for record in log_records]
+                ax.plot(epochs, values, label=split, markevery=-(-len(epochs) // 30), **look)
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            ax.set_xlabel("epoch")
+            ax.grid()
+            ax.legend()
+        last = log_records[-1]
+        axes[0, 0].set_title(f"Loss: {last['test_loss']:.3f} on test data at the end")
+        axes[0, 0].set_ylabel("cross-entropy (nats)")
+        axes[0, 1].set_title(f"Top-1 accuracy: {last['test_top1']:.1%} on test data at the end")
+        axes[0, 1].set_ylabel("accuracy (%)")
+    return figure
+
+
+def sample_sheet(images: np.ndarray, titles: Sequence[tuple[str, str]]) -> VectorFigure:
+    """A sheet of images and what they were taken for; a mistake has a cross, a frame, and the true class below.
+
+    images: uint8 (n, h, w, 3); titles: (predicted, true) for each. Raises ShapeError, DTypeError.
+
+    >>> len(sample_sheet(np.zeros((2, 8, 8, 3), np.uint8), [("cat", "cat"), ("cat", "dog")]).axes)
+    2
+    """
+    if images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        raise ShapeError(f"sample_sheet: images must be (n, h, w, 3) with n of at least 1, got {images.shape}")
+    if images.dtype != np.uint8:
+        raise DTypeError(f"sample_sheet: images must be uint8, from 0 to 255, got {images.dtype}")
+    if len(titles) != len(images):
+        raise ShapeError(f"sample_sheet: expected {len(images)} titles, one per image, got {len(titles)}")
+
+    from .style import VERMILION, canvas
+
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    with canvas(2.2 * columns, 2.7 * rows, rows, columns) as (figure, axes):
+        for ax in axes.flat[len(images) :]:
+            ax.remove()
+        for ax, image, (predicted, true) in zip(axes.flat, images, titles, strict=False):
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(predicted != true)
+            ax.spines[:].set(linewidth=5, color=VERMILION)
+            ax.set_title(predicted if predicted == true else f"✗ {predicted}", size=13)
+            ax.set_xlabel("" if predicted == true else f"true: {true}", size=13, loc="left")
+    return figure
+
+
+def convolution_costs(rows: Sequence[ConvolutionCost]) -> VectorFigure:
+    """Parameters, MACs and measured time of several forms of convolution side by side.
+
+    Each bar has its factor over the last form's; the whiskers of the times are quartiles. Raises ArgumentError
+    without rows.
+
+    >>> row = ConvolutionCost("regular", 9, 900, Timing(0.002, 0.001, 0.003))
+    >>> [ax.get_title() for ax in convolution_costs([row]).axes]
+    ['Parameters (thousands)', 'MACs per image (millions)', 'Forward time (ms)']
+    """
+    if not rows:
+        raise ArgumentError("convolution_costs: expected at least one form of convolution, got none")
+
+    from .style import BLUE, GREEN, ORANGE, canvas
+
+    times = [row.time for row in rows]
+    whiskers = 1e3 * np.array([[t.median - t.low for t in times], [t.high - t.median for t in times]])  # (2, rows)
+    panels: list[tuple[str, list[float], np.ndarray | None]] = [
+        ("Parameters (thousands)", [row.params / 1e3 for row in rows], None),
+        ("MACs per image (millions)", [row.macs / 1e6 for row in rows], None),
+        ("Forward time (ms)", [1e3 * t.median for t in times], whiskers),
+    ]
+    with canvas(13, 1.6 + 0.7 * len(rows), columns=3, sharey=True) as (figure, axes):
+        for ax, (title, values, spread), color in zip(axes[0], panels, (BLUE, ORANGE, GREEN), strict=True):
+            ax.barh([row.form for row in rows], values, xerr=spread, color=color, capsize=5)
+            ends = np.array(values) + (0 if spread is None else spread[1])
+            for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+                number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+                label = f"{number}  ({value / values[-1]:.1f}×)"
+                ax.annotate(label, (end, place), (8, 0), textcoords="offset points", va="center")
+            ax.set_title(title)
+            ax.set_xlim(0, 1.6 * ends.max())  # room for the labels
+            ax.xaxis.get_major_locator().set_params(nbins=4)
+        axes[0, 0].invert_yaxis()
+    return figure
+
+
+def spectrum(
+    segments: Sequence[int], params: Sequence[int], pixels: int, references: Mapping[str, int]
+) -> VectorFigure:
+    """Parameters (left) and MACs (right) of a 1x1 and a spatial convolution, over the latter's number of segments.
+
+    pixels: of the output; params times pixels are the MACs. references: parameters of other forms, drawn as
+    level lines. Raises ArgumentError unless there are as many params as segments, and at least one.
+    Chollet 2017, section 1.2.
+
+    >>> spectrum([1, 3, 12], [1440, 576, 252], 64, {"separable": 252}).axes[0].get_xscale()
+    'log'
+    """
+    if not segments or len(segments) != len(params):
+        raise ArgumentError(
+            "spectrum: expected a number of parameters for each number of segments, "
+            f"got {len(params)} for {len(segments)}"
+        )
+
+    from .style import BLUE, GREY, canvas
+
+    with canvas(11, 5) as (figure, axes):
+        ax = axes[0, 0]
+        ax.plot(segments, [value / 1e3 for value in params], color=BLUE, marker="o")
+        for name, value in references.items():
+            ax.axhline(value / 1e3, color=GREY, linestyle=":", zorder=1)
+            place = (segments[-1], value / 1e3)
+            ax.annotate(name, place, (0, -5), textcoords="offset points", ha="right", va="top", color=GREY)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(segments, [str(g) for g in segments])
+        ax.set_xticks([], minor=True)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("number of segments g of the spatial convolution (log scale)")
+        ax.set_ylabel("parameters (thousands)")
+        ax.grid(axis="y")
+        scale = pixels / 1e3  # thousand parameters -> million MACs
+        macs = ax.secondary_yaxis("right", functions=(lambda y: y * scale, lambda y: y / scale))
+        macs.set_ylabel("MACs per image (millions)")
+    return figure
