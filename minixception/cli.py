@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, cost
-from .errors import GradientError
+from .errors import DataError, GradientError
 from .tables import Table
 
 
@@ -44,15 +44,19 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from .data import load
-    from .training import RECIPES, Interrupted, Trainer
+    from .training import RECIPES, Interrupted, Trainer, read_checkpoint
+    from .training.trainer import CHECKPOINT
 
+    name = options.recipe or "cifar10"
+    folder = options.out or Path("runs") / name
+    resumes_its_own = options.resume and not options.recipe
+    recipe = read_checkpoint(folder / CHECKPOINT).recipe if resumes_its_own else RECIPES[name]
     changes = {
         name: value
         for name in ("data", "epochs", "batch_size", "lr", "seed")
         if (value := getattr(options, name)) is not None
     }
-    recipe = replace(RECIPES[options.recipe], **changes)
-    folder = options.out or Path("runs") / options.recipe
+    recipe = replace(recipe, **changes)
     train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
     trainer = Trainer(recipe, train, test, folder, resume=options.resume)
     parameters = trainer.model.num_parameters(trainable=True)
@@ -62,8 +66,8 @@ def _train(options: argparse.Namespace) -> int:
     except Interrupted:
         done = trainer.progress
         print(
-            f"stopped after epoch {done.epoch + 1}, step {done.step} of {trainer.steps}; go on with the same command "
-            f"and --resume (checkpoint: {trainer.path})",
+            f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; "
+            f"go on with: minixception train --out {folder} --resume",
             file=sys.stderr,
         )
         return 130
@@ -81,6 +85,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     checkpoint = read_checkpoint(path)
     recipe = checkpoint.recipe
     dataset = load(options.data or recipe.data, options.split, seed=recipe.seed)
+    if dataset.class_names != checkpoint.class_names:
+        expected, got = ", ".join(checkpoint.class_names), ", ".join(dataset.class_names)
+        raise DataError(f"{path} was trained on the classes {expected}; the data has {got}")
     model = recipe.make_model(len(checkpoint.class_names), checkpoint.image_shape)
     model.load_state_dict(checkpoint.parts["model"])
     ema = EMA([t for _, t in model.named_tensors()], recipe.ema_decay)
@@ -170,6 +177,12 @@ def _model(options: argparse.Namespace) -> tuple[Any, tuple[int, int, int]]:
 # Options ------------------------------------------------------------------------------------------------------------
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     from .ops import OPERATORS
     from .training import RECIPES
@@ -191,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: %(default)s")
 
     train = add("train", _train, "train a small Xception by a recipe; stop with Ctrl-C, go on with --resume")
-    train.add_argument("--recipe", choices=RECIPES, default="cifar10", help="default: %(default)s")
+    train.add_argument("--recipe", choices=RECIPES, help="default: cifar10, or with --resume the run's own")
     train.add_argument("--data", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER or folder:PATH")
     train.add_argument("--out", type=Path, metavar="DIR", help="checkpoint and log; default: runs/RECIPE")
     train.add_argument("--epochs", type=int)
@@ -209,11 +222,11 @@ def _parser() -> argparse.ArgumentParser:
     costs = add("cost", _cost, "the same, beside regular and Inception-style convolutions")
     for sub in (summary, costs):
         sub.add_argument("model", nargs="?", choices=("xception", "mini_xception"), default="xception")
-        sub.add_argument("--size", type=int, metavar="PIXELS", help="height and width of the input")
+        sub.add_argument("--size", type=_positive, metavar="PIXELS", help="height and width of the input")
 
     gradients = add("gradcheck", _gradcheck, "hold every operator's gradient to finite differences")
     gradients.add_argument("operator", nargs="?", choices=OPERATORS, metavar="OPERATOR", help="default: all")
-    gradients.add_argument("--cases", type=int, default=3, help="random cases for each rung; default: %(default)s")
+    gradients.add_argument("--cases", type=_positive, default=3, help="random cases per rung; default: %(default)s")
 
     doctor = add("doctor", _doctor, "what this machine offers, and what to do next")
     warm = add("warmup", _warmup, "compile all kernels now, so that nothing waits later")

@@ -8,10 +8,11 @@ import numpy as np
 
 from . import viz
 from .data import Dataset, load, preprocess
+from .errors import ArgumentError
 from .files import atomic_path
 from .tables import Table
 from .tensor import Tensor, no_grad
-from .training import RECIPES, Trainer
+from .training import RECIPES, Trainer, read_checkpoint
 from .training.trainer import CHECKPOINT
 
 
@@ -19,6 +20,8 @@ def run(folder: Path) -> None:
     """Train, print what was learned, and write two figures to the folder; an earlier demo there is replaced."""
     recipe = RECIPES["demo"]
     train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
+    if (folder / CHECKPOINT).exists() and read_checkpoint(folder / CHECKPOINT).recipe != recipe:
+        raise ArgumentError(f"{folder} holds a run that is not a demo: name another folder with --out")
     (folder / CHECKPOINT).unlink(missing_ok=True)
     trainer = Trainer(recipe, train, test, folder)
     print(

@@ -47,7 +47,8 @@ def examine() -> Report:
     case = OPERATORS["depthwise_conv2d"].sample(RandomDraw(0, np.float32))
     OPERATORS["depthwise_conv2d"].rungs["cpu"].forward(*case.arrays, **case.params)  # starts the threading layer
     cache = Path(kernel.stats.cache_path)
-    compiled = len(list(cache.parent.parent.parent.rglob("*.nbc")))
+    root = _cache_root(cache)
+    compiled = len(list(root.rglob("*.nbc")))
     facts = [
         ("minixception", __version__),
         ("Python", f"{platform.python_version()} ({platform.system()}, {platform.machine()})"),
@@ -61,9 +62,15 @@ def examine() -> Report:
             f"{8 * REGISTER_BYTES} bits: {lanes(np.float32)} float32, {lanes(np.float64)} float64",
         ),
         ("GPU", _gpu()),
-        ("kernel cache", f"{cache.parent}, {compiled} compiled kernels"),
+        ("kernel cache", f"{root}, {compiled} compiled kernels"),
     ]
     return Report(facts, _advice(numba, compiled, cache))
+
+
+def _cache_root(cache: Path) -> Path:
+    """The folder that holds the compiled kernels of all files, from the one of a single file."""
+    package = Path(__file__).parent
+    return package if cache.is_relative_to(package) else cache.parent  # in __pycache__ folders, or all in one place
 
 
 def _gpu() -> str:

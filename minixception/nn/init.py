@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ArgumentError
 from ..random import generator
 
 
@@ -16,6 +17,7 @@ def glorot_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int, dtype: Any
     >>> glorot_uniform((3, 3), 3, 3).shape
     (3, 3)
     """
+    _check(shape)
     limit = math.sqrt(6.0 / (fan_in + fan_out))
     return generator().uniform(-limit, limit, shape).astype(dtype)
 
@@ -26,4 +28,10 @@ def he_normal(shape: tuple[int, ...], fan_in: int, dtype: Any = np.float32) -> n
     >>> he_normal((3, 3), 3).dtype
     dtype('float32')
     """
+    _check(shape)
     return (generator().standard_normal(shape) * math.sqrt(2.0 / fan_in)).astype(dtype)
+
+
+def _check(shape: tuple[int, ...]) -> None:
+    if min(shape) < 1:
+        raise ArgumentError(f"a layer needs at least one channel and one tap, got a parameter of shape {shape}")

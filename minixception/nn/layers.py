@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import init
 from .module import Buffer, Module, Parameter
@@ -32,7 +32,7 @@ class Conv2d(Module):
         padding: str = "same",
         groups: int = 1,
     ) -> None:
-        if in_channels % groups or out_channels % groups:
+        if groups < 1 or in_channels % groups or out_channels % groups:
             raise ArgumentError(f"Conv2d: groups={groups} must divide {in_channels} and {out_channels} channels")
         kh, kw = _pair(kernel_size)
         shape = (kh, kw, in_channels // groups, out_channels)
@@ -188,6 +188,8 @@ class GlobalMaxPool(Module):
     """Maximum over all pixels, (n, h, w, c) -> (n, c)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ShapeError(f"GlobalMaxPool: x must be (n, h, w, c), got {x.ndim} dimensions: {x.shape}")
         n, h, w, c = x.shape
         return ops.max_pool2d(x, (h, w)).reshape(n, c)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ShapeError, WeightsError
+from ..errors import DTypeError, ShapeError, WeightsError
 from ..op import current_observer
 from ..tensor import Tensor
 
@@ -113,7 +113,9 @@ class Module:
             p.grad = None
 
     def astype(self, dtype: Any) -> Module:
-        """Convert all parameters and buffers to float32 or float64 in place; returns self."""
+        """Convert all parameters and buffers to float32 or float64 in place; returns self. DTypeError for others."""
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise DTypeError(f"a model is float32 or float64, got {np.dtype(dtype)}")
         for _, t in self.named_tensors():
             t.data, t.grad = t.data.astype(dtype), None
         return self
@@ -123,7 +125,7 @@ class Module:
         return {name: t.data for name, t in self.named_tensors()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Copy values in. Strict: WeightsError lists all that is missing, surplus or misshaped; then nothing changes."""
+        """Copy values in. Strict: WeightsError lists all that is missing, surplus or misshaped; nothing changes."""
         tensors = dict(self.named_tensors())
         problems = [f"missing: {name} {t.shape}" for name, t in tensors.items() if name not in state]
         problems += [f"surplus: {name} {array.shape}" for name, array in state.items() if name not in tensors]

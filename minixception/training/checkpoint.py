@@ -15,6 +15,7 @@ from ..weights import read_tensors, write_tensors
 from .recipe import Recipe
 
 _FORMAT = "minixception checkpoint 1"
+_PARTS = ("model", "optimizer", "ema")
 
 
 @dataclass
@@ -59,15 +60,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(str(error).replace("weights file", "checkpoint")) from None
     if metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version: its format is {metadata.get('format')!r}")
-    run: Mapping[str, Any] = json.loads(metadata["run"])
-    parts: dict[str, dict[str, np.ndarray]] = {}
-    for key, array in arrays.items():
-        part, _, name = key.partition("/")
-        parts.setdefault(part, {})[name] = array
-    return Checkpoint(
-        recipe=Recipe.from_json(run["recipe"]),
-        progress=Progress(**run["progress"]),
-        class_names=tuple(run["class_names"]),
-        image_shape=tuple(run["image_shape"]),
-        parts=parts,
-    )
+    parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _PARTS}
+    try:
+        for key, array in arrays.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = array
+        run: Mapping[str, Any] = json.loads(metadata["run"])
+        return Checkpoint(
+            recipe=Recipe.from_json(run["recipe"]),
+            progress=Progress(**run["progress"]),
+            class_names=tuple(run["class_names"]),
+            image_shape=tuple(run["image_shape"]),
+            parts=parts,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: its description of the run cannot be read ({error!r})") from None

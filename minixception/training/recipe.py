@@ -46,6 +46,8 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ArgumentError(f"seed must be at least 0, got {self.seed}")
         if self.optimizer not in ("sgd", "rmsprop", "adam"):
             raise ArgumentError(f"optimizer must be sgd, rmsprop or adam, got {self.optimizer!r}")
         if self.schedule not in ("cosine", "exponential"):

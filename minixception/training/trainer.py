@@ -78,9 +78,8 @@ class Trainer:
 
     def step(self, x: Any, labels: Any) -> float:
         """One update from a batch x (n, h, w, c), labels (n,); returns the loss. NumericError if it is not finite."""
-        done = self.progress.epoch + self.progress.step / self.steps
         random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
-        self.optimizer.lr = self.schedule(done, int(done * len(self.train)))
+        self.optimizer.lr = self._lr(self.progress.step)
         self.optimizer.zero_grad()
         logits = self.model(Tensor(x))
         loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
@@ -98,6 +97,11 @@ class Trainer:
         self.loss.update(value, len(labels))
         self.top1.add(logits.numpy(), labels)
         return value
+
+    def _lr(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        done = self.progress.epoch + step / self.steps
+        return self.schedule(done, int(done * len(self.train)))
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -142,7 +146,7 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         record = {
             "epoch": progress.epoch + 1,
-            "lr": self.optimizer.lr,
+            "lr": self._lr(self.steps - 1),  # not the optimiser's: a run resumed behind its last step has made none
             "train_loss": self.loss.value,
             "train_top1": self.top1.value,
             **{f"test_{name}": value for name, value in test.items()},
@@ -150,8 +154,8 @@ class Trainer:
         }
         self.progress = Progress(epoch=progress.epoch + 1, records=[*progress.records, record])
         self.loss, self.top1 = Mean(), Accuracy()
+        self._write_log()  # before the checkpoint: killed in between, the epoch is finished anew and written again
         self.save()
-        self._write_log()
         tqdm.write(
             f"{title}  train loss {record['train_loss']:.3f} top-1 {record['train_top1']:.1%}  "
             f"test loss {record['test_loss']:.3f} top-1 {record['test_top1']:.1%}  {record['seconds']:.0f} s"
@@ -210,8 +214,8 @@ class Trainer:
             signal.signal(signal.SIGINT, previous)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.recipe != self.recipe:
-            ours, theirs = self.recipe.to_json(), checkpoint.recipe.to_json()
+        ours, theirs = self.recipe.to_json(), checkpoint.recipe.to_json()
+        if ours != theirs:
             changed = ", ".join(f"{k}: {theirs[k]} -> {ours[k]}" for k in ours if ours[k] != theirs[k])
             raise CheckpointError(f"{self.path} belongs to another recipe ({changed}): resume with the same settings")
         if checkpoint.class_names != self.train.class_names or checkpoint.image_shape != self.image_shape:

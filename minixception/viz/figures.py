@@ -47,7 +47,7 @@ def training_curves(log_records: Sequence[Mapping[str, Any]]) -> VectorFigure:
         "test": {"color": VERMILION, "marker": "s"},
     }
     epochs = [record["epoch"] for record in log_records]
-    with canvas(12, 4.5, columns=2) as (figure, axes):
+    with canvas(9, 3.6, columns=2) as (figure, axes):
         for ax, measure, scale in zip(axes[0], ("loss", "top1"), (1, 100), strict=True):
             for split, look in looks.items():
                 values = [scale * record[f"{split}_{measure}"] for record in log_records]
@@ -57,10 +57,10 @@ def training_curves(log_records: Sequence[Mapping[str, Any]]) -> VectorFigure:
             ax.grid()
             ax.legend()
         last = log_records[-1]
-        axes[0, 0].set_title(f"Loss: {last['test_loss']:.3f} on test data at the end")
+        axes[0, 0].set_title(f"Test loss at the end: {last['test_loss']:.3f}")
         axes[0, 0].set_ylabel("cross-entropy (nats)")
-        axes[0, 1].set_title(f"Top-1 accuracy: {last['test_top1']:.1%} on test data at the end")
-        axes[0, 1].set_ylabel("accuracy (%)")
+        axes[0, 1].set_title(f"Test accuracy at the end: {last['test_top1']:.1%}")
+        axes[0, 1].set_ylabel("top-1 accuracy (%)")
     return figure
 
 
@@ -83,16 +83,16 @@ def sample_sheet(images: np.ndarray, titles: Sequence[tuple[str, str]]) -> Vecto
 
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
-    with canvas(2.2 * columns, 2.7 * rows, rows, columns) as (figure, axes):
+    with canvas(1.5 * columns, 1.9 * rows, rows, columns) as (figure, axes):
         for ax in axes.flat[len(images) :]:
             ax.remove()
         for ax, image, (predicted, true) in zip(axes.flat, images, titles, strict=False):
             ax.imshow(image, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(predicted != true)
-            ax.spines[:].set(linewidth=5, color=VERMILION)
-            ax.set_title(predicted if predicted == true else f"✗ {predicted}", size=13)
-            ax.set_xlabel("" if predicted == true else f"true: {true}", size=13, loc="left")
+            ax.spines[:].set(linewidth=4, color=VERMILION)
+            ax.set_title(predicted if predicted == true else f"✗ {predicted}", size=10)
+            ax.set_xlabel("" if predicted == true else f"true: {true}", size=10, loc="left")
     return figure
 
 
@@ -103,7 +103,7 @@ def convolution_costs(rows: Sequence[ConvolutionCost]) -> VectorFigure:
     without rows.
 
     >>> row = ConvolutionCost("regular", 9, 900, Timing(0.002, 0.001, 0.003))
-    >>> [ax.get_title() for ax in convolution_costs([row]).axes]
+    >>> [ax.get_title("left") for ax in convolution_costs([row]).axes]
     ['Parameters (thousands)', 'MACs per image (millions)', 'Forward time (ms)']
     """
     if not rows:
@@ -118,16 +118,16 @@ def convolution_costs(rows: Sequence[ConvolutionCost]) -> VectorFigure:
         ("MACs per image (millions)", [row.macs / 1e6 for row in rows], None),
         ("Forward time (ms)", [1e3 * t.median for t in times], whiskers),
     ]
-    with canvas(13, 1.6 + 0.7 * len(rows), columns=3, sharey=True) as (figure, axes):
+    with canvas(9, 1.2 + 0.5 * len(rows), columns=3, sharey=True) as (figure, axes):
         for ax, (title, values, spread), color in zip(axes[0], panels, (BLUE, ORANGE, GREEN), strict=True):
-            ax.barh([row.form for row in rows], values, xerr=spread, color=color, capsize=5)
+            ax.barh([row.form for row in rows], values, xerr=spread, color=color, capsize=4)
             ends = np.array(values) + (0 if spread is None else spread[1])
             for place, (value, end) in enumerate(zip(values, ends, strict=True)):
                 number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
                 label = f"{number}  ({value / values[-1]:.1f}×)"
                 ax.annotate(label, (end, place), (8, 0), textcoords="offset points", va="center")
             ax.set_title(title)
-            ax.set_xlim(0, 1.6 * ends.max())  # room for the labels
+            ax.set_xlim(0, 1.9 * ends.max())  # room for the labels
             ax.xaxis.get_major_locator().set_params(nbins=4)
         axes[0, 0].invert_yaxis()
     return figure
@@ -153,7 +153,7 @@ def spectrum(
 
     from .style import BLUE, GREY, canvas
 
-    with canvas(11, 5) as (figure, axes):
+    with canvas(9, 4) as (figure, axes):
         ax = axes[0, 0]
         ax.plot(segments, [value / 1e3 for value in params], color=BLUE, marker="o")
         for name, value in references.items():

@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 BLUE, VERMILION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#666666"
 
 _STYLE: dict[str, Any] = {
-    "font.size": 14,
-    "axes.titlesize": 15,
+    "font.size": 11,  # points in a figure 9 inches wide: the size of a notebook's text, and 16 points on a slide
+    "axes.titlesize": 12,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.color": "#DDDDDD",
-    "lines.linewidth": 2.5,
-    "lines.markersize": 7,
+    "lines.linewidth": 2,
+    "lines.markersize": 5.5,
     "legend.frameon": False,
     "figure.constrained_layout.h_pad": 0.1,  # inches
     "figure.constrained_layout.w_pad": 0.1,

@@ -25,18 +25,18 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole .safetensors file: {error}") from None
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have, like bfloat16
+        raise WeightsError(f"{path} is not a whole .safetensors file that NumPy can read: {error}") from None
 
 
 def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors and text metadata to a .safetensors file, whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with atomic_path(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, metadata)
+        temporary.write_bytes(save({name: np.asarray(array, order="C") for name, array in tensors.items()}, metadata))
 
 
 def save_weights(model: Module, path: str | os.PathLike[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...kernels.jit import loops, parallel, prange
+from ...kernels.jit import inline, loops, parallel, prange
+from ...kernels.rowtile import correlate_row, filter_row
 from ...kernels.simd import fma, lanes, load, splat, store
 from ..window import extent
 
@@ -71,10 +72,13 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np
 
 
 # Fast ---------------------------------------------------------------------------------------------------------------
-# Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512) and all taps
-# are summed into it before it is written: y is stored once and never read. Ranges of taps are clipped to the image
-# beforehand, so the innermost loop has no test. A task is one row of the output: rows do not overlap in what they
-# write. The 3 input rows a task reads were just read by its neighbour and come from L2.
+# Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512), and all taps
+# are summed into it before it is written: y is stored once and never read. Neighbouring outputs of a row share most of
+# their pixels; kernels/rowtile.py computes five of them at once and loads each pixel once for all five. A task is one
+# row of the output: rows do not overlap in what they write, and the rows of x a task reads were just read by its
+# neighbour and come from L2. What remains is the memory: x once in, y once out.
+
+_OUTPUTS = 5  # of a row tile: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
 
 
 @parallel
@@ -85,28 +89,50 @@ def _forward(x, w, y, stride, top, left, lanes):
     xs, ws, ys = x.reshape(-1), w.reshape(-1), y.reshape(-1)
     for task in prange(n * ho):
         m, i = task // ho, task % ho
-        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
-        for j in range(wo):
-            b0, b1 = max(0, left - j * stride), min(kw, wd + left - j * stride)
-            corner = ((m * h + i * stride - top) * wd + j * stride - left) * c  # of the window, in x
-            for q in range(0, c, lanes):
-                valid = min(lanes, c - q)
-                total = splat(y, y.dtype.type(0))
-                for a in range(a0, a1):
-                    for b in range(b0, b1):
-                        x_at = corner + (a * wd + b) * c + q
-                        total = fma(load(xs, x_at, valid), load(ws, (a * kw + b) * c + q, valid), total)
-                store(ys, (task * wo + j) * c + q, total, valid)
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)  # rows of the kernel inside of the image
+        first_row = (m * h + i * stride + a0 - top) * wd
+        for q in range(0, c, lanes):
+            _filter(
+                xs, first_row * c + q, wd, ws, a0 * kw * c + q, kw, a1 - a0,
+                ys, task * wo * c + q, wo, stride, left, c, min(lanes, c - q),
+            )  # fmt: skip
+
+
+@inline
+def _filter(x, x_at, wd, w, w_at, kw, rows, y, y_at, wo, stride, left, c, n):
+    """One row of the output, n channels of it: tiles for the usual kernels, else one output and tap at a time."""
+    tiled = (kw == 3 or kw == 5) and stride <= 2
+    for j in range(0, wo, _OUTPUTS if tiled else 1):
+        column = j * stride - left  # of x, under the window's first tap
+        corner, low, high = x_at + column * c, -column, wd - column
+        if kw == 3 and stride == 1:
+            filter_row(_OUTPUTS, 3, 1, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
+        elif kw == 3 and stride == 2:
+            filter_row(_OUTPUTS, 3, 2, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
+        elif kw == 5 and stride == 1:
+            filter_row(_OUTPUTS, 5, 1, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
+        elif kw == 5 and stride == 2:
+            filter_row(_OUTPUTS, 5, 2, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
+        else:
+            total = splat(y, y.dtype.type(0))
+            for a in range(rows):
+                for b in range(max(0, low), min(kw, high)):
+                    pixel = load(x, corner + (a * wd + b) * c, n)
+                    total = fma(pixel, load(w, w_at + (a * kw + b) * c, n), total)
+            store(y, y_at + j * c, total, n)
+
+
+# dx with stride 1 is a convolution of dy with the kernel turned by half a turn, so _forward computes it. With a stride,
+# input row u gets a contribution from output row i only through tap a = u + top - i*stride: a runs over one residue
+# class modulo the stride. Gathering them, each task alone writes its row of dx.
 
 
 @parallel
-def _backward_input(dy, w, dx, stride, top, left, lanes):
+def _backward_input_strided(dy, w, dx, stride, top, left, lanes):
     n, h, wd, c = dx.shape
     kh, kw, _ = w.shape
     _, ho, wo, _ = dy.shape
     dys, ws, dxs = dy.reshape(-1), w.reshape(-1), dx.reshape(-1)
-    # Gather, not scatter: input row u gets a contribution from output row i through tap a = u + top - i*stride, so a
-    # runs over one residue class modulo the stride, and each task alone writes its row of dx.
     for task in prange(n * h):
         m, u = task // h, task % h + top
         a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
@@ -123,31 +149,52 @@ def _backward_input(dy, w, dx, stride, top, left, lanes):
                 store(dxs, (task * wd + v - left) * c + q, total, valid)
 
 
+# dw: each task sums its own rows into its own copy of dw, and along a row all sums stay in registers. Taking four
+# pixels of dy at a time, each pixel of x is loaded once for all the taps it meets.
+
+
 @parallel
 def _backward_weights(dy, x, partial, stride, top, left, lanes):
     n, h, wd, c = x.shape
     chunks, kh, kw, _ = partial.shape
     _, ho, wo, _ = dy.shape
     dys, xs, partials = dy.reshape(-1), x.reshape(-1), partial.reshape(-1)
-    # Each task sums its own rows into its own copy of dw. Along a row the sum for one tap stays in a register.
     for chunk in prange(chunks):
         partial[chunk] = 0
         for row in range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks):
             m, i = row // ho, row % ho
             a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+            corner = ((m * h + i * stride - top) * wd - left) * c
             for q in range(0, c, lanes):
-                valid = min(lanes, c - q)
-                for a in range(a0, a1):
-                    u = i * stride + a - top
-                    for b in range(kw):
-                        j0 = max(0, (left - b + stride - 1) // stride)
-                        j1 = min(wo, (wd + left - b + stride - 1) // stride)
-                        at = ((chunk * kh + a) * kw + b) * c + q
-                        total = load(partials, at, valid)
-                        for j in range(j0, j1):
-                            x_at = ((m * h + u) * wd + j * stride + b - left) * c + q
-                            total = fma(load(dys, (row * wo + j) * c + q, valid), load(xs, x_at, valid), total)
-                        store(partials, at, total, valid)
+                _correlate(
+                    xs, corner + q, wd, a0, a1, left, dys, row * wo * c + q, wo,
+                    partials, chunk * kh * kw * c + q, kh, kw, stride, c, min(lanes, c - q),
+                )  # fmt: skip
+
+
+@inline
+def _correlate(x, corner, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, n):
+    """What one row of dy adds to n channels of dw: tiles for the usual kernels, else one tap at a time."""
+    low, high = left, wd + left
+    if kh == 3 and kw == 3 and stride == 1:
+        correlate_row(4, 3, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    elif kh == 3 and kw == 3 and stride == 2:
+        correlate_row(4, 3, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    elif kh == 5 and kw == 5 and stride == 1:
+        correlate_row(4, 5, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    elif kh == 5 and kw == 5 and stride == 2:
+        correlate_row(4, 5, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    else:
+        for a in range(a0, a1):
+            for b in range(kw):
+                j0 = max(0, (left - b + stride - 1) // stride)
+                j1 = min(wo, (wd + left - b + stride - 1) // stride)
+                at = dw_at + (a * kw + b) * c
+                total = load(dw, at, n)
+                for j in range(j0, j1):
+                    pixel = load(x, corner + (a * wd + j * stride + b) * c, n)
+                    total = fma(load(dy, dy_at + j * c, n), pixel, total)
+                store(dw, at, total, n)
 
 
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
@@ -163,10 +210,14 @@ def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> t
 def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     """dx gathers from dy like another depthwise convolution; dw is summed per chunk of rows, then over chunks."""
     x, w, stride, padding = saved
-    _, top = extent(x.shape[1], w.shape[0], stride, padding)
-    _, left = extent(x.shape[2], w.shape[1], stride, padding)
+    (kh, kw, _), width = w.shape, lanes(x.dtype.type)
+    _, top = extent(x.shape[1], kh, stride, padding)
+    _, left = extent(x.shape[2], kw, stride, padding)
     dx = memory.empty(x.shape, x.dtype)
-    _backward_input(dy, w, dx, stride, top, left, lanes(x.dtype.type))
+    if stride == 1:
+        _forward(dy, np.ascontiguousarray(w[::-1, ::-1]), dx, 1, kh - 1 - top, kw - 1 - left, width)
+    else:
+        _backward_input_strided(dy, w, dx, stride, top, left, width)
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *w.shape), w.dtype)
-    _backward_weights(dy, x, partial, stride, top, left, lanes(x.dtype.type))
+    _backward_weights(dy, x, partial, stride, top, left, width)
     return dx, partial.sum(axis=0)

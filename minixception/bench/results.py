@@ -1,0 +1,54 @@
+"""Result files: every figure in the docs comes from one, with the machine and the versions it was measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic_path
+
+_MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and system that this runs on.
+
+    >>> machine()["cores"] >= 1
+    True
+    """
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "malloc": "tuned" if all(name in os.environ for name in _MALLOC) else "default",
+    }
+
+
+def write_result(path: Path, command: str, figures: dict[str, Any], packages: tuple[str, ...] = ()) -> None:
+    """Write figures as JSON with the command that makes them, machine, versions and date; whole or not at all."""
+    named = ("numpy", "numba", "llvmlite", *packages)
+    result = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in named}},
+        **figures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _processor() -> str:
+    """The processor's name; on Linux from /proc/cpuinfo, because platform.processor() is empty there."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

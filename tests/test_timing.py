@@ -1,0 +1,51 @@
+"""Timing: functions take turns, the first round does not count, and the summary is the median and the quartiles."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from minixception.bench.timing import Timing, interleaved
+from minixception.errors import ArgumentError
+
+
+def test_functions_take_turns_after_a_first_round():
+    calls = []
+    interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
+    assert "".join(calls) == "ab" * 4
+
+
+def test_the_first_round_does_not_count_and_the_rest_gives_median_and_quartiles(monkeypatch):
+    durations = iter([100.0, 5.0, 1.0, 3.0, 2.0, 4.0])
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def function():
+        clock[0] += next(durations)
+
+    assert interleaved({"f": function}, repeats=5) == {"f": Timing(median=3.0, low=2.0, high=4.0)}
+
+
+def test_each_function_has_its_own_times(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def takes(seconds):
+        def function():
+            clock[0] += seconds
+
+        return function
+
+    times = interleaved({"slow": takes(2.0), "fast": takes(0.5)}, repeats=1)
+    assert [t.median for t in times.values()] == [2.0, 0.5]
+
+
+def test_a_timing_reads_in_milliseconds():
+    assert str(Timing(median=0.25, low=0.2, high=0.3)) == "250.00 ms (200.00 to 300.00)"
+
+
+@pytest.mark.parametrize(("functions", "repeats"), [({}, 3), ({"f": lambda: None}, 0)])
+def test_nothing_to_time_is_an_error(functions, repeats):
+    with pytest.raises(ArgumentError, match="at least"):
+        interleaved(functions, repeats)

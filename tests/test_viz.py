@@ -1,0 +1,261 @@
+"""Pictures: graphs that can be read, and figures that say what they were given and leave nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import minixception as mx
+from minixception import nn, viz
+from minixception.bench.timing import Timing
+from minixception.errors import ArgumentError, DTypeError, GraphError, ShapeError
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def image(*shape):
+    return mx.tensor(np.ones(shape, np.float32), requires_grad=True)
+
+
+def residual_block(channels=8):
+    return nn.Residual(
+        act=nn.Activation("relu"), sepconv=nn.SeparableConv2d(channels, channels), bn=nn.BatchNorm2d(channels)
+    )
+
+
+def texts(picture):
+    return [element.text for element in ElementTree.fromstring(picture.svg).iter(f"{SVG}text")]
+
+
+def rectangles(picture):
+    """(left, top, right, bottom) of every box; the first rectangle is the background."""
+    rects = list(ElementTree.fromstring(picture.svg).iter(f"{SVG}rect"))[1:]
+    numbers = [[float(rect.get(key)) for key in ("x", "y", "width", "height")] for rect in rects]
+    return [(x, y, x + width, y + height) for x, y, width, height in numbers]
+
+
+def arrows(picture):
+    """The path of every line."""
+    paths = ElementTree.fromstring(picture.svg).iter(f"{SVG}path")
+    return [path.get("d") for path in paths if path.get("fill") == "none"]
+
+
+def test_a_graph_names_operators_shapes_leaves_and_parameters():
+    x, block = image(2, 6, 6, 8), residual_block()
+    picture = viz.graph(block(x), {"x": x, "block": block})
+    words = texts(picture)
+    assert words == [
+        "x", "(2, 6, 6, 8)",
+        "relu", "(2, 6, 6, 8)",
+        "separable_conv2d", "(2, 6, 6, 8)", "block.sepconv.depthwise (3, 3, 8)", "block.sepconv.pointwise (8, 8)",
+        "batch_norm", "(2, 6, 6, 8)", "block.bn.gamma (8,)", "block.bn.beta (8,)",
+        "add", "(2, 6, 6, 8)",
+    ]  # fmt: skip
+    assert repr(picture) == "GraphPicture of 4 operators"
+
+
+def test_a_model_names_its_own_parameters_and_a_plain_input_is_not_on_the_tape():
+    block = residual_block()
+    words = texts(viz.graph(block(mx.tensor(np.ones((1, 4, 4, 8), np.float32))), block))
+    assert "sepconv.depthwise (3, 3, 8)" in words
+    assert "leaf" not in words
+
+
+def test_without_names_leaves_are_leaves():
+    words = texts(viz.graph(residual_block()(image(1, 4, 4, 8))))
+    assert words.count("leaf") == 1
+    assert words.count("parameter (8,)") == 2
+
+
+def test_each_use_of_a_tensor_is_an_arrow():
+    x = image(3)
+    assert len(arrows(viz.graph(x * x))) == 2
+    assert len(arrows(viz.graph(x * 2.0))) == 1
+
+
+@pytest.mark.parametrize("form", [1, 2, 3])
+def test_boxes_do_not_overlap_and_long_edges_go_around_them(form):
+    x = image(1, 4, 4, 8)
+    y = nn.Sequential(residual_block(), nn.InceptionModule(8, 12, form), nn.GlobalAvgPool())(x)
+    picture = viz.graph((y * y).sum() + x.sum(), {"x": x})
+    boxes = rectangles(picture)
+    for (left, top, right, bottom), (left2, top2, right2, bottom2) in itertools.combinations(boxes, 2):
+        assert right <= left2 or right2 <= left or bottom <= top2 or bottom2 <= top
+    straight = [
+        (float(x), float(y0), float(y1))
+        for path in arrows(picture)
+        for x, y0, y1 in re.findall(r"([-\d.]+) ([-\d.]+)V([-\d.]+)", path)
+    ]
+    assert straight
+    for x_line, y0, y1 in straight:
+        assert not any(left < x_line < right and top < y1 and y0 < bottom for left, top, right, bottom in boxes)
+
+
+def test_a_chain_with_a_shortcut_is_straight():
+    x, block = image(1, 4, 4, 8), residual_block()
+    starts = [path for path in arrows(viz.graph(block(x))) if "H" not in path and "V" not in path]
+    columns = {float(number) for path in starts for number in re.findall(r"([-\d.]+) [-\d.]+", path)}
+    assert len(starts) == 4
+    assert len(columns) == 1
+
+
+def test_names_are_escaped():
+    x = image(2)
+    name = "<script>alert('&')</script>"
+    assert texts(viz.graph(x + 1.0, {name: x}))[0] == name
+
+
+def test_a_graph_can_be_drawn_after_backward():
+    x = image(2)
+    y = (x * x).sum()
+    before = viz.graph(y).svg
+    y.backward()
+    assert viz.graph(y).svg == before
+
+
+def test_a_long_tape_needs_no_recursion():
+    x = image(1)
+    y = x
+    for _ in range(3000):
+        y = y + 1.0
+    assert viz.graph(y).operators == 3000
+
+
+def test_tensors_without_a_tape_have_no_graph():
+    x = image(2)
+    with mx.no_grad():
+        constant = x * 2.0
+    for tensor in (x, constant, (x * 2.0).detach(), mx.tensor([1.0]) * 2.0):
+        with pytest.raises(GraphError, match="no tape"):
+            viz.graph(tensor)
+
+
+def test_names_must_be_of_tensors_or_modules():
+    x = image(2)
+    with pytest.raises(ArgumentError, match="'x' is a ndarray"):
+        viz.graph(x * x, {"x": x.data})
+
+
+def test_a_saved_graph_is_what_the_notebook_shows(tmp_path):
+    x = image(2)
+    picture = viz.graph(x * x, {"α": x})
+    picture.save(tmp_path / "graph.svg")
+    assert (tmp_path / "graph.svg").read_text(encoding="utf-8") == picture._repr_svg_()
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.svg"]
+
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+
+def record(epoch, **changes):
+    return {
+        "epoch": epoch,
+        "train_loss": 2 / epoch,
+        "train_top1": 0.5,
+        "test_loss": 3 / epoch,
+        "test_top1": 0.25,
+    } | changes
+
+
+ROWS = [
+    viz.ConvolutionCost("regular", 900, 90_000, Timing(0.006, 0.005, 0.008)),
+    viz.ConvolutionCost("separable", 100, 10_000, Timing(0.002, 0.001, 0.003)),
+]
+
+
+def figures():
+    images = np.zeros((7, 8, 8, 3), np.uint8)
+    return {
+        "curves": viz.training_curves([record(1), record(2)]),
+        "samples": viz.sample_sheet(images, [("cat", "cat")] * 6 + [("cat", "dog")]),
+        "costs": viz.convolution_costs(ROWS),
+        "spectrum": viz.spectrum([1, 2, 4], [40, 20, 10], 9, {"separable": 10}),
+    }
+
+
+def test_training_curves_show_losses_and_percentages():
+    loss, top1 = viz.training_curves([record(1), record(2, test_top1=0.75)]).axes
+    train, test = loss.lines
+    np.testing.assert_array_equal(train.get_xydata(), [[1, 2], [2, 1]])
+    np.testing.assert_array_equal(test.get_xydata(), [[1, 3], [2, 1.5]])
+    np.testing.assert_array_equal(top1.lines[1].get_ydata(), [25, 75])
+    assert top1.get_title("left") == "Test accuracy at the end: 75.0%"
+    assert train.get_linestyle() != test.get_linestyle()  # told apart without colour
+    assert train.get_marker() != test.get_marker()
+
+
+def test_a_mistake_is_marked_by_more_than_colour():
+    right, wrong = viz.sample_sheet(np.zeros((2, 8, 8, 3), np.uint8), [("cat", "cat"), ("cat", "dog")]).axes
+    assert (right.get_title("left"), right.get_xlabel()) == ("cat", "")
+    assert (wrong.get_title("left"), wrong.get_xlabel()) == ("✗ cat", "true: dog")
+    assert not right.spines["left"].get_visible()
+    assert wrong.spines["left"].get_visible()
+
+
+def test_a_sample_sheet_has_an_axes_per_image():
+    assert len(figures()["samples"].axes) == 7
+
+
+def test_convolution_costs_show_values_and_factors():
+    params, macs, times = viz.convolution_costs(ROWS).axes
+    assert [bar.get_width() for bar in params.patches] == [0.9, 0.1]
+    assert [bar.get_width() for bar in macs.patches] == [0.09, 0.01]
+    assert [text.get_text() for text in params.texts] == ["0.9  (9.0×)", "0.1  (1.0×)"]
+    assert [text.get_text() for text in times.texts] == ["6  (3.0×)", "2  (1.0×)"]
+
+
+def test_the_spectrum_has_macs_on_its_right_axis():
+    figure = viz.spectrum([1, 2, 4], [4000, 2000, 1000], 3000, {"separable": 1000})
+    (left,) = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_xydata(), [[1, 4], [2, 2], [4, 1]])
+    figure.draw_without_rendering()
+    (right,) = left.child_axes
+    np.testing.assert_allclose(np.array(right.get_ylim()), 3 * np.array(left.get_ylim()))  # 3 M MACs per 1 k params
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (lambda: viz.training_curves([]), ArgumentError, "at least one epoch"),
+        (lambda: viz.training_curves([{"epoch": 1, "train_loss": 1.0}]), ArgumentError, "train_top1, test_loss"),
+        (lambda: viz.sample_sheet(np.zeros((2, 8, 8), np.uint8), []), ShapeError, r"\(n, h, w, 3\)"),
+        (lambda: viz.sample_sheet(np.zeros((0, 8, 8, 3), np.uint8), []), ShapeError, "at least 1"),
+        (lambda: viz.sample_sheet(np.zeros((1, 8, 8, 3)), [("a", "a")]), DTypeError, "uint8"),
+        (lambda: viz.sample_sheet(np.zeros((2, 8, 8, 3), np.uint8), [("a", "a")]), ShapeError, "2 titles"),
+        (lambda: viz.convolution_costs([]), ArgumentError, "at least one"),
+        (lambda: viz.spectrum([1, 2], [5], 9, {}), ArgumentError, "got 1 for 2"),
+    ],
+)
+def test_wrong_input_is_an_error_that_says_so(draw, error, message):
+    with pytest.raises(error, match=message):
+        draw()
+
+
+def test_figures_look_the_same_whatever_the_caller_has_set():
+    before = {name: figure._repr_svg_() for name, figure in figures().items()}
+    with mpl.rc_context({"font.size": 40, "figure.facecolor": "black", "axes.grid": True, "svg.fonttype": "none"}):
+        after = {name: figure._repr_svg_() for name, figure in figures().items()}
+    assert before == after
+    for svg in before.values():
+        assert ElementTree.fromstring(svg).tag == f"{SVG}svg"
+
+
+def test_figures_need_no_pyplot_and_change_no_setting():
+    program = """
+import sys, minixception.viz as viz
+assert "matplotlib" not in sys.modules
+import matplotlib
+before = dict(matplotlib.rcParams)
+record = {"epoch": 1, "train_loss": 1.0, "train_top1": 0.5, "test_loss": 1.0, "test_top1": 0.5}
+viz.training_curves([record])._repr_svg_()
+assert "matplotlib.pyplot" not in sys.modules
+assert dict(matplotlib.rcParams) == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
