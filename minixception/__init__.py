@@ -6,7 +6,7 @@ Xception on top. Importing compiles nothing and prints nothing.
 
 from __future__ import annotations
 
-from . import cost, data, errors, metrics, models, nn, ops, optim
+from . import cost, data, errors, metrics, models, nn, ops, optim, viz
 from .backend import current_backend, use_backend
 from .gradcheck import gradcheck
 from .ops import binary_cross_entropy_with_logits, cross_entropy
@@ -34,4 +34,5 @@ __all__ = [
     "seed",
     "tensor",
     "use_backend",
+    "viz",
 ]

@@ -9,11 +9,11 @@ arithmetic to memory bandwidth it waits for memory, above for arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .nn import Module, SeparableConv2d
+from .nn import Buffer, Module, Parameter, SeparableConv2d
 from .op import Observer, Op, Shape, observe, shape_only
 from .tables import Table
 from .tensor import Tensor, no_grad
@@ -23,11 +23,12 @@ _ITEM = 4  # bytes of a float32
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as it ran: its path in the network, and the shapes (batch of 1 included) that went in and out."""
+    """One layer as it ran: its path in the network, its parameters, the shapes (batch of 1) that went in and out."""
 
     path: str
     kind: str
-    module: Module | None
+    module: Module | None  # None for an operator outside of a leaf module
+    tensors: tuple[Tensor, ...]
     inputs: tuple[Shape, ...]
     output: Shape
     macs: int
@@ -108,6 +109,7 @@ class _LayerTrace(Observer):
         self.paths = {module: path for path, module in model.named_modules()}
         self.open: list[Module] = []
         self.macs = 0  # of the leaf module that is running
+        self.counted: set[Tensor] = set()
         self.layers: list[Layer] = []
 
     def enter_module(self, module: Module) -> None:
@@ -119,16 +121,24 @@ class _LayerTrace(Observer):
         if not module.children():
             shapes = tuple(x.shape for x in inputs)
             kind = type(module).__name__
-            self.layers.append(Layer(self.paths[module], kind, module, shapes, output.shape, self.macs))
+            tensors = self._uncounted(vars(module).values())
+            self.layers.append(Layer(self.paths[module], kind, module, tensors, shapes, output.shape, self.macs))
 
-    def on_op(self, op: Op, inputs: Sequence[Shape], params: dict[str, Any], output: Shape) -> None:
-        macs = op.macs(*inputs, **params)
+    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Shape) -> None:
+        macs = op.macs(*[t.shape for t in inputs], **params)
         innermost = self.open[-1]
         if innermost.children():
             path = f"{self.paths[innermost]}.{op.name}".lstrip(".")
-            self.layers.append(Layer(path, op.name, None, tuple(inputs), output, macs))
+            activations = tuple(t.shape for t in inputs if not isinstance(t, Parameter | Buffer))
+            self.layers.append(Layer(path, op.name, None, self._uncounted(inputs), activations, output, macs))
         else:
             self.macs += macs
+
+    def _uncounted(self, values: Iterable[Any]) -> tuple[Tensor, ...]:
+        """The parameters and buffers among the values that no earlier layer has counted."""
+        tensors = tuple(t for t in values if isinstance(t, Parameter | Buffer) and t not in self.counted)
+        self.counted.update(tensors)
+        return tensors
 
 
 def layers(model: Module, input_shape: tuple[int, ...]) -> list[Layer]:
@@ -150,15 +160,14 @@ def table(model: Module, input_shape: tuple[int, ...]) -> CostTable:
     """
     rows = [Row("input", "Input", tuple(input_shape), 0, 0, 0, 0, 0)]
     for layer in layers(model, input_shape):
-        tensors = [t for _, t in layer.module.named_tensors()] if layer.module else []
-        params = sum(t.data.size for t in tensors)
+        params = sum(t.data.size for t in layer.tensors)
         rows.append(
             Row(
                 name=layer.path,
                 kind=layer.kind,
                 output_shape=layer.output[1:],
                 params=params,
-                trainable=sum(t.data.size for t in tensors if t.requires_grad),
+                trainable=sum(t.data.size for t in layer.tensors if t.requires_grad),
                 macs=layer.macs,
                 bytes_read=_ITEM * (params + sum(math.prod(shape) for shape in layer.inputs)),
                 bytes_written=_ITEM * math.prod(layer.output),

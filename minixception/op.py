@@ -91,8 +91,8 @@ class Observer:
 
     shapes_only = False
 
-    def on_op(self, op: Op, inputs: Sequence[Shape], params: dict[str, Any], output: Shape) -> None:
-        """An operator was applied to arrays of these shapes."""
+    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Shape) -> None:
+        """An operator is about to run on these tensors."""
 
     def enter_module(self, module: Any) -> None:
         """A layer is about to run."""
@@ -152,7 +152,7 @@ class Op:
         output_shape = self.shape(*shapes, **params)
         observer = current_observer()
         if observer is not None:
-            observer.on_op(self, shapes, params, output_shape)
+            observer.on_op(self, tensors, params, output_shape)
             if observer.shapes_only:
                 return Tensor(shape_only(output_shape, dtype)), None
         rung = self.rung()

@@ -14,7 +14,7 @@ def _cell(value: Any) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """A header, rows of cells and an optional last row of totals; numbers are aligned to the right.
 
@@ -47,6 +47,8 @@ class Table:
         rule = "  ".join("-" * w for w in widths)
         lines = [line(self.header), rule, *map(line, body)]
         return "\n".join(lines + ([rule, line(last[0])] if last else []))
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         right = self._columns_of_numbers()

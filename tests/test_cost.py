@@ -119,10 +119,20 @@ class Functional(nn.Module):
 
 
 def test_operators_outside_of_layers_are_rows_of_their_own():
-    table = cost.table(Functional(), (8, 8, 3))
+    model = Functional()
+    table = cost.table(model, (8, 8, 3))
     assert [row.name for row in table.rows] == ["input", "conv", "relu", "global_avg_pool", "linear"]
     assert [row.macs for row in table.rows] == [0, 8 * 8 * 9 * 3 * 4, 0, 0, 4 * 5]
+    assert [row.params for row in table.rows] == [0, 9 * 3 * 4, 0, 0, 4 * 5]
+    assert table.params == model.num_parameters()
     assert table.rows[-1].output_shape == (5,)
+
+
+def test_a_layer_of_several_operators_is_one_row_with_their_sum():
+    plain, between = (nn.SeparableConv2d(6, 10, activation=activation) for activation in (None, "relu"))
+    row, other = (cost.table(layer, (8, 8, 6)).rows[1] for layer in (plain, between))
+    assert row == other
+    assert row.macs == 8 * 8 * (9 * 6 + 6 * 10)
 
 
 def test_nothing_is_computed(xception, monkeypatch):

@@ -1,4 +1,4 @@
-"""Timing: functions take turns, the first round does not count, and the summary is the median and the quartiles."""
+"""Timing: functions take turns, the first call of a turn does not count, and the summary is the median and the quartiles."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from minixception.bench.timing import Timing, interleaved
 from minixception.errors import ArgumentError
 
 
-def test_functions_take_turns_after_a_first_round():
+def test_functions_take_turns_of_two_calls():
     calls = []
     interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3)
-    assert "".join(calls) == "ab" * 4
+    assert "".join(calls) == "aabb" * 3
 
 
-def test_the_first_round_does_not_count_and_the_rest_gives_median_and_quartiles(monkeypatch):
-    durations = iter([100.0, 5.0, 1.0, 3.0, 2.0, 4.0])
+def test_the_second_call_of_each_turn_counts_and_gives_median_and_quartiles(monkeypatch):
+    durations = iter([100.0, 5.0, 9.0, 1.0, 9.0, 3.0, 9.0, 2.0, 9.0, 4.0])
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 

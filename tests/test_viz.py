@@ -106,6 +106,15 @@ def test_a_chain_with_a_shortcut_is_straight():
     assert len(columns) == 1
 
 
+def test_what_two_equal_branches_share_stands_in_the_middle():
+    x = image(3)
+    leaf, relu, sigmoid, multiply = [
+        (left + right) / 2 for left, _, right, _ in rectangles(viz.graph(mx.ops.relu(x) * mx.ops.sigmoid(x)))
+    ]
+    assert relu < sigmoid
+    assert leaf == multiply == pytest.approx((relu + sigmoid) / 2, abs=0.1)  # the picture has one decimal
+
+
 def test_names_are_escaped():
     x = image(2)
     name = "<script>alert('&')</script>"

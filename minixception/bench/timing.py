@@ -29,12 +29,13 @@ class Timing:
 
 
 def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int = 15) -> dict[str, Timing]:
-    """Time functions in turn, one call each per round, after a first round that does not count.
+    """Time functions in turn, each with two calls per round, of which the second counts.
 
-    The first round compiles, and fills the pool of memory. In turn, because a computer is not equally fast
-    all the time: what slows it for a while then slows all functions alike, and the ratios between them
-    survive. The median leaves single interruptions out. Raises ArgumentError without functions or for repeats
-    below 1.
+    In turn, because a computer is not equally fast all the time: what slows it for a while then slows all
+    functions alike, and the ratios between them survive. The call that does not count compiles where that is
+    still to do, brings the function's own data back into the caches, and outlasts the threads of another
+    library that still spin, waiting for more work. The median leaves single interruptions out. Raises
+    ArgumentError without functions or for repeats below 1.
 
     >>> times = interleaved({"short": lambda: sum(range(10)), "long": lambda: sum(range(10_000))}, repeats=5)
     >>> times["short"].median < times["long"].median
@@ -44,11 +45,10 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int = 15) -
         raise ArgumentError("interleaved: expected at least one function to time, got none")
     if repeats < 1:
         raise ArgumentError(f"interleaved: repeats must be at least 1, got {repeats!r}")
-    for function in functions.values():
-        function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            function()
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)

@@ -191,7 +191,7 @@ class GlobalMaxPool(Module):
         if x.ndim != 4:
             raise ShapeError(f"GlobalMaxPool: x must be (n, h, w, c), got {x.ndim} dimensions: {x.shape}")
         n, h, w, c = x.shape
-        return ops.max_pool2d(x, (h, w)).reshape(n, c)
+        return ops.max_pool2d(x, (h, w), stride=1).reshape(n, c)  # one window
 
 
 class Dropout(Module):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ..data import Dataset, batches, steps_per_epoch
+from ..errors import NumericError
 from ..metrics import Accuracy, Mean
 from ..nn import Module
 from ..ops import cross_entropy
@@ -21,6 +23,7 @@ def evaluate(
     """Mean cross-entropy, top-1 and (with more than five classes) top-5 accuracy, in inference mode.
 
     advance(step, steps) is called before each batch, for a progress bar. Leaves the model in the mode it was in.
+    Raises NumericError if the loss is not finite.
 
     >>> import minixception as mx
     >>> data = mx.data.load("shapes", "test")
@@ -39,7 +42,12 @@ def evaluate(
             for step, x, labels in batches(dataset, batch_size):
                 advance(step, steps)
                 logits = model(Tensor(x))
-                measures["loss"].update(cross_entropy(logits, labels).item(), len(labels))
+                loss = cross_entropy(logits, labels).item()
+                if not math.isfinite(loss):
+                    raise NumericError(
+                        f"the loss is {loss} in evaluation: the weights diverged, lower the learning rate"
+                    )
+                measures["loss"].update(loss, len(labels))
                 for measure in measures.values():
                     if isinstance(measure, Accuracy):
                         measure.add(logits.numpy(), labels)

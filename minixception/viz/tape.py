@@ -9,7 +9,6 @@ the longest path. Time and memory grow with the number of boxes and bends.
 from __future__ import annotations
 
 import html
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -234,20 +233,27 @@ def _longest_paths(layers: list[list[_Box]], before: Callable[[_Box], list[_Box]
 
 
 def _spread(wanted: list[float], gaps: list[float], priority: list[float]) -> list[float]:
-    """Places near the wanted ones but at least the gaps apart; those of high priority choose first.
+    """Places near the wanted ones but at least the gaps apart; of two in conflict the one of lower priority gives way.
 
-    Less the sum of all gaps to their left, the places only have to ascend.
+    Less the sum of the gaps to its left, a place only has to be no smaller than the one before: isotonic regression,
+    solved by pooling neighbours that are in the wrong order until none is left.
 
-    >>> _spread([5.0, 5.0, 9.0], gaps=[2, 2], priority=[1, 3, 2])
-    [3.0, 5.0, 9.0]
+    >>> [round(x) for x in _spread([5, 5, 9], gaps=[2, 2], priority=[1, 3, 2])]
+    [3, 5, 9]
+    >>> _spread([5, 5], gaps=[2], priority=[1, 1])
+    [4.0, 6.0]
     """
     offsets = list(accumulate(gaps, initial=0.0))
-    placed: dict[int, float] = {}
-    for i in sorted(range(len(wanted)), key=lambda i: -priority[i]):
-        low = max((x for j, x in placed.items() if j < i), default=-math.inf)
-        high = min((x for j, x in placed.items() if j > i), default=math.inf)
-        placed[i] = min(max(wanted[i] - offsets[i], low), high)
-    return [placed[i] + offset for i, offset in enumerate(offsets)]
+    pools: list[tuple[float, float, int]] = []  # (place, weight, members)
+    for x, offset, p in zip(wanted, offsets, priority, strict=True):
+        place, weight, members = x - offset, 10.0 ** max(6 * (p - max(priority)), -12), 1
+        while pools and pools[-1][0] > place:
+            before, more_weight, more = pools.pop()
+            place = (before * more_weight + place * weight) / (more_weight + weight)
+            weight, members = weight + more_weight, members + more
+        pools.append((place, weight, members))
+    places = [place for place, _, members in pools for _ in range(members)]
+    return [place + offset for place, offset in zip(places, offsets, strict=True)]
 
 
 def _mean(values: list[float], otherwise: float) -> float:
