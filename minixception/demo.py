@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from .tables import Table
 from .tensor import Tensor, no_grad
 from .training import RECIPES, Trainer, read_checkpoint
 from .training.trainer import CHECKPOINT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def run(folder: Path) -> None:
@@ -35,7 +39,7 @@ def run(folder: Path) -> None:
     _report(test, predicted)
     figures = {
         "curves.svg": viz.training_curves(records),
-        "samples.png": viz.sample_sheet(test.images[:24], _titles(test, predicted)),
+        "samples.png": _samples(test, predicted),
     }
     for name, figure in figures.items():
         with atomic_path(folder / name) as temporary:
@@ -51,9 +55,14 @@ def _predict(trainer: Trainer, dataset: Dataset) -> np.ndarray:
         return np.concatenate([trainer.model(Tensor(preprocess(p))).numpy().argmax(axis=1) for p in parts])
 
 
-def _titles(dataset: Dataset, predicted: np.ndarray) -> list[tuple[str, str]]:
+def _samples(dataset: Dataset, predicted: np.ndarray) -> Figure:
+    """A sheet of 24 test pictures; up to 6 of them, the first, are mistakes."""
+    wrong = np.flatnonzero(predicted != dataset.labels)[:6]
+    right = np.flatnonzero(predicted == dataset.labels)[: 24 - len(wrong)]
+    shown = np.concatenate([wrong, right])
     names = dataset.class_names
-    return [(names[p], names[label]) for p, label in zip(predicted[:24], dataset.labels[:24], strict=True)]
+    titles = [(names[predicted[i]], names[dataset.labels[i]]) for i in shown]
+    return viz.sample_sheet(dataset.images[shown], titles)
 
 
 def _report(dataset: Dataset, predicted: np.ndarray) -> None:

@@ -175,7 +175,7 @@ class Trainer:
 
             try:
                 with self.ema.averaged():
-                    return evaluate(self.model, self.test, advance=advance)
+                    return evaluate(self.model, self.test, self.recipe.batch_size, advance)
             except Interrupted:  # saved out here: inside, the averages stand in for the weights
                 self.save()
                 raise
