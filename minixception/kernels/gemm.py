@@ -33,6 +33,7 @@ from .simd import (
     element_pointer,
     emit_fma,
     emit_load,
+    emit_maximum,
     emit_splat,
     emit_store,
     lanes,
@@ -56,20 +57,44 @@ def panel_width(dtype: np.dtype) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def tile(typing_context, rows, a, ia, row_stride, k_stride, b, ib, k, c, ic, ldc, n, accumulate):
-    """C[:rows, :n] (+)= A[:rows, :k] B[:k, :n] with C in registers throughout; n <= panel_width.
+def tile(
+    typing_context,
+    rows,
+    a,
+    ia,
+    row_stride,
+    k_stride,
+    b,
+    ib,
+    k,
+    c,
+    ic,
+    ldc,
+    n,
+    start,
+    add_start,
+    bias,
+    jb,
+    add_bias,
+    relu,
+):
+    """C[:rows, :n] = f(A[:rows, :k] B[:k, :n] + start + bias) with C in registers throughout; n <= panel_width.
 
     A[i, p] is a.flat[ia + i * row_stride + p * k_stride], B is a packed panel at b.flat[ib], C[i, j] is
-    c.flat[ic + i * ldc + j].
+    c.flat[ic + i * ldc + j]. The sums start from ``start``, laid out like C (C itself to accumulate, a residual), and
+    from bias.flat[jb + j], each only if asked for; f is ReLU or nothing.
     """
     dtype = c.dtype
     width = lanes(dtype)
 
     def codegen(context, builder, signature, args):
-        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, c_, ic_, ldc_, n_, accumulate_ = args
+        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, c_, ic_, ldc_, n_, *epilogue = args
+        start_, add_start_, bias_, jb_, add_bias_, relu_ = epilogue
         a_at = element_pointer(context, builder, signature.args[1], a_, ia_)
         b_at = element_pointer(context, builder, signature.args[5], b_, ib_)
         c_at = element_pointer(context, builder, signature.args[8], c_, ic_)
+        start_at = element_pointer(context, builder, signature.args[12], start_, ic_)
+        bias_at = element_pointer(context, builder, signature.args[14], bias_, jb_)
 
         def number(value):
             return ir.Constant(ir.IntType(64), value)
@@ -78,17 +103,21 @@ def tile(typing_context, rows, a, ia, row_stride, k_stride, b, ib, k, c, ic, ldc
             last = builder.sub(n_, number((vectors - 1) * width))
             valid = [number(width)] * (vectors - 1) + [last]
             cells = [(i, j) for i in range(rows.literal_value) for j in range(vectors)]
-            where = {
-                (i, j): builder.gep(c_at, [builder.add(builder.mul(ldc_, number(i)), number(j * width))])
-                for i, j in cells
-            }
+
+            def where(first, i, j):
+                return builder.gep(first, [builder.add(builder.mul(ldc_, number(i)), number(j * width))])
+
             zero = ir.Constant(vector_type(dtype), [0.0] * width)
             sums = {cell: cgutils.alloca_once_value(builder, zero) for cell in cells}  # LLVM keeps these in registers
             for cell in cells:
                 builder.store(zero, sums[cell])
-            with builder.if_then(accumulate_):
+            with builder.if_then(add_start_):
                 for i, j in cells:
-                    builder.store(emit_load(builder, dtype, where[i, j], valid[j]), sums[i, j])
+                    builder.store(emit_load(builder, dtype, where(start_at, i, j), valid[j]), sums[i, j])
+            with builder.if_then(add_bias_):
+                added = [emit_load(builder, dtype, where(bias_at, 0, j), valid[j]) for j in range(vectors)]
+                for i, j in cells:
+                    builder.store(builder.fadd(builder.load(sums[i, j]), added[j]), sums[i, j])
             with cgutils.for_range(builder, k_) as loop:
                 b_row = builder.gep(b_at, [builder.mul(loop.index, number(VECTORS * width))])
                 b_vectors = [
@@ -105,8 +134,11 @@ def tile(typing_context, rows, a, ia, row_stride, k_stride, b, ib, k, c, ic, ldc
                     for j in range(vectors):
                         total = emit_fma(builder, a_vector, b_vectors[j], builder.load(sums[i, j]))
                         builder.store(total, sums[i, j])
+            with builder.if_then(relu_):
+                for cell in cells:
+                    builder.store(emit_maximum(builder, builder.load(sums[cell]), zero), sums[cell])
             for i, j in cells:
-                emit_store(builder, dtype, where[i, j], builder.load(sums[i, j]), valid[j])
+                emit_store(builder, dtype, where(c_at, i, j), builder.load(sums[i, j]), valid[j])
 
         vectors_needed = builder.sdiv(builder.add(n_, number(width - 1)), number(width))
         done = builder.append_basic_block("tile.done")
@@ -120,23 +152,37 @@ def tile(typing_context, rows, a, ia, row_stride, k_stride, b, ib, k, c, ic, ldc
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    index = types.intp
-    signature = types.void(rows, a, index, index, index, b, index, index, c, index, index, index, types.boolean)
-    return signature, codegen
+    i, flag = types.intp, types.boolean
+    return types.void(rows, a, i, i, i, b, i, i, c, i, i, i, start, flag, bias, i, flag, flag), codegen
 
 
 @inline
-def strip(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulate):
+def strip(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, start, add_start, bias, jb, add_bias, relu):
     """``tile`` down m rows of A against one packed panel of B."""
     i = 0
     while i + ROWS <= m:
-        tile(ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n, accumulate)
+        tile(
+            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            start, add_start, bias, jb, add_bias, relu,
+        )  # fmt: skip
         i += ROWS
     while i + 2 <= m:
-        tile(2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n, accumulate)
+        tile(
+            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            start, add_start, bias, jb, add_bias, relu,
+        )  # fmt: skip
         i += 2
     if i < m:
-        tile(1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n, accumulate)
+        tile(
+            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            start, add_start, bias, jb, add_bias, relu,
+        )  # fmt: skip
+
+
+@inline
+def strip_sum(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulate):
+    """``strip`` without an epilogue: c (+)= the product."""
+    strip(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, c, accumulate, c, 0, False, False)
 
 
 @inline
@@ -179,7 +225,7 @@ def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumul
             end = (task % groups + 1) * panels // groups
             for panel in range(first, end):
                 j = panel * width
-                strip(
+                strip_sum(
                     a, i0 * a_row + k0 * a_k, a_row, a_k, height, packed, panel * k_step * width, depth,
                     c, i0 * n + j, n, min(width, n - j), accumulate or k0 > 0,
                 )  # fmt: skip

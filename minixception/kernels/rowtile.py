@@ -19,7 +19,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .simd import element_pointer, emit_fma, emit_load, emit_store, lanes, vector_type
+from .jit import inline
+from .simd import (
+    element_pointer,
+    emit_fma,
+    emit_load,
+    emit_maximum,
+    emit_splat,
+    emit_store,
+    fma,
+    lanes,
+    load,
+    maximum,
+    splat,
+    store,
+    vector_type,
+)
 
 
 def _number(value):
@@ -66,8 +81,12 @@ def _if_whole(builder, n, width, ranges, emit):
 
 
 @intrinsic(prefer_literal=True)
-def filter_row(typing_context, outputs, kw, stride, x, x_at, x_row, low, high, w, w_at, rows, y, y_at, count, step, n):
-    """y[j] = sum over a < rows, b < kw of x[a, j * stride + b] * w[a, b], for j < min(outputs, count), n channels.
+def filter_row(
+    typing_context, outputs, kw, stride, x, x_at, x_row, low, high, floor, w, w_at, rows, y, y_at, count, step, n
+):
+    """y[j] = sum over a < rows, b < kw of f(x[a, j * stride + b]) * w[a, b], for j < min(outputs, count), n channels.
+
+    f(x) = max(x, floor): a floor of 0 is a ReLU on the way in, one of -inf nothing; it costs no extra pass.
 
     x_at, w_at, y_at: where x[0, 0], w[0, 0] and y[0] start in the flat arrays; x_row: from one row of x to the next;
     step: from one pixel to the next, in all three. Columns of x outside of [low, high) are zero. outputs, kw and
@@ -77,10 +96,12 @@ def filter_row(typing_context, outputs, kw, stride, x, x_at, x_row, low, high, w
     columns = (outputs.literal_value - 1) * stride.literal_value + kw.literal_value
 
     def codegen(context, builder, signature, args):
-        x_, x_at_, x_row_, low_, high_, w_, w_at_, rows_, y_, y_at_, count_, step_, n_ = args[3:]
+        x_, x_at_, x_row_, low_, high_, floor_, w_, w_at_, rows_, y_, y_at_, count_, step_, n_ = args[3:]
         x_first = element_pointer(context, builder, signature.args[3], x_, x_at_)
-        w_first = element_pointer(context, builder, signature.args[8], w_, w_at_)
-        y_first = element_pointer(context, builder, signature.args[11], y_, y_at_)
+        w_first = element_pointer(context, builder, signature.args[9], w_, w_at_)
+        y_first = element_pointer(context, builder, signature.args[12], y_, y_at_)
+
+        floors = emit_splat(builder, dtype, floor_)
 
         def emit(checked):
             pixels = _Columns(builder, dtype, step_, n_, low_, high_, checked)
@@ -92,7 +113,7 @@ def filter_row(typing_context, outputs, kw, stride, x, x_at, x_row, low, high, w
                 w_here = builder.gep(w_first, [builder.mul(loop.index, builder.mul(step_, _number(kw.literal_value)))])
                 taps = [weights.load(w_here, b) for b in range(kw.literal_value)]
                 for v in range(columns):
-                    pixel = pixels.load(x_here, v)
+                    pixel = emit_maximum(builder, pixels.load(x_here, v), floors)
                     for j, b in _meetings(v, outputs, kw, stride):
                         builder.store(emit_fma(builder, pixel, taps[b], builder.load(sums[j])), sums[j])
             for j, total in enumerate(sums):
@@ -103,7 +124,7 @@ def filter_row(typing_context, outputs, kw, stride, x, x_at, x_row, low, high, w
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(outputs, kw, stride, x, i, i, i, i, w, i, i, y, i, i, i, i), codegen
+    return types.void(outputs, kw, stride, x, i, i, i, i, x.dtype, w, i, i, y, i, i, i, i), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -173,3 +194,63 @@ def _meetings(v, outputs, kw, stride):
     """The (output j, tap b) for which pixel v of the row lies under tap b of output j."""
     pairs = [(j, v - j * stride.literal_value) for j in range(outputs.literal_value)]
     return [(j, b) for j, b in pairs if 0 <= b < kw.literal_value]
+
+
+_OUTPUTS = 5  # of a row tile: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
+
+
+@inline
+def filter_outputs(x, x_at, wd, floor, w, w_at, kw, rows, y, y_at, wo, stride, left, c, n):
+    """wo outputs of one row, n channels of them: tiles for the usual kernels, else one output and tap at a time."""
+    tiled = (kw == 3 or kw == 5) and stride <= 2
+    for j in range(0, wo, _OUTPUTS if tiled else 1):
+        column = j * stride - left  # of x, under the window's first tap
+        corner, low, high = x_at + column * c, -column, wd - column
+        if kw == 3 and stride == 1:
+            filter_row(
+                _OUTPUTS, 3, 1, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
+            )
+        elif kw == 3 and stride == 2:
+            filter_row(
+                _OUTPUTS, 3, 2, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
+            )
+        elif kw == 5 and stride == 1:
+            filter_row(
+                _OUTPUTS, 5, 1, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
+            )
+        elif kw == 5 and stride == 2:
+            filter_row(
+                _OUTPUTS, 5, 2, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
+            )
+        else:
+            total = splat(y, y.dtype.type(0))
+            for a in range(rows):
+                for b in range(max(0, low), min(kw, high)):
+                    pixel = maximum(load(x, corner + (a * wd + b) * c, n), splat(y, floor))
+                    total = fma(pixel, load(w, w_at + (a * kw + b) * c, n), total)
+            store(y, y_at + j * c, total, n)
+
+
+@inline
+def correlate_outputs(x, corner, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, n):
+    """What one row of dy adds to n channels of dw: tiles for the usual kernels, else one tap at a time."""
+    low, high = left, wd + left
+    if kh == 3 and kw == 3 and stride == 1:
+        correlate_row(4, 3, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    elif kh == 3 and kw == 3 and stride == 2:
+        correlate_row(4, 3, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    elif kh == 5 and kw == 5 and stride == 1:
+        correlate_row(4, 5, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    elif kh == 5 and kw == 5 and stride == 2:
+        correlate_row(4, 5, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+    else:
+        for a in range(a0, a1):
+            for b in range(kw):
+                j0 = max(0, (left - b + stride - 1) // stride)
+                j1 = min(wo, (wd + left - b + stride - 1) // stride)
+                at = dw_at + (a * kw + b) * c
+                total = load(dw, at, n)
+                for j in range(j0, j1):
+                    pixel = load(x, corner + (a * wd + j * stride + b) * c, n)
+                    total = fma(load(dy, dy_at + j * c, n), pixel, total)
+                store(dw, at, total, n)

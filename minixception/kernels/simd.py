@@ -164,6 +164,11 @@ def emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     return builder.call(_intrinsic_function(builder, "llvm.fmuladd", a.type, [a.type] * 3), [a, b, c])
 
 
+def emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+    """LLVM code: the greater of a and b, a where a is NaN."""
+    return builder.select(builder.fcmp_unordered(">", a, b), a, b)
+
+
 @intrinsic
 def load(typing_context, array, index, n):
     """``array.flat[index : index + n]`` as a vector; lanes past n are zero."""
@@ -218,10 +223,6 @@ def _lanewise(emit: Callable[[ir.IRBuilder, Any, Any], Any], doc: str) -> Any:
     return intrinsic(operation)
 
 
-def _emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_unordered(">", a, b), a, b)
-
-
 add = _lanewise(lambda builder, a, b: builder.fadd(a, b), "a + b, lane by lane.")
 multiply = _lanewise(lambda builder, a, b: builder.fmul(a, b), "a * b, lane by lane.")
-maximum = _lanewise(_emit_maximum, "The greater of a and b, lane by lane; a if a is NaN.")
+maximum = _lanewise(emit_maximum, "The greater of a and b, lane by lane; a if a is NaN.")

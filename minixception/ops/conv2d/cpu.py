@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...kernels.gemm import pack_panel, panel_width, strip
+from ...kernels.gemm import pack_panel, panel_width, strip_sum
 from ...kernels.jit import loops, parallel, prange
 from ..window import extent, pad_image
 
@@ -120,7 +120,7 @@ def _forward(xp, packed, y, kh, kw, ci, stride, groups, width):
             group, column = block // panels, block % panels * width
             for a in range(kh):
                 for run in range(runs):
-                    strip(
+                    strip_sum(
                         xs, (top_row + a) * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
                         packed, ((block * kh + a) * runs + run) * depth * width, depth,
                         ys, task * wo * co + group * per_group + column, co, min(width, per_group - column),
@@ -167,7 +167,7 @@ def _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width
                     j0 = max(0, (left - b + stride - 1) // stride)
                     j1 = min(wo, (wd + left - b + stride - 1) // stride)
                     pixel = task * wd + j0 * stride + b - left
-                    strip(
+                    strip_sum(
                         dys, ((m * ho + i) * wo + j0) * co + group * depth, co, 1, j1 - j0,
                         packed, ((block * kh + a) * kw + b) * depth * width, depth,
                         dxs, pixel * channels + group * ci + column, stride * channels, min(width, ci - column), True,
@@ -213,7 +213,7 @@ def _backward_weights(xp, packed, dw, ho, wo, stride, groups, width):
         a, run = task // (groups * panels * blocks) // runs, task // (groups * panels * blocks) % runs
         for row in range(n * ho):
             x_row = row // ho * hp + row % ho * stride + a
-            strip(
+            strip_sum(
                 xs, x_row * wp * channels + run * channels + group * ci + first, 1, stride * channels,
                 min(_ROWS, height - first),
                 packed, (block * n * ho + row) * wo * width, wo,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...kernels.jit import inline, loops, parallel, prange
-from ...kernels.rowtile import correlate_row, filter_row
+from ...kernels.jit import loops, parallel, prange
+from ...kernels.rowtile import correlate_outputs, filter_outputs
 from ...kernels.simd import fma, lanes, load, splat, store
 from ..window import extent
 
@@ -78,8 +78,6 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np
 # row of the output: rows do not overlap in what they write, and the rows of x a task reads were just read by its
 # neighbour and come from L2. What remains is the memory: x once in, y once out.
 
-_OUTPUTS = 5  # of a row tile: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
-
 
 @parallel
 def _forward(x, w, y, stride, top, left, lanes):
@@ -87,39 +85,16 @@ def _forward(x, w, y, stride, top, left, lanes):
     kh, kw, _ = w.shape
     _, ho, wo, _ = y.shape
     xs, ws, ys = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+    floor = x.dtype.type(-np.inf)  # no ReLU on the way in
     for task in prange(n * ho):
         m, i = task // ho, task % ho
         a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)  # rows of the kernel inside of the image
         first_row = (m * h + i * stride + a0 - top) * wd
         for q in range(0, c, lanes):
-            _filter(
-                xs, first_row * c + q, wd, ws, a0 * kw * c + q, kw, a1 - a0,
+            filter_outputs(
+                xs, first_row * c + q, wd, floor, ws, a0 * kw * c + q, kw, a1 - a0,
                 ys, task * wo * c + q, wo, stride, left, c, min(lanes, c - q),
             )  # fmt: skip
-
-
-@inline
-def _filter(x, x_at, wd, w, w_at, kw, rows, y, y_at, wo, stride, left, c, n):
-    """One row of the output, n channels of it: tiles for the usual kernels, else one output and tap at a time."""
-    tiled = (kw == 3 or kw == 5) and stride <= 2
-    for j in range(0, wo, _OUTPUTS if tiled else 1):
-        column = j * stride - left  # of x, under the window's first tap
-        corner, low, high = x_at + column * c, -column, wd - column
-        if kw == 3 and stride == 1:
-            filter_row(_OUTPUTS, 3, 1, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
-        elif kw == 3 and stride == 2:
-            filter_row(_OUTPUTS, 3, 2, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
-        elif kw == 5 and stride == 1:
-            filter_row(_OUTPUTS, 5, 1, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
-        elif kw == 5 and stride == 2:
-            filter_row(_OUTPUTS, 5, 2, x, corner, wd * c, low, high, w, w_at, rows, y, y_at + j * c, wo - j, c, n)
-        else:
-            total = splat(y, y.dtype.type(0))
-            for a in range(rows):
-                for b in range(max(0, low), min(kw, high)):
-                    pixel = load(x, corner + (a * wd + b) * c, n)
-                    total = fma(pixel, load(w, w_at + (a * kw + b) * c, n), total)
-            store(y, y_at + j * c, total, n)
 
 
 # dx with stride 1 is a convolution of dy with the kernel turned by half a turn, so _forward computes it. With a stride,
@@ -166,35 +141,10 @@ def _backward_weights(dy, x, partial, stride, top, left, lanes):
             a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
             corner = ((m * h + i * stride - top) * wd - left) * c
             for q in range(0, c, lanes):
-                _correlate(
+                correlate_outputs(
                     xs, corner + q, wd, a0, a1, left, dys, row * wo * c + q, wo,
                     partials, chunk * kh * kw * c + q, kh, kw, stride, c, min(lanes, c - q),
                 )  # fmt: skip
-
-
-@inline
-def _correlate(x, corner, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, n):
-    """What one row of dy adds to n channels of dw: tiles for the usual kernels, else one tap at a time."""
-    low, high = left, wd + left
-    if kh == 3 and kw == 3 and stride == 1:
-        correlate_row(4, 3, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
-    elif kh == 3 and kw == 3 and stride == 2:
-        correlate_row(4, 3, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
-    elif kh == 5 and kw == 5 and stride == 1:
-        correlate_row(4, 5, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
-    elif kh == 5 and kw == 5 and stride == 2:
-        correlate_row(4, 5, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
-    else:
-        for a in range(a0, a1):
-            for b in range(kw):
-                j0 = max(0, (left - b + stride - 1) // stride)
-                j1 = min(wo, (wd + left - b + stride - 1) // stride)
-                at = dw_at + (a * kw + b) * c
-                total = load(dw, at, n)
-                for j in range(j0, j1):
-                    pixel = load(x, corner + (a * wd + j * stride + b) * c, n)
-                    total = fma(load(dy, dy_at + j * c, n), pixel, total)
-                store(dw, at, total, n)
 
 
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
