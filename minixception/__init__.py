@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import cost, data, errors, metrics, models, nn, ops, optim, viz
 from .backend import current_backend, use_backend
 from .gradcheck import gradcheck
+from .infer import compile
 from .ops import binary_cross_entropy_with_logits, cross_entropy
 from .random import seed
 from .tensor import Tensor, no_grad, tensor
@@ -19,6 +20,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "binary_cross_entropy_with_logits",
+    "compile",
     "cost",
     "cross_entropy",
     "current_backend",

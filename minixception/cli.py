@@ -93,7 +93,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     ema = EMA([t for _, t in model.named_tensors()], recipe.ema_decay)
     ema.load_state_dict(checkpoint.parts["ema"])
     with ema.averaged():
-        result = evaluate(model, dataset)
+        result = evaluate(model, dataset, recipe.batch_size)
     rows = [(name, f"{value:.4f}") for name, value in result.items()]
     _show(options, {"images": len(dataset), **result}, Table(("measure", f"{len(dataset):,} images"), rows))
     return 0

@@ -124,13 +124,13 @@ class _LayerTrace(Observer):
             tensors = self._uncounted(vars(module).values())
             self.layers.append(Layer(self.paths[module], kind, module, tensors, shapes, output.shape, self.macs))
 
-    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Shape) -> None:
+    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
         macs = op.macs(*[t.shape for t in inputs], **params)
         innermost = self.open[-1]
         if innermost.children():
             path = f"{self.paths[innermost]}.{op.name}".lstrip(".")
             activations = tuple(t.shape for t in inputs if not isinstance(t, Parameter | Buffer))
-            self.layers.append(Layer(path, op.name, None, self._uncounted(inputs), activations, output, macs))
+            self.layers.append(Layer(path, op.name, None, self._uncounted(inputs), activations, output.shape, macs))
         else:
             self.macs += macs
 

@@ -91,8 +91,8 @@ class Observer:
 
     shapes_only = False
 
-    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Shape) -> None:
-        """An operator is about to run on these tensors."""
+    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
+        """An operator has run on these tensors."""
 
     def enter_module(self, module: Any) -> None:
         """A layer is about to run."""
@@ -151,10 +151,15 @@ class Op:
         shapes = [t.shape for t in tensors]
         output_shape = self.shape(*shapes, **params)
         observer = current_observer()
+        if observer is not None and observer.shapes_only:
+            output, saved = Tensor(shape_only(output_shape, dtype)), None
+        else:
+            output, saved = self._run(tensors, params)
         if observer is not None:
-            observer.on_op(self, tensors, params, output_shape)
-            if observer.shapes_only:
-                return Tensor(shape_only(output_shape, dtype)), None
+            observer.on_op(self, tensors, params, output)
+        return output, saved
+
+    def _run(self, tensors: Sequence[Tensor], params: dict[str, Any]) -> tuple[Tensor, Any]:
         rung = self.rung()
         y, saved = rung.forward(*[t.data for t in tensors], **params)
         y = np.asarray(y)  # NumPy makes a number of a result without dimensions

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...kernels.gemm import pack_panel, panel_width, strip_sum
+from ...kernels.gemm import pack_panel, panel_width, strip, strip_sum
 from ...kernels.jit import loops, parallel, prange
 from ..window import extent, pad_image
 
@@ -89,8 +89,8 @@ def _extents(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[t
 
 
 @parallel
-def _pack_forward(w, packed, groups, width):
-    # packed[group, panel, a] is a panel of depth kw * ci: row (b, c) holds w[a, b, c, columns of the panel]
+def pack_kernel(w, packed, groups, width):
+    """packed[group, panel, a] is a panel of depth kw * ci: row (b, c) holds w[a, b, c, columns of the panel]."""
     kh, kw, ci, co = w.shape
     per_group = co // groups
     panels = (per_group + width - 1) // width
@@ -106,25 +106,28 @@ def _pack_forward(w, packed, groups, width):
 
 
 @parallel
-def _forward(xp, packed, y, kh, kw, ci, stride, groups, width):
+def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_residual, bias, add_bias, relu):
+    """y = f(convolution + residual + bias), with the epilogue of kernels/gemm.py; f is ReLU or nothing."""
     n, hp, wp, channels = xp.shape
     _, ho, wo, co = y.shape
     per_group = co // groups
     panels = (per_group + width - 1) // width
     runs = 1 if groups == 1 else kw
     depth = kw * ci // runs
-    xs, ys = xp.reshape(-1), y.reshape(-1)
+    xs, ys, residuals = xp.reshape(-1), y.reshape(-1), residual.reshape(-1)
     for task in prange(n * ho):
         top_row = task // ho * hp + task % ho * stride
         for block in range(groups * panels):
             group, column = block // panels, block % panels * width
             for a in range(kh):
                 for run in range(runs):
-                    strip_sum(
+                    first, last = a + run == 0, a == kh - 1 and run == runs - 1
+                    strip(
                         xs, (top_row + a) * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
                         packed, ((block * kh + a) * runs + run) * depth * width, depth,
                         ys, task * wo * co + group * per_group + column, co, min(width, per_group - column),
-                        a + run > 0,
+                        residuals if first else ys, add_residual or not first,
+                        bias, group * per_group + column, add_bias and first, relu and last,
                     )  # fmt: skip
 
 
@@ -230,9 +233,9 @@ def forward_cpu(
     xp, (ho, wo), _ = pad_image(x, (kh, kw), stride, padding)
     width = panel_width(w.dtype)
     packed = memory.empty((_panels(co // groups, width) * groups * kh * kw * ci * width,), w.dtype)
-    _pack_forward(w, packed, groups, width)
+    pack_kernel(w, packed, groups, width)
     y = memory.empty((x.shape[0], ho, wo, co), x.dtype)
-    _forward(xp, packed, y, kh, kw, ci, stride, groups, width)
+    convolve(xp, packed, y, kh, kw, ci, stride, groups, width, y, False, y.reshape(-1), False, False)
     return y, (x, w, stride, padding, groups)
 
 

@@ -1,0 +1,91 @@
+"""What a model computes, as a list of nodes in the order they run: found by running it on shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..nn import Module
+from ..op import Observer, Op, Shape, observe, shape_only
+from ..tensor import Tensor, no_grad
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer, or one operator applied outside of a layer.
+
+    inputs, output: values by number; 0 is the model's input. shape: of the output. run: computes it from the inputs'
+    tensors, for nodes that no fused kernel takes.
+    """
+
+    path: str
+    module: Module | None
+    inputs: tuple[int, ...]
+    output: int
+    shape: Shape
+    run: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes in order, the number of the result, and the tensors (parameters) that enter as constants."""
+
+    nodes: list[Node]
+    result: int
+    constants: dict[int, Tensor]
+
+    def consumers(self, value: int) -> list[Node]:
+        """The nodes that read a value."""
+        return [node for node in self.nodes if value in node.inputs]
+
+
+class _Trace(Observer):
+    """Numbers every tensor it sees; tensors are kept alive, so that no two of them are the same object."""
+
+    shapes_only = True
+
+    def __init__(self, model: Module, x: Tensor) -> None:
+        self.paths = {module: path for path, module in model.named_modules()}
+        self.numbers: dict[Tensor, int] = {x: 0}
+        self.open: list[Module] = []
+        self.nodes: list[Node] = []
+        self.made = {0}
+
+    def number(self, tensor: Tensor) -> int:
+        return self.numbers.setdefault(tensor, len(self.numbers))
+
+    def _add(
+        self, path: str, module: Module | None, inputs: Sequence[Tensor], output: Tensor, run: Callable[..., Tensor]
+    ) -> None:
+        if output in inputs:  # dropout at inference hands on what it was given
+            return
+        node = Node(path, module, tuple(map(self.number, inputs)), self.number(output), output.shape, run)
+        self.nodes.append(node)
+        self.made.add(node.output)
+
+    def enter_module(self, module: Module) -> None:
+        self.open.append(module)
+
+    def exit_module(self, module: Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+        self.open.pop()
+        if not module.children():
+            self._add(self.paths[module], module, inputs, output, module)
+
+    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
+        innermost = self.open[-1]
+        if innermost.children():
+            path = f"{self.paths[innermost]}.{op.name}".lstrip(".")
+            self._add(path, None, inputs, output, lambda *tensors: op(*tensors, **params))
+
+
+def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
+    """The graph of a model in inference mode for an input of this shape (n, h, w, c)."""
+    x = Tensor(shape_only(shape, dtype))
+    observer = _Trace(model, x)
+    with no_grad(), observe(observer):
+        y = model(x)
+    constants = {number: t for t, number in observer.numbers.items() if number not in observer.made}
+    return Graph(observer.nodes, observer.number(y), constants)

@@ -1,0 +1,72 @@
+"""Fused kernels of inference: [ReLU ->] depthwise -> pointwise -> [+ residual] [-> ReLU] in one pass.
+
+Batchnorm is gone before they run: at inference it multiplies and shifts each channel, so its factor is folded into the
+columns of the pointwise weights and its shift becomes a bias (infer/fold.py).
+
+Layer by layer, the depthwise result of 19x19x728 is a megabyte that is written, read again by the pointwise product,
+whose result is written, read and written by batchnorm, and once more by the addition. Here a task takes a strip of
+output pixels, filters them into a scratch buffer that stays in its core's L2 cache, and multiplies the buffer by the
+packed weights; bias, residual and ReLU are applied to the sums while they are still in registers. x is read once and
+y written once. What is left is the matrix product, limited by the multipliers.
+"""
+
+from __future__ import annotations
+
+import numba
+
+from ..kernels.gemm import strip
+from ..kernels.jit import parallel, prange
+from ..kernels.rowtile import filter_outputs
+
+
+@parallel
+def separable(
+    x, floor, wd, packed, bias, residual, add_residual, relu, y, scratch, stride, top, left, pixels, width, lanes
+):
+    """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * c); strips of ``pixels``."""
+    _, h, w, c = x.shape
+    kh, kw, _ = wd.shape
+    n, ho, wo, co = y.shape
+    xs, wds, ys = x.reshape(-1), wd.reshape(-1), y.reshape(-1)
+    residuals = residual.reshape(-1)
+    total = n * ho * wo
+    for task in prange((total + pixels - 1) // pixels):
+        p0 = task * pixels
+        p1 = min(total, p0 + pixels)
+        buffer = scratch[numba.get_thread_id()]
+        for row in range(p0 // wo, (p1 - 1) // wo + 1):
+            m, i = row // ho, row % ho
+            j0, j1 = max(0, p0 - row * wo), min(wo, p1 - row * wo)
+            a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+            first_row = (m * h + i * stride + a0 - top) * w
+            for q in range(0, c, lanes):
+                filter_outputs(
+                    xs, first_row * c + q, w, floor, wds, a0 * kw * c + q, kw, a1 - a0,
+                    buffer, (row * wo + j0 - p0) * c + q, j1 - j0, stride, left - j0 * stride, c, min(lanes, c - q),
+                )  # fmt: skip
+        for column in range(0, co, width):
+            strip(
+                buffer, 0, c, 1, p1 - p0, packed, column * c, c,
+                ys, p0 * co + column, co, min(width, co - column),
+                residuals, add_residual, bias, column, True, relu,
+            )  # fmt: skip
+
+
+@parallel
+def max_pool(x, y, kh, kw, stride, top, left):
+    """The forward kernel of ops/pooling/max_pool.py without the record of which tap won."""
+    _, h, w, c = x.shape
+    n, ho, wo, _ = y.shape
+    for task in prange(n * ho):
+        m, i = task // ho, task % ho
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        for j in range(wo):
+            b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+            best = y[m, i, j]
+            best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
+            for a in range(a0, a1):
+                for b in range(b0, b1):
+                    values = x[m, i * stride + a - top, j * stride + b - left]
+                    for q in range(c):
+                        wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
+                        best[q] = values[q] if wins else best[q]

@@ -1,0 +1,170 @@
+"""A plan: the steps for one input shape, and a few buffers that their results share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import memory
+from ..kernels.gemm import ROWS, panel_width
+from ..kernels.simd import lanes
+from ..nn import MaxPool2d, Module, SeparableConv2d
+from ..op import Shape
+from ..ops.conv2d.cpu import convolve
+from ..ops.window import extent, pad_image
+from ..tables import Table
+from ..tensor import Tensor, no_grad
+from .fold import Folded, fold
+from .fuse import Step, fuse
+from .graph import trace
+from .kernels import max_pool, separable
+
+_STRIP = 192  # output pixels a task filters and multiplies at a time: the filtered strip stays in L2
+
+
+class Plan:
+    """Everything that can be decided before the first image: which kernels run, on which memory.
+
+    Results of the fused kernels and of max pooling lie in slots; a slot is given to the next result as soon as the
+    last reader of the one before has run. A second call allocates nothing but its answer.
+    """
+
+    def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[tuple[Any, ...], Folded]) -> None:
+        graph = trace(model, shape, dtype)
+        self.dtype = np.dtype(dtype)
+        self.steps = fuse(graph)
+        self.result = graph.result
+        self.shapes = {0: shape} | {node.output: node.shape for node in graph.nodes}
+        self.constants = {number: t.data for number, t in graph.constants.items()}
+        self.slots = self._assign_slots()
+        sizes: dict[int, int] = {}
+        for value, slot in self.slots.items():
+            sizes[slot] = max(sizes.get(slot, 0), math.prod(self.shapes[value]))
+        self.buffers = {slot: memory.empty((size,), self.dtype) for slot, size in sizes.items()}
+        self.scratch = self._scratch()
+        self.actions = [self._action(step, weights) for step in self.steps]
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """The network's answer for x; a new array."""
+        values = {0: x} | self.constants
+        for step, action in zip(self.steps, self.actions, strict=True):
+            values[step.result] = action(*[values[number] for number in step.inputs])
+        return values[self.result].copy()
+
+    def table(self) -> Table:
+        """One row per step: its layers, the shape and the slot of its result."""
+        rows = [
+            (
+                " + ".join(step.paths),
+                "fused kernel" if step.fused else "layer",
+                "x".join(map(str, self.shapes[step.result])),
+                f"slot {self.slots[step.result]}" if step.result in self.slots else "new array",
+            )
+            for step in self.steps
+        ]
+        total = sum(buffer.nbytes for buffer in self.buffers.values()) / 2**20
+        return Table(
+            ("layers", "runs as", "output", "memory"), rows, (f"{len(rows)} steps", "", "", f"{total:.1f} MiB")
+        )
+
+    # Memory -------------------------------------------------------------------------------------------------------
+
+    def _assign_slots(self) -> dict[int, int]:
+        """value -> slot; a slot is free again once the last step that reads its value has run."""
+        last_read = {value: i for i, step in enumerate(self.steps) for value in step.inputs}
+        last_read[self.result] = len(self.steps)
+        slots: dict[int, int] = {}
+        free: list[int] = []
+        for i, step in enumerate(self.steps):
+            if self._has_slot(step):
+                slots[step.result] = free.pop() if free else len(set(slots.values()))
+            free += [slots[v] for v in dict.fromkeys(step.inputs) if v in slots and last_read[v] == i]
+        return slots
+
+    @staticmethod
+    def _has_slot(step: Step) -> bool:
+        return step.fused or isinstance(step.node.module, MaxPool2d)
+
+    def _slot(self, value: int) -> np.ndarray:
+        shape = self.shapes[value]
+        return self.buffers[self.slots[value]][: math.prod(shape)].reshape(shape)
+
+    def _scratch(self) -> np.ndarray:
+        """A strip of filtered pixels for each thread, as long as the longest."""
+        strips = [
+            self._strip(step) * self.shapes[step.source][3]
+            for step in self.steps
+            if step.fused and isinstance(step.node.module, SeparableConv2d)
+        ]
+        return memory.empty((numba.config.NUMBA_NUM_THREADS, max(strips, default=1)), self.dtype)
+
+    def _strip(self, step: Step) -> int:
+        """Output pixels of a task: near _STRIP, a multiple of the tile's rows, and as many tasks for each thread."""
+        pixels, threads = math.prod(self.shapes[step.result][:3]), numba.get_num_threads()
+        tasks = threads * max(1, round(pixels / (_STRIP * threads)))
+        return math.ceil(pixels / tasks / ROWS) * ROWS
+
+    # Actions ------------------------------------------------------------------------------------------------------
+
+    def _action(self, step: Step, weights: dict[tuple[Any, ...], Folded]) -> Callable[..., np.ndarray]:
+        """The function that runs a step: arrays of its inputs -> array of its result."""
+        if step.fused:
+            key = (step.node.module, step.norm)
+            if key not in weights:
+                weights[key] = fold(*key)
+            return self._convolution(step, weights[key])
+        if isinstance(step.node.module, MaxPool2d):
+            return self._max_pool(step, step.node.module)
+
+        def layer(*arrays: np.ndarray) -> np.ndarray:
+            with no_grad():
+                return step.node.run(*map(Tensor, arrays)).data
+
+        return layer
+
+    def _convolution(self, step: Step, folded: Folded) -> Callable[..., np.ndarray]:
+        y, width, vector = self._slot(step.result), panel_width(self.dtype), lanes(self.dtype.type)
+        add_residual, relu = step.residual is not None, step.relu_after
+        _, h, w, _ = self.shapes[step.source]
+        if folded.depthwise is None:
+            kh, kw, ci, _ = folded.kernel
+
+            def convolution(x: np.ndarray, residual: np.ndarray = y) -> np.ndarray:
+                xp, _, _ = pad_image(x, (kh, kw), folded.stride, folded.padding)
+                convolve(
+                    xp, folded.packed, y, kh, kw, ci, folded.stride, folded.groups, width,
+                    residual, add_residual, folded.bias, True, relu,
+                )  # fmt: skip
+                return y
+
+            return convolution
+
+        top = extent(h, folded.depthwise.shape[0], folded.stride, folded.padding)[1]
+        left = extent(w, folded.depthwise.shape[1], folded.stride, folded.padding)[1]
+        floor = self.dtype.type(0 if step.relu_before else -np.inf)
+        pixels = self._strip(step)
+
+        def fused(x: np.ndarray, residual: np.ndarray = y) -> np.ndarray:
+            separable(
+                x, floor, folded.depthwise, folded.packed, folded.bias, residual, add_residual, relu, y, self.scratch,
+                folded.stride, top, left, pixels, width, vector,
+            )  # fmt: skip
+            return y
+
+        return fused
+
+    def _max_pool(self, step: Step, module: MaxPool2d) -> Callable[..., np.ndarray]:
+        y, stride = self._slot(step.result), module.stride or module.size
+        _, h, w, _ = self.shapes[step.source]
+        top = extent(h, module.size, stride, module.padding)[1]
+        left = extent(w, module.size, stride, module.padding)[1]
+
+        def pool(x: np.ndarray) -> np.ndarray:
+            max_pool(x, y, module.size, module.size, stride, top, left)
+            return y
+
+        return pool
