@@ -72,7 +72,7 @@ def test_inception_modules(rng, form):
 
 
 class Branches(nn.Module):
-    """Everything that a fused kernel must not take in: results read twice, additions too early, operators without layers."""
+    """What a fused kernel must not take in: results read twice, additions too early, operators without layers."""
 
     def __init__(self):
         self.first, self.norm = nn.SeparableConv2d(3, 8), nn.BatchNorm2d(8)
