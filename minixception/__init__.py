@@ -6,7 +6,7 @@ Xception on top. Importing compiles nothing and prints nothing.
 
 from __future__ import annotations
 
-from . import cost, data, errors, metrics, models, nn, ops, optim, viz
+from . import cost, data, errors, metrics, models, nn, ops, optim, training, viz
 from .backend import current_backend, use_backend
 from .gradcheck import gradcheck
 from .infer import compile
@@ -35,6 +35,7 @@ __all__ = [
     "optim",
     "seed",
     "tensor",
+    "training",
     "use_backend",
     "viz",
 ]

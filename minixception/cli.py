@@ -1,4 +1,4 @@
-"""The command line: minixception demo | train | evaluate | summary | cost | gradcheck | doctor | warmup."""
+"""The command line: minixception demo | train | evaluate | summary | cost | bench | gradcheck | doctor | warmup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, cost
-from .errors import DataError, GradientError
+from .errors import ArgumentError, DataError, GradientError
 from .tables import Table
 
 
@@ -113,6 +113,38 @@ def _cost(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from .bench.command import run
+    from .bench.malloc import rerun_tuned
+    from .bench.peers import versioned
+    from .bench.results import machine, write_result
+    from .files import atomic_path
+
+    if options.figure and options.what == "models":
+        raise ArgumentError("--figure draws operators: use it with --what kernels or --what all")
+    threads = list(dict.fromkeys(options.threads))
+    measured = ["--what", options.what, "--threads", *map(str, threads), "--repeats", str(options.repeats)]
+    measured.append("--peers" if options.peers else "--no-peers")
+    if options.malloc == "tuned" and machine()["malloc"] != "tuned":
+        paths = {"--out": options.out, "--figure": options.figure}
+        written = [text for name, path in paths.items() if path for text in (name, str(path))]
+        return rerun_tuned(["bench", *measured, *written, "--malloc", "tuned", *["--json"] * options.json])
+    try:
+        report = run(options.what, threads, options.repeats, options.peers)
+    except ArithmeticError as error:  # a peer computes something else
+        print(f"minixception: {error}", file=sys.stderr)
+        return 1
+    figures = report.to_json()
+    if options.out:
+        command = " ".join(["minixception bench", *measured, "--malloc", machine()["malloc"]])
+        write_result(options.out, command, {"seed": 0, "repeats": options.repeats, **figures}, versioned())
+    if options.figure:
+        with atomic_path(options.figure) as temporary:
+            report.figure().savefig(temporary, format="svg", metadata={"Date": None})
+    _show(options, {"machine": machine(), **figures}, report)
+    return 0
+
+
 def _gradcheck(options: argparse.Namespace) -> int:
     import numpy as np
 
@@ -183,6 +215,12 @@ def _positive(text: str) -> int:
     return number
 
 
+def _threads() -> list[int]:
+    from numba import config
+
+    return [1, config.NUMBA_NUM_THREADS]
+
+
 def _parser() -> argparse.ArgumentParser:
     from .ops import OPERATORS
     from .training import RECIPES
@@ -224,6 +262,27 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("model", nargs="?", choices=("xception", "mini_xception"), default="xception")
         sub.add_argument("--size", type=_positive, metavar="PIXELS", help="height and width of the input")
 
+    bench = add("bench", _bench, "time operators and networks beside the machine's limits and other libraries")
+    bench.add_argument("--what", choices=("kernels", "models", "all"), default="all", help="default: %(default)s")
+    bench.add_argument(
+        "--threads", type=_positive, nargs="+", default=_threads(), metavar="N", help="default: 1, and all there are"
+    )
+    bench.add_argument("--repeats", type=_positive, default=15, metavar="N", help="default: %(default)s")
+    bench.add_argument(
+        "--peers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time PyTorch, ONNX Runtime and OpenVINO beside our own where they are installed; default: yes",
+    )
+    bench.add_argument("--out", type=Path, metavar="FILE", help="result file (JSON) with machine, versions and date")
+    bench.add_argument("--figure", type=Path, metavar="FILE", help="the operators under the roofline, as SVG")
+    bench.add_argument(
+        "--malloc",
+        choices=("default", "tuned"),
+        default="default",
+        help="tuned: measure in a new process whose malloc keeps large buffers (glibc only), which helps the others",
+    )
+
     gradients = add("gradcheck", _gradcheck, "hold every operator's gradient to finite differences")
     gradients.add_argument("operator", nargs="?", choices=OPERATORS, metavar="OPERATOR", help="default: all")
     gradients.add_argument("--cases", type=_positive, default=3, help="random cases per rung; default: %(default)s")
@@ -232,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     warm = add("warmup", _warmup, "compile all kernels now, so that nothing waits later")
     warm.add_argument("--all", action="store_true", help="float64 and the loops rung too")
 
-    for sub in (evaluate, summary, costs, gradients, doctor, warm):
+    for sub in (evaluate, summary, costs, bench, gradients, doctor, warm):
         sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 

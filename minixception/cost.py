@@ -144,7 +144,7 @@ class _LayerTrace(Observer):
 def layers(model: Module, input_shape: tuple[int, ...]) -> list[Layer]:
     """Every layer of the network with the shapes it sees for one image of input_shape (h, w, c)."""
     trace = _LayerTrace(model)
-    with no_grad(), observe(trace):
+    with model.inference(), no_grad(), observe(trace):
         model(Tensor(shape_only((1, *input_shape))))
     return trace.layers
 

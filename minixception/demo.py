@@ -49,8 +49,7 @@ def run(folder: Path) -> None:
 
 def _predict(trainer: Trainer, dataset: Dataset) -> np.ndarray:
     """The most likely class of each image, (n,)."""
-    trainer.model.eval()
-    with no_grad():
+    with trainer.model.inference(), no_grad():
         parts = np.array_split(dataset.images, max(1, len(dataset) // 250))
         return np.concatenate([trainer.model(Tensor(preprocess(p))).numpy().argmax(axis=1) for p in parts])
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,11 +28,14 @@ class Rung:
     """One implementation: ``forward(*arrays, **params) -> y, saved`` and ``backward(dy, saved) -> gradients``.
 
     ``backward`` returns one gradient per array input, None for inputs that have none (labels, statistics).
-    All rungs of an operator save the same arrays, so that any backward can be checked with any forward.
+    All rungs of an operator save the same arrays, so that any backward can be checked with any forward. A selective
+    backward takes ``wanted``, a flag per array input, and returns None where none is wanted: the first layer's image
+    and frozen weights need no gradient, and a convolution's are worth not computing.
     """
 
     forward: Callable[..., tuple[np.ndarray, Any]]
-    backward: Callable[[np.ndarray, Any], tuple[np.ndarray | None, ...]]
+    backward: Callable[..., tuple[np.ndarray | None, ...]]
+    selective: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,10 +170,14 @@ class Op:
         if not (is_recording() and any(t.requires_grad for t in tensors)):
             return Tensor(y), saved
         parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)
-        return Tensor(y, node=Node(self, rung.backward, saved, parents, y.shape)), saved
+        wanted = {"wanted": tuple(t.requires_grad for t in tensors)} if rung.selective else {}
+        return Tensor(y, node=Node(self, partial(rung.backward, **wanted), saved, parents, y.shape)), saved
 
     def _common_dtype(self, tensors: Sequence[Tensor]) -> np.dtype[Any]:
-        """The one floating dtype of the inputs; DTypeError if there is another."""
+        """The one floating dtype of the inputs; DTypeError if there is another, or an input is no tensor."""
+        for t in tensors:
+            if not isinstance(t, Tensor):
+                raise DTypeError(f"{self.name} takes tensors, got {type(t).__name__}: wrap it with mx.tensor(x)")
         dtypes = {t.dtype for i, t in enumerate(tensors) if i not in self.integer_inputs}
         if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
             got = ", ".join(str(t.dtype) for t in tensors)

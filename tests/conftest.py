@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # tiny kernels on a busy machine: threads should sleep, not spin
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,6 +5,8 @@ A new operator is tested here the moment it is in OPERATORS: its own ``sample`` 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import cases
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from numba import get_num_threads, set_num_threads
 
 import minixception as mx
-from minixception.op import RandomDraw, observe
+from minixception.op import RandomDraw, Rung, observe
 from minixception.ops import OPERATORS
 from minixception.tensor import Tensor
 
@@ -104,7 +106,7 @@ def test_shapes_can_be_asked_without_computing(name):
         shapes_only = True
 
         def on_op(self, op, inputs, params, output):
-            seen.append((op.name, output))
+            seen.append((op.name, output.shape))
 
     with observe(Shapes()):
         y = op(*[Tensor(a) for a in case.arrays], **case.params)
@@ -116,3 +118,36 @@ def test_shapes_can_be_asked_without_computing(name):
 def test_every_operator_has_all_three_rungs_or_moves_no_bytes():
     without = {name for name, op in OPERATORS.items() if set(op.rungs) != set(BACKENDS)}
     assert without == {"reshape", "concat"}
+
+
+@walk
+def test_selective_backward_computes_only_what_is_wanted(name):
+    op = OPERATORS[name]
+    case = op.sample(RandomDraw(5))
+    for rung in op.rungs.values():
+        if not rung.selective:
+            continue
+        y, saved = rung.forward(*case.arrays, **case.params)
+        everything = rung.backward(_cotangent(y), saved)
+        for only in range(len(case.arrays)):
+            wanted = tuple(i == only for i in range(len(case.arrays)))
+            some = rung.backward(_cotangent(y), saved, wanted=wanted)
+            np.testing.assert_array_equal(some[only], everything[only])
+            assert [g is None for g in some[:2]] == [not w for w in wanted[:2]]
+
+
+def test_a_layer_on_constant_input_computes_no_gradient_for_it():
+    calls = []
+    op = OPERATORS["conv2d"]
+    rung = op.rung("cpu")
+
+    def backward(dy, saved, wanted):
+        calls.append(wanted)
+        return rung.backward(dy, saved, wanted)
+
+    watched = replace(op, rungs={"cpu": Rung(rung.forward, backward, selective=True)})
+    x, w = Tensor(np.ones((1, 4, 4, 2))), Tensor(np.ones((3, 3, 2, 2)), requires_grad=True)
+    watched(x, w, stride=1, padding="same", groups=1).sum().backward()
+    assert calls == [(False, True)]
+    assert x.grad is None
+    assert w.grad is not None

@@ -1,4 +1,4 @@
-"""Timing: functions take turns, the first call of a turn does not count, and the summary is the median and the quartiles."""
+"""Timing: functions take turns, the first call of a turn does not count, the summary is median and quartiles."""
 
 from __future__ import annotations
 

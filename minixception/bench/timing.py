@@ -28,14 +28,17 @@ class Timing:
         return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
 
 
-def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int = 15) -> dict[str, Timing]:
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], repeats: int = 15, after_round: Callable[[], Any] = lambda: None
+) -> dict[str, Timing]:
     """Time functions in turn, each with two calls per round, of which the second counts.
 
     In turn, because a computer is not equally fast all the time: what slows it for a while then slows all
     functions alike, and the ratios between them survive. The call that does not count compiles where that is
     still to do, brings the function's own data back into the caches, and outlasts the threads of another
-    library that still spin, waiting for more work. The median leaves single interruptions out. Raises
-    ArgumentError without functions or for repeats below 1.
+    library that still spin, waiting for more work. The median leaves single interruptions out. after_round is
+    called after each round, outside of what is timed, to show progress. Raises ArgumentError without functions or
+    for repeats below 1.
 
     >>> times = interleaved({"short": lambda: sum(range(10)), "long": lambda: sum(range(10_000))}, repeats=5)
     >>> times["short"].median < times["long"].median
@@ -52,6 +55,7 @@ def interleaved(functions: Mapping[str, Callable[[], Any]], repeats: int = 15) -
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
+        after_round()
     return {name: _summary(values) for name, values in seconds.items()}
 
 

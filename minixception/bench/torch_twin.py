@@ -71,10 +71,14 @@ def _pointwise(weight: np.ndarray, stride: int = 1) -> Any:
     return _convolution(weight[None, None], stride, "valid", 1)
 
 
+def _depthwise(weight: np.ndarray, stride: int, padding: str) -> Any:
+    """weight: (kh, kw, c); one input channel per group."""
+    return _convolution(weight[:, :, None], stride, padding, weight.shape[2])
+
+
 def _separable(module: Any) -> Any:
-    depthwise = module.depthwise.data[:, :, None]  # (kh, kw, 1, c): one input channel per group
     return tnn.Sequential(
-        _convolution(depthwise, module.stride, module.padding, depthwise.shape[3]), _pointwise(module.pointwise.data)
+        _depthwise(module.depthwise.data, module.stride, module.padding), _pointwise(module.pointwise.data)
     )
 
 
@@ -96,6 +100,7 @@ def _linear(module: Any) -> Any:
 
 _LEAVES: dict[type, Any] = {
     nn.Conv2d: lambda m: _convolution(m.weight.data, m.stride, m.padding, m.groups),
+    nn.DepthwiseConv2d: lambda m: _depthwise(m.weight.data, m.stride, m.padding),
     nn.PointwiseConv2d: lambda m: _pointwise(m.weight.data, m.stride),
     nn.SeparableConv2d: _separable,
     nn.BatchNorm2d: _batchnorm,

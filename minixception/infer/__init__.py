@@ -35,12 +35,8 @@ class Compiled:
         return self._plans[key].run(x)
 
     def _make(self, shape: Shape, dtype: Any) -> Plan:
-        was_training = self._model.training
-        self._model.eval()
-        try:
+        with self._model.inference():
             return Plan(self._model, shape, dtype, self._weights)
-        finally:
-            self._model.train(was_training)
 
     @property
     def plan(self) -> Table:

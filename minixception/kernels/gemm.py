@@ -12,8 +12,7 @@ Three ideas, from the inside out:
 3. **Cache blocking** (``_product``). k is cut into blocks of at most K_BLOCK: a panel of B (768 x 64 floats, 192 KiB)
    then stays in L2 for all rows of a task, and a tile's rows of A (18 KiB) in L1.
 
-Every element of C is summed over k in one fixed order by one task, so the result does not depend on the
-number of threads.
+Every element of C is summed over k in one fixed order, so the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -44,6 +43,8 @@ ROWS = 6
 VECTORS = 4 if REGISTER_BYTES == 64 or platform.machine() in ("arm64", "aarch64") else 2  # 32 or 16 registers
 K_BLOCK = 768
 ROW_BLOCK = 96  # rows of A a task multiplies with a panel while that panel is in L2
+LONG_PARTS = 16  # tasks of a product with a very long k
+LONG_K_BLOCK = 256  # and its block: a panel of B is 64 KiB, and the rows of A beside it stay in L2
 TASKS = 8  # at least this many tasks where the shape allows it, so that threads share the work evenly
 
 
@@ -231,6 +232,39 @@ def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumul
                 )  # fmt: skip
 
 
+@parallel
+def _long_product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, partial, accumulate):
+    """``_product`` where k is far longer than m and n, as for weight gradients, whose k is all pixels of a batch.
+
+    A task takes a part of k and sums it in its own copy of C: it packs a block of B and uses it while that is still
+    in L2, and nobody waits for anybody before the copies are added, in a fixed order.
+    """
+    panels = (n + width - 1) // width
+    parts = partial.shape[0]
+    partials = partial.reshape(-1)
+    for part in prange(parts):
+        first, end = part * k // parts, (part + 1) * k // parts
+        room = part * panels * LONG_K_BLOCK * width
+        for k0 in range(first, end, LONG_K_BLOCK):
+            depth = min(LONG_K_BLOCK, end - k0)
+            for panel in range(panels):
+                j = panel * width
+                here = room + panel * LONG_K_BLOCK * width
+                pack_panel(
+                    b, k0 * b_k + j * b_column, b_k, b_column, depth, min(width, n - j), width, packed, here
+                )  # fmt: skip
+                strip_sum(
+                    a, k0 * a_k, a_row, a_k, m, packed, here, depth,
+                    partials, part * m * n + j, n, min(width, n - j), k0 > first,
+                )  # fmt: skip
+    for i in prange(m):
+        row = c[i * n : (i + 1) * n]
+        if not accumulate:
+            row[:] = 0
+        for part in range(parts):
+            row += partial[part, i]
+
+
 def gemm(
     a: np.ndarray,
     b: np.ndarray,
@@ -253,20 +287,11 @@ def gemm(
     a_row, a_k = (1, m) if transpose_a else (k, 1)
     b_k, b_column = (1, k) if transpose_b else (n, 1)
     width = panel_width(out.dtype)
-    packed = memory.empty((-(-n // width) * width * min(k, K_BLOCK),), out.dtype)
-    _product(
-        a.reshape(-1),
-        a_row,
-        a_k,
-        b.reshape(-1),
-        b_k,
-        b_column,
-        out.reshape(-1),
-        m,
-        n,
-        k,
-        width,
-        packed,
-        accumulate,
-    )
+    columns = -(-n // width) * width
+    problem = (a.reshape(-1), a_row, a_k, b.reshape(-1), b_k, b_column, out.reshape(-1), m, n, k, width)
+    if k * (m + n) >= 4 * LONG_PARTS * m * n:  # reading A and B costs more than writing and adding the copies of C
+        packed = memory.empty((LONG_PARTS * columns * LONG_K_BLOCK,), out.dtype)
+        _long_product(*problem, packed, memory.empty((LONG_PARTS, m, n), out.dtype), accumulate)
+    else:
+        _product(*problem, memory.empty((columns * min(k, K_BLOCK),), out.dtype), accumulate)
     return out

@@ -28,11 +28,15 @@ def _helpers_stamp() -> str:
 
 
 _STAMP = _helpers_stamp()
+_ALWAYS = {"nogil": True, "error_model": "numpy"}
 
 
 def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        try:
+            dispatcher = njit(cache=True, **_ALWAYS, **options)(function)
+        except RuntimeError:  # no folder that the cache could be written to
+            return njit(**_ALWAYS, **options)(function)
         index = dispatcher._cache._cache_file
         index._source_stamp = (index._source_stamp, _STAMP)
         return dispatcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,26 @@ class Module:
     def eval(self) -> Module:
         """Switch to inference behaviour: running statistics, no dropout; returns self."""
         return self.train(False)
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """In the ``with`` block all modules behave as at inference; after it, each as it did before.
+
+        >>> import minixception as mx
+        >>> bn = mx.nn.BatchNorm2d(1)
+        >>> with bn.inference():
+        ...     bn.training
+        False
+        >>> bn.training
+        True
+        """
+        modes = [(module, module.training) for _, module in self.named_modules()]
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

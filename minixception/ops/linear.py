@@ -94,11 +94,13 @@ def forward_cpu(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> tu
     return gemm(x, w, _start(x, w, b), accumulate=True), (x, w, b is not None)
 
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
-    """dx = dy wᵀ and dw = xᵀ dy."""
+def backward_cpu(
+    dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, ...] = (True, True)
+) -> tuple[np.ndarray | None, ...]:
+    """dx = dy wᵀ and dw = xᵀ dy, each only if wanted."""
     x, w, has_bias = saved
-    dx = gemm(dy, w, memory.empty(x.shape, x.dtype), transpose_b=True)
-    dw = gemm(x, dy, memory.empty(w.shape, w.dtype), transpose_a=True)
+    dx = gemm(dy, w, memory.empty(x.shape, x.dtype), transpose_b=True) if wanted[0] else None
+    dw = gemm(x, dy, memory.empty(w.shape, w.dtype), transpose_a=True) if wanted[1] else None
     return (dx, dw, dy.sum(axis=0)) if has_bias else (dx, dw)
 
 
@@ -133,7 +135,7 @@ LINEAR = Op(
     rungs={
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
-        "cpu": Rung(forward_cpu, backward_cpu),
+        "cpu": Rung(forward_cpu, backward_cpu, selective=True),
     },
     shape=_shape,
     macs=_macs,

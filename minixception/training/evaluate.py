@@ -35,22 +35,15 @@ def evaluate(
     measures: dict[str, Mean] = {"loss": Mean(), "top1": Accuracy(1)}
     if dataset.num_classes > 5:
         measures["top5"] = Accuracy(5)
-    was_training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            for step, x, labels in batches(dataset, batch_size):
-                advance(step, steps)
-                logits = model(Tensor(x))
-                loss = cross_entropy(logits, labels).item()
-                if not math.isfinite(loss):
-                    raise NumericError(
-                        f"the loss is {loss} in evaluation: the weights diverged, lower the learning rate"
-                    )
-                measures["loss"].update(loss, len(labels))
-                for measure in measures.values():
-                    if isinstance(measure, Accuracy):
-                        measure.add(logits.numpy(), labels)
-    finally:
-        model.train(was_training)
+    with model.inference(), no_grad():
+        for step, x, labels in batches(dataset, batch_size):
+            advance(step, steps)
+            logits = model(Tensor(x))
+            loss = cross_entropy(logits, labels).item()
+            if not math.isfinite(loss):
+                raise NumericError(f"the loss is {loss} in evaluation: the weights diverged, lower the learning rate")
+            measures["loss"].update(loss, len(labels))
+            for measure in measures.values():
+                if isinstance(measure, Accuracy):
+                    measure.add(logits.numpy(), labels)
     return {name: measure.value for name, measure in measures.items()}

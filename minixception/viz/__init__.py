@@ -7,13 +7,16 @@ no global state), need no screen, and show themselves as vector graphics in a no
 from __future__ import annotations
 
 from .figures import ConvolutionCost, convolution_costs, sample_sheet, spectrum, training_curves
+from .roofline import RooflinePoint, roofline
 from .tape import GraphPicture, graph
 
 __all__ = [
     "ConvolutionCost",
     "GraphPicture",
+    "RooflinePoint",
     "convolution_costs",
     "graph",
+    "roofline",
     "sample_sheet",
     "spectrum",
     "training_curves",

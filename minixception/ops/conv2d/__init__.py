@@ -49,7 +49,7 @@ CONV2D = Op(
     rungs={
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
-        "cpu": Rung(forward_cpu, backward_cpu),
+        "cpu": Rung(forward_cpu, backward_cpu, selective=True),
     },
     shape=_shape,
     macs=_macs,

@@ -239,24 +239,38 @@ def forward_cpu(
     return y, (x, w, stride, padding, groups)
 
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+def backward_cpu(
+    dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool] = (True, True)
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """dx by one product per tap with the transposed kernel; dw by products of transposed windows with dy."""
-    x, w, stride, padding, groups = saved
-    (kh, kw, ci, co), (n, ho, wo, _) = w.shape, dy.shape
+    return (
+        _input_gradient(dy, *saved) if wanted[0] else None,
+        _weight_gradient(dy, *saved) if wanted[1] else None,
+    )
+
+
+def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, groups: int) -> np.ndarray:
+    kh, kw, ci, co = w.shape
     (_, top), (_, left) = _extents(x, w, stride, padding)
     width = panel_width(w.dtype)
-
     packed = memory.empty((_panels(ci, width) * groups * kh * kw * (co // groups) * width,), w.dtype)
     _pack_transposed(w, packed, groups, width)
     dx = memory.empty(x.shape, x.dtype)
     _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width)
+    return dx
 
+
+def _weight_gradient(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, groups: int
+) -> np.ndarray:
+    (kh, kw, _, co), (n, ho, wo, _) = w.shape, dy.shape
+    width = panel_width(w.dtype)
     xp, _, _ = pad_image(x, (kh, kw), stride, padding)
     packed = memory.empty((_panels(co // groups, width) * groups * n * ho * wo * width,), w.dtype)
     _pack_outputs(dy, packed, groups, width)
     dw = memory.empty(w.shape, w.dtype)
     _backward_weights(xp, packed, dw, ho, wo, stride, groups, width)
-    return dx, dw
+    return dw
 
 
 def _panels(columns: int, width: int) -> int:

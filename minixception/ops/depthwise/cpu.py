@@ -157,17 +157,30 @@ def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> t
     return y, (x, w, stride, padding)
 
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+def backward_cpu(
+    dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool] = (True, True)
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """dx gathers from dy like another depthwise convolution; dw is summed per chunk of rows, then over chunks."""
     x, w, stride, padding = saved
-    (kh, kw, _), width = w.shape, lanes(x.dtype.type)
-    _, top = extent(x.shape[1], kh, stride, padding)
-    _, left = extent(x.shape[2], kw, stride, padding)
+    _, top = extent(x.shape[1], w.shape[0], stride, padding)
+    _, left = extent(x.shape[2], w.shape[1], stride, padding)
+    return (
+        _input_gradient(dy, x, w, stride, top, left) if wanted[0] else None,
+        _weight_gradient(dy, x, w, stride, top, left) if wanted[1] else None,
+    )
+
+
+def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
+    kh, kw, _ = w.shape
     dx = memory.empty(x.shape, x.dtype)
     if stride == 1:
-        _forward(dy, np.ascontiguousarray(w[::-1, ::-1]), dx, 1, kh - 1 - top, kw - 1 - left, width)
+        _forward(dy, np.ascontiguousarray(w[::-1, ::-1]), dx, 1, kh - 1 - top, kw - 1 - left, lanes(x.dtype.type))
     else:
-        _backward_input_strided(dy, w, dx, stride, top, left, width)
+        _backward_input_strided(dy, w, dx, stride, top, left, lanes(x.dtype.type))
+    return dx
+
+
+def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *w.shape), w.dtype)
-    _backward_weights(dy, x, partial, stride, top, left, width)
-    return dx, partial.sum(axis=0)
+    _backward_weights(dy, x, partial, stride, top, left, lanes(x.dtype.type))
+    return partial.sum(axis=0)

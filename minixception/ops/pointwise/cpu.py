@@ -69,20 +69,28 @@ def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int) -> tuple[np.ndarra
     return y, (x, w, stride)
 
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+def backward_cpu(
+    dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool] = (True, True)
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """dx = dy w^T and dw = x^T dy by the same tile; the transposes are only strides."""
     x, w, stride = saved
     dy = dy.reshape(-1, w.shape[1])  # (P, co)
-    dw = gemm(_pixels(x, stride), dy, memory.empty(w.shape, w.dtype), transpose_a=True)
+    return (
+        _input_gradient(dy, x, w, stride) if wanted[0] else None,
+        gemm(_pixels(x, stride), dy, memory.empty(w.shape, w.dtype), transpose_a=True) if wanted[1] else None,
+    )
+
+
+def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
     if stride == 1:
         dx = memory.empty(x.shape, x.dtype)
         gemm(dy, w, dx.reshape(-1, w.shape[0]), transpose_b=True)
-        return dx, dw
+        return dx
     gathered = gemm(dy, w, memory.empty((dy.shape[0], w.shape[0]), x.dtype), transpose_b=True)
     dx = memory.zeros(x.shape, x.dtype)
     picked = dx[:, ::stride, ::stride]
     picked[...] = gathered.reshape(picked.shape)
-    return dx, dw
+    return dx
 
 
 def _pixels(x: np.ndarray, stride: int) -> np.ndarray:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
 from .definition import chain_backward, chain_forward
@@ -15,4 +19,13 @@ backward_loops = chain_backward(depthwise_cpu.backward_loops, pointwise_cpu.back
 # The depthwise result z makes one round trip through memory between the two kernels.
 
 forward_cpu = chain_forward(depthwise_cpu.forward_cpu, pointwise_cpu.forward_cpu)
-backward_cpu = chain_backward(depthwise_cpu.backward_cpu, pointwise_cpu.backward_cpu)
+
+
+def backward_cpu(
+    dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool, bool] = (True, True, True)
+) -> tuple[np.ndarray | None, ...]:
+    """The pointwise part's gradients, then the depthwise part's; nothing past the first that nobody wants."""
+    saved_depthwise, saved_pointwise = saved
+    dz, dwp = pointwise_cpu.backward_cpu(dy, saved_pointwise, (wanted[0] or wanted[1], wanted[2]))
+    dx, dwd = (None, None) if dz is None else depthwise_cpu.backward_cpu(dz, saved_depthwise, wanted[:2])
+    return dx, dwd, dwp

@@ -1,0 +1,121 @@
+"""What ``minixception bench`` does: limits first, then kernels and models beside them, as tables, JSON and a figure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..tables import Table
+from . import kernels, limits, models, peers, tile
+from .limits import Limits
+from .measurement import OURS, Measurement
+
+if TYPE_CHECKING:
+    from ..viz.style import VectorFigure
+
+
+@dataclass
+class Report:
+    """Everything that one run measured."""
+
+    limits: list[Limits] = field(default_factory=list)
+    kernels: list[Measurement] = field(default_factory=list)
+    models: list[Measurement] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; seconds, FLOP and bytes."""
+        return {
+            "limits": [asdict(one) for one in self.limits],
+            "kernels": [one.to_json() for one in self.kernels],
+            "models": [one.to_json() for one in self.models],
+        }
+
+    def __str__(self) -> str:
+        parts = [("The machine's limits", self._limits_table())]
+        if self.kernels:
+            parts.append(("Operators", _kernels_table(self.kernels)))
+        if self.models:
+            parts.append(("Networks", _models_table(self.models)))
+        return "\n\n".join(f"{title}\n{table}" for title, table in parts)
+
+    def figure(self) -> VectorFigure:
+        """The roofline with all operators that have multiply-accumulates, for the largest number of threads."""
+        from ..viz import RooflinePoint, roofline
+
+        most = max(self.limits, key=lambda one: one.threads)
+        points = [
+            RooflinePoint(row.name, row.direction, row.flop / row.nbytes, row.flop / row.times[OURS].median)
+            for row in self.kernels
+            if row.threads == most.threads and row.flop and row.nbytes
+        ]
+        return roofline(most, points)
+
+    def _limits_table(self) -> Table:
+        header = ("threads", "FMA GFLOP/s", "read GB/s", "copy GB/s", "triad GB/s", "copy GB/s by MiB touched")
+        rows = []
+        for one in self.limits:
+            copies = ", ".join(f"{nbytes / 2**20:.0f}: {rate / 1e9:.1f}" for nbytes, rate in one.copies.items())
+            rates = [rate / 1e9 for rate in (one.fma_flops, one.read, one.copy, one.triad)]
+            rows.append((one.threads, *rates, copies))
+        return Table(header, rows)
+
+
+def _kernels_table(rows: Sequence[Measurement]) -> Table:
+    header = ("operator", "direction", "threads", OURS, "GFLOP/s", "GB/s", "limit", "share", "torch", "torch / ours")
+    cells = []
+    for row in rows:
+        time, torch = row.times[OURS], row.times.get("torch")
+        cells.append((
+            row.name, row.direction, row.threads, str(time), row.flop / time.median / 1e9,
+            row.nbytes / time.median / 1e9, row.limited_by, f"{row.share():.0%}", str(torch or ""),
+            f"{torch.median / time.median:.2f}" if torch else "",
+        ))  # fmt: skip
+    return Table(header, cells)
+
+
+def _models_table(rows: Sequence[Measurement]) -> Table:
+    header = ("network", "job", "threads", "by", "time", "over ours", "share of limit", "difference")
+    cells = []
+    for row in rows:
+        for who, time in row.times.items():
+            over = time.median / row.times[OURS].median
+            difference = f"{row.differences[who]:.1e}" if who in row.differences else ""
+            cells.append((
+                row.name, row.direction, row.threads, who, str(time), over, f"{row.share(who):.0%}", difference,
+            ))  # fmt: skip
+    return Table(header, cells)
+
+
+def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report:
+    """Measure ``what`` ("kernels", "models" or "all") with each number of threads; ``beside``: installed peers too.
+
+    Progress and peers that are left out are told on stderr. Raises ValueError for more threads than Numba has,
+    ArithmeticError if a peer's result is not ours.
+    """
+    from tqdm import tqdm
+
+    inference = peers.installed(peers.INFERENCE, _say) if beside else {}
+    training = {name: peer for name, peer in peers.TRAINING.items() if name in inference}
+    report = Report()
+    for count in threads:
+        on = f"{count} thread{'s' if count > 1 else ''}"
+        _say(f"measuring the machine's limits, {on}")
+        report.limits.append(limit := limits.measure(count))
+        if what != "models":
+            with tqdm(total=repeats, desc=f"register tile, {on}", leave=False) as bar:
+                report.kernels.append(tile.measure(limit, repeats, bar))
+            for layer in kernels.WORKLOADS:
+                with tqdm(total=2 * repeats, desc=f"{layer.name}, {on}", leave=False) as bar:
+                    report.kernels += kernels.measure(layer, limit, repeats, "torch eager" in inference, bar)
+        if what != "kernels":
+            for net in models.WORKLOADS:
+                kind = training if net.training else inference
+                with tqdm(total=repeats, desc=f"{net.name}, batch {net.batch}, {on}", leave=False) as bar:
+                    report.models.append(models.measure(net, limit, repeats, kind, bar))
+    return report
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,146 @@
+"""Single operators, forward and backward, beside the machine's limit and beside PyTorch.
+
+The bound of an operator counts each of its multiply-accumulates (twice that in the backward pass: one product for each
+gradient) and each byte of its inputs and outputs once; what the forward pass saves for the backward pass is an output
+of the one and an input of the other. Operators without multiply-accumulates are held to their bytes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import nn
+from ..op import Observer, Op, Shape, observe, shape_only
+from ..tensor import Tensor, no_grad
+from .limits import Limits
+from .measurement import EQUAL, OURS, Measurement, require_equal, summary
+from .threads import numba_threads
+from .timing import interleaved
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A layer, and the shape (n, h, w, c) of the images it gets."""
+
+    name: str
+    module: Callable[[], nn.Module]
+    x: Shape
+
+
+WORKLOADS = (
+    Workload("depthwise 3x3, 8x19x19x728", lambda: nn.DepthwiseConv2d(728), (8, 19, 19, 728)),
+    Workload("depthwise 3x3, 8x37x37x256", lambda: nn.DepthwiseConv2d(256), (8, 37, 37, 256)),
+    Workload("depthwise 3x3, 8x147x147x64", lambda: nn.DepthwiseConv2d(64), (8, 147, 147, 64)),
+    Workload("pointwise 728->728, 8x19x19", lambda: nn.PointwiseConv2d(728, 728), (8, 19, 19, 728)),
+    Workload("pointwise 128->128, 8x74x74", lambda: nn.PointwiseConv2d(128, 128), (8, 74, 74, 128)),
+    Workload("conv 3x3 64->64, 8x56x56", lambda: nn.Conv2d(64, 64, 3), (8, 56, 56, 64)),
+    Workload("batchnorm, 8x19x19x728", lambda: nn.BatchNorm2d(728), (8, 19, 19, 728)),
+    Workload("batchnorm, 8x74x74x128", lambda: nn.BatchNorm2d(128), (8, 74, 74, 128)),
+    Workload("max pool 3x3/2, 8x147x147x128", lambda: nn.MaxPool2d(3, 2, "same"), (8, 147, 147, 128)),
+    # The paper's three forms of a convolution at one shape: is it the operator, or who tuned it?
+    Workload("regular 192->192, 8x28x28", lambda: nn.Conv2d(192, 192, 3), (8, 28, 28, 192)),
+    Workload("Inception-style 192->192, 8x28x28", lambda: nn.SpectrumConv2d(192, 192, 3, 3), (8, 28, 28, 192)),
+    Workload("separable 192->192, 8x28x28", lambda: nn.SeparableConv2d(192, 192, 3), (8, 28, 28, 192)),
+)
+
+
+def measure(workload: Workload, limits: Limits, repeats: int, peers: bool, bar: tqdm[Any]) -> list[Measurement]:
+    """A layer's forward and backward pass on ``limits.threads`` threads; peers needs PyTorch. ``repeats`` steps of
+    the bar for each direction.
+
+    Raises ArithmeticError if results differ by more than 1e-5 (relative L2): nothing is timed then.
+    """
+    module, rng = workload.module(), np.random.default_rng(0)
+    x = rng.standard_normal(workload.x, np.float32)
+    stages = _stages(module, workload.x)
+    macs = sum(stage.macs for stage in stages)
+    rows = []
+    with numba_threads(limits.threads):
+        y, saved = _forward(stages, x)
+        dy = rng.standard_normal(y.shape, np.float32)
+        gradients = _backward(stages, dy, saved)
+        theirs: dict[str, Any] = {}
+        if peers:
+            from .torch_kernels import passes
+
+            theirs = passes(module, x, dy, limits.threads)
+        weights = [stage.weights for stage in stages]
+        for direction, run, results, flop, touched in (
+            ("forward", lambda: _forward(stages, x), [y], 2 * macs, (x, weights, y, saved)),
+            ("backward", lambda: _backward(stages, dy, saved), gradients, 4 * macs, (dy, saved, gradients)),
+        ):
+            functions, differences = {OURS: run}, {}
+            if peers:
+                functions["torch"], expected = theirs[direction]
+                pairs = zip(results, expected, strict=True)
+                what = f"{workload.name}, {direction}"
+                differences["torch"] = max(require_equal(what, a, b, EQUAL) for a, b in pairs)
+            times = interleaved(functions, repeats, bar.update)
+            nbytes = sum({a.ctypes.data: a.nbytes for a in _arrays(touched)}.values())  # one array counts once
+            rows.append(summary(workload.name, direction, limits, flop, nbytes, times, differences))
+    return rows
+
+
+# A layer as a row of operators, each by its fast kernels --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One operator as the layer used it."""
+
+    op: Op
+    weights: tuple[np.ndarray, ...]
+    params: dict[str, Any]
+    macs: int
+
+
+class _Recorder(Observer):
+    shapes_only = True
+
+    def __init__(self) -> None:
+        self.stages: list[_Stage] = []
+
+    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
+        macs = op.macs(*[t.shape for t in inputs], **params)
+        self.stages.append(_Stage(op, tuple(t.data for t in inputs[1:]), params, macs))
+
+
+def _stages(module: nn.Module, x: Shape) -> list[_Stage]:
+    recorder = _Recorder()
+    with no_grad(), observe(recorder):
+        module(Tensor(shape_only(x)))
+    return recorder.stages
+
+
+def _forward(stages: Sequence[_Stage], x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    saved = []
+    for stage in stages:
+        x, kept = stage.op.rungs["cpu"].forward(x, *stage.weights, **stage.params)
+        saved.append(kept)
+    return x, saved
+
+
+def _backward(stages: Sequence[_Stage], dy: np.ndarray | None, saved: Sequence[Any]) -> list[np.ndarray]:
+    """The gradient of x, then those of the weights in their order."""
+    of_weights: list[np.ndarray | None] = []
+    for stage, kept in zip(reversed(stages), reversed(saved), strict=True):
+        assert dy is not None
+        dy, *gradients = stage.op.rungs["cpu"].backward(dy, kept)
+        of_weights = gradients + of_weights
+    return [gradient for gradient in (dy, *of_weights) if gradient is not None]
+
+
+def _arrays(nested: Any) -> Iterable[np.ndarray]:
+    """All arrays in nested tuples and lists."""
+    if isinstance(nested, np.ndarray):
+        yield nested
+    elif isinstance(nested, tuple | list):
+        for item in nested:
+            yield from _arrays(item)

@@ -1,0 +1,186 @@
+"""The machine's limits, measured: how many FLOP a second its registers allow, how many bytes a second its memory.
+
+An operator that needs ``flop`` operations and must move ``nbytes`` bytes cannot be faster than the slower of the two
+(Williams, Waterman and Patterson 2009, the roofline model). Limits belong to one run on one machine: measure them
+beside what is compared with them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..kernels.gemm import ROWS, VECTORS
+from ..kernels.jit import parallel, prange
+from ..kernels.simd import add, element_pointer, emit_fma, emit_splat, lanes, load, splat, store, vector_type
+from .threads import numba_threads
+
+FOOTPRINTS = (1 << 24, 1 << 26, 1 << 29)  # bytes of both arrays of a copy: in L3 of most CPUs, near its size, in DRAM
+
+_CHAINS = ROWS * VECTORS  # independent sums: as many as the tile of the matrix product keeps, so they fit in registers
+_STEPS = 1_000_000  # of each chain: some milliseconds
+_REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ``threads`` threads can do at most, in FLOP/s (an FMA counts two) and bytes/s (read + written).
+
+    ``copies`` are the rates of copying an array, by the bytes of source and target together: smaller ones stay in the
+    caches. ``read``, ``copy`` and ``triad`` (a = b + s * c) are for arrays far larger than the caches.
+    """
+
+    threads: int
+    dtype: str
+    fma_flops: float
+    read: float
+    copy: float
+    triad: float
+    copies: dict[int, float]
+
+    def bandwidth(self, nbytes: int) -> float:
+        """Bytes/s of a copy that touches ``nbytes``: measured at the largest footprint that is not larger."""
+        smaller = [footprint for footprint in self.copies if footprint <= nbytes]
+        return self.copies[max(smaller, default=min(self.copies))]
+
+    def seconds(self, flop: int, nbytes: int) -> float:
+        """The least time for ``flop`` operations on ``nbytes`` bytes, each moved once."""
+        return max(flop / self.fma_flops, nbytes / self.bandwidth(nbytes))
+
+
+def measure(threads: int, dtype: Any = np.float32, footprints: tuple[int, ...] = FOOTPRINTS) -> Limits:
+    """Peak FMA and memory bandwidth of ``threads`` threads; takes a second or two, and 1.5 times the largest footprint.
+
+    Raises ValueError for more threads than Numba has.
+
+    >>> limits = measure(1, footprints=(1 << 16,))
+    >>> limits.seconds(10**9, 0) == 1e9 / limits.fma_flops
+    True
+    """
+    dtype = np.dtype(dtype)
+    with numba_threads(threads):
+        copies = {footprint: _copy_rate(footprint // 2, dtype) for footprint in footprints}
+        largest = max(footprints)
+        return Limits(
+            threads=threads,
+            dtype=dtype.name,
+            fma_flops=_fma_rate(threads, dtype),
+            read=_read_rate(threads, largest // 2, dtype),
+            copy=copies[largest],
+            triad=_triad_rate(largest // 2, dtype),
+            copies=copies,
+        )
+
+
+# Arithmetic -----------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _fma_chains(typing_context, out, index, steps):
+    """``steps`` times, in each of _CHAINS registers: sum = sum / 2 + 1. The sums' sum goes to out.flat[index:].
+
+    A fused multiply-add takes about 4 cycles, and 2 can start in each: a single chain would wait for itself. All
+    values stay between 0 and _CHAINS, and no two chains start alike, so that the compiler cannot make one of them.
+    """
+    dtype = out.dtype
+
+    def codegen(context, builder, signature, args):
+        vector = vector_type(dtype)
+        half, one = (emit_splat(builder, dtype, ir.Constant(vector.element, value)) for value in (0.5, 1.0))
+        sums = []
+        for chain in range(_CHAINS):
+            start = ir.Constant(vector, [float(chain)] * vector.count)
+            sums.append(cgutils.alloca_once_value(builder, start))
+            builder.store(start, sums[-1])
+        with cgutils.for_range(builder, args[2]):
+            for variable in sums:
+                builder.store(emit_fma(builder, builder.load(variable), half, one), variable)
+        total = builder.load(sums[0])
+        for variable in sums[1:]:
+            total = builder.fadd(total, builder.load(variable))
+        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
+        builder.store(total, builder.bitcast(pointer, vector.as_pointer()), align=dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, types.intp), codegen
+
+
+@parallel
+def _fma(out, tasks, steps, lanes):
+    for task in prange(tasks):
+        _fma_chains(out, task * lanes, steps)
+
+
+def _fma_rate(threads: int, dtype: np.dtype[Any]) -> float:
+    width = lanes(dtype.type)
+    out = np.empty(threads * width, dtype)
+    seconds = _fastest(lambda: _fma(out, threads, _STEPS, width))
+    return 2 * threads * _STEPS * _CHAINS * width / seconds
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@parallel
+def _copy(x, y):
+    for i in prange(x.size):
+        y[i] = x[i]
+
+
+@parallel
+def _triad(b, c, a):
+    for i in prange(b.size):
+        a[i] = b[i] + b.dtype.type(3) * c[i]
+
+
+@parallel
+def _read(x, out, tasks, lanes):
+    """The sum of the whole steps of four vectors in each task's part of x; four sums, so that loads do not wait."""
+    for task in prange(tasks):
+        first, last = task * x.size // tasks, (task + 1) * x.size // tasks
+        s0 = s1 = s2 = s3 = splat(x, x.dtype.type(0))
+        for i in range(first, last - 4 * lanes + 1, 4 * lanes):
+            s0, s1 = add(s0, load(x, i, lanes)), add(s1, load(x, i + lanes, lanes))
+            s2, s3 = add(s2, load(x, i + 2 * lanes, lanes)), add(s3, load(x, i + 3 * lanes, lanes))
+        store(out, task * lanes, add(add(s0, s1), add(s2, s3)), lanes)
+
+
+def _copy_rate(nbytes: int, dtype: np.dtype[Any]) -> float:
+    x, y = _arrays(2, nbytes, dtype)
+    return (x.nbytes + y.nbytes) / _fastest(lambda: _copy(x, y))
+
+
+def _triad_rate(nbytes: int, dtype: np.dtype[Any]) -> float:
+    b, c, a = _arrays(3, nbytes, dtype)
+    return (a.nbytes + b.nbytes + c.nbytes) / _fastest(lambda: _triad(b, c, a))
+
+
+def _read_rate(threads: int, nbytes: int, dtype: np.dtype[Any]) -> float:
+    width = lanes(dtype.type)
+    (x,), out = _arrays(1, nbytes, dtype), np.empty(threads * width, dtype)
+    return x.nbytes / _fastest(lambda: _read(x, out, threads, width))
+
+
+def _arrays(count: int, nbytes: int, dtype: np.dtype[Any]) -> list[np.ndarray]:
+    """Arrays that have been written to: untouched pages would all be the same page of zeros."""
+    return [np.ones(nbytes // dtype.itemsize, dtype) for _ in range(count)]
+
+
+def _fastest(function: Callable[[], Any]) -> float:
+    """Seconds of the fastest of several calls, after one that may compile: a limit is what is possible."""
+    function()
+    best = math.inf
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best

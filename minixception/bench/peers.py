@@ -1,0 +1,174 @@
+"""Other libraries that run the same network on the same input: what our own times are measured beside.
+
+Each is built from the PyTorch twin of our model, with its number of threads set explicitly, and gets its input in its
+own layout before any time is taken. No library is imported before it is built; the extra ``peers`` installs all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..nn import Module
+
+Run = Callable[[], np.ndarray]
+Step = tuple[Callable[[], Any], Callable[[], list[np.ndarray]]]  # one step, and the gradients that it left
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What must be installed, and how to build it."""
+
+    needs: tuple[str, ...]
+    build: Callable[..., Any]
+
+
+def installed(peers: dict[str, Peer], say: Callable[[str], Any]) -> dict[str, Peer]:
+    """The peers whose libraries can be imported; says one line for each that is left out.
+
+    >>> installed({"nobody": Peer(("no_such_library",), print)}, print)
+    nobody is left out: no_such_library is not installed
+    {}
+    """
+    return {name: peer for name, peer in peers.items() if _can_import(name, peer.needs, say)}
+
+
+def versioned() -> tuple[str, ...]:
+    """Names of the installed distributions that a peer is made of, for the versions in a result file."""
+    names = dict.fromkeys(library for peer in INFERENCE.values() for library in peer.needs)
+    return tuple(name for name in names if importlib.util.find_spec(name))
+
+
+def _can_import(name: str, libraries: Iterable[str], say: Callable[[str], Any]) -> bool:
+    for library in libraries:
+        try:
+            importlib.import_module(library)
+        except ImportError:
+            say(f"{name} is left out: {library} is not installed")
+            return False
+    return True
+
+
+# Inference: (model, x (n, h, w, c), threads) -> function that returns the logits --------------------------------------
+
+
+def _torch_eager(model: Module, x: np.ndarray, threads: int) -> Run:
+    import torch
+
+    from .torch_twin import to_torch, twin
+
+    torch.set_num_threads(threads)
+    theirs, image = twin(model).eval(), to_torch(x)
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return theirs(image).numpy()
+
+    return run
+
+
+def _torch_script(model: Module, x: np.ndarray, threads: int) -> Run:
+    """Traced, frozen and optimised: batchnorm folded, convolutions and ReLU fused by oneDNN."""
+    import torch
+
+    from .torch_twin import to_torch, twin
+
+    torch.set_num_threads(threads)
+    image = to_torch(x)
+    with torch.inference_mode(), _quiet():
+        theirs = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(twin(model).eval(), image)))
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return theirs(image).numpy()
+
+    return run
+
+
+def _onnxruntime(model: Module, x: np.ndarray, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(_onnx(model, x), options, providers=["CPUExecutionProvider"])
+    feed = {"x": _nchw(x)}
+    return lambda: session.run(None, feed)[0]
+
+
+def _openvino(model: Module, x: np.ndarray, threads: int) -> Run:
+    """In float32: left to itself it computes in bfloat16 where the CPU can."""
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(io.BytesIO(_onnx(model, x))), "CPU", settings).create_infer_request()
+    feed = {"x": _nchw(x)}
+    return lambda: request.infer(feed)[0]
+
+
+INFERENCE = {
+    "torch eager": Peer(("torch",), _torch_eager),
+    "torch script": Peer(("torch",), _torch_script),
+    "onnxruntime": Peer(("torch", "onnx", "onnxruntime"), _onnxruntime),
+    "openvino": Peer(("torch", "openvino"), _openvino),
+}
+
+
+def _onnx(model: Module, x: np.ndarray) -> bytes:
+    """The network as an ONNX file for inputs (n, c, h, w) of exactly this shape."""
+    import torch
+
+    from .torch_twin import twin
+
+    file = io.BytesIO()
+    with _quiet():
+        torch.onnx.export(twin(model).eval(), (torch.from_numpy(_nchw(x)),), file, input_names=["x"], dynamo=False)
+    return file.getvalue()
+
+
+def _nchw(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Both exporters say that newer ones exist; these are the ones whose results run fastest."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# Training: (model, x, labels, threads, lr) -> one step of SGD with momentum, and the gradients it left ----------------
+
+
+def _torch_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float) -> Step:
+    import torch
+
+    from .torch_twin import from_torch, to_torch, twin
+
+    torch.set_num_threads(threads)
+    theirs, image, target = twin(model).train(), to_torch(x), torch.from_numpy(labels)
+    sgd = torch.optim.SGD(theirs.parameters(), lr=lr, momentum=0.9)
+
+    def step() -> None:
+        sgd.zero_grad()
+        torch.nn.functional.cross_entropy(theirs(image), target).backward()
+        sgd.step()
+
+    return step, lambda: [from_torch(p.grad) for p in theirs.parameters()]
+
+
+TRAINING = {"torch eager": Peer(("torch",), _torch_training)}

@@ -1,0 +1,47 @@
+"""The register tile of the matrix product alone: its operands stay in the caches, nothing is packed or fetched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..kernels.gemm import K_BLOCK, ROW_BLOCK, pack_panel, panel_width, strip_sum
+from ..kernels.jit import parallel, prange
+from .limits import Limits
+from .measurement import OURS, Measurement, summary
+from .threads import numba_threads
+from .timing import interleaved
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_PRODUCTS = 200  # of each thread: about 7 ms
+
+
+@parallel
+def _products(a, b, packed, c, tasks, products, width):
+    """Each task packs its own panel of b (k, width), then multiplies a (m, k) with it again and again."""
+    k = b.shape[0]
+    m = c.shape[1]
+    for task in prange(tasks):
+        pack_panel(b.reshape(-1), 0, width, 1, k, width, width, packed, task * k * width)
+        for _ in range(products):
+            strip_sum(
+                a.reshape(-1), task * m * k, k, 1, m, packed, task * k * width, k,
+                c.reshape(-1), task * m * width, width, width, False,
+            )  # fmt: skip
+
+
+def measure(limits: Limits, repeats: int, bar: tqdm[Any]) -> Measurement:
+    """The tile on every thread, each with its own block of A and panel of B; moves no bytes from or to memory."""
+    width = panel_width(np.dtype(np.float32))
+    m, k, threads = ROW_BLOCK, K_BLOCK, limits.threads
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((threads, m, k), np.float32)
+    b = rng.standard_normal((k, width), np.float32)
+    packed, c = np.empty(threads * k * width, np.float32), np.empty((threads, m, width), np.float32)
+    flop = 2 * m * k * width * _PRODUCTS * threads
+    with numba_threads(threads):
+        times = interleaved({OURS: lambda: _products(a, b, packed, c, threads, _PRODUCTS, width)}, repeats, bar.update)
+    return summary("register tile", "forward", limits, flop, 0, times)

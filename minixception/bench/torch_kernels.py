@@ -1,0 +1,40 @@
+"""A layer's forward and backward pass in PyTorch, eager and channels_last, to time beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..nn import Module
+from .torch_twin import from_torch, to_torch, twin
+
+Pass = tuple[Callable[[], Any], list[np.ndarray]]  # what to time, and what it computes
+
+
+def passes(module: Module, x: np.ndarray, dy: np.ndarray, threads: int) -> dict[str, Pass]:
+    """The same layer with the same weights, "forward" and "backward"; gradients of x, then of the parameters."""
+    torch.set_num_threads(threads)
+    theirs, image, arriving = twin(module), to_torch(x).requires_grad_(), to_torch(dy)
+    wanted = [image, *theirs.parameters()]
+    y = theirs(image)
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return theirs(image)
+
+    def backward() -> Any:
+        return torch.autograd.grad(y, wanted, arriving, retain_graph=True)
+
+    of_x, *of_weights = backward()
+    return {
+        "forward": (forward, [_image(forward())]),
+        "backward": (backward, [_image(of_x), *[from_torch(gradient) for gradient in of_weights]]),
+    }
+
+
+def _image(tensor: Any) -> np.ndarray:
+    """(n, c, h, w) as (n, h, w, c)."""
+    return tensor.detach().permute(0, 2, 3, 1).numpy()

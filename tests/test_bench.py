@@ -1,0 +1,313 @@
+"""The benchmark command: limits are sane, costs are the operators' own, and missing peers are only left out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from xml.etree import ElementTree
+
+import numba
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from minixception import cli, nn, viz
+from minixception.bench import command, kernels, limits, malloc, measurement, models, peers, tile
+from minixception.bench.limits import Limits
+from minixception.bench.measurement import OURS, require_equal
+from minixception.bench.threads import numba_threads
+from minixception.errors import ArgumentError
+from minixception.models import mini_xception
+from minixception.ops import OPERATORS
+
+LIMITS = Limits(1, "float32", fma_flops=2e11, read=5e10, copy=4e10, triad=4e10, copies={1 << 20: 8e10, 1 << 29: 4e10})
+LAYERS = (
+    kernels.Workload("depthwise", lambda: nn.DepthwiseConv2d(8), (1, 6, 6, 8)),
+    kernels.Workload("regular", lambda: nn.Conv2d(6, 6, 3), (1, 6, 6, 6)),
+    kernels.Workload("Inception-style", lambda: nn.SpectrumConv2d(6, 6, 3, 3), (1, 6, 6, 6)),
+    kernels.Workload("separable", lambda: nn.SeparableConv2d(6, 6, 3), (1, 6, 6, 6)),
+    kernels.Workload("batchnorm", lambda: nn.BatchNorm2d(8), (1, 6, 6, 8)),
+    kernels.Workload("max pool", lambda: nn.MaxPool2d(3, 2, "same"), (1, 6, 6, 8)),
+)
+NETWORKS = (
+    models.Workload("mini", lambda: mini_xception(10, (8,), 1, 8), 2, training=False),
+    models.Workload("mini", lambda: mini_xception(10, (8,), 1, 8), 2, training=True),
+)
+
+
+@pytest.fixture
+def bar():
+    with tqdm(disable=True) as quiet:
+        yield quiet
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The command with small layers, networks and arrays."""
+    monkeypatch.setattr(kernels, "WORKLOADS", LAYERS)
+    monkeypatch.setattr(models, "WORKLOADS", NETWORKS)
+    monkeypatch.setattr(tile, "_PRODUCTS", 2)
+    measured = limits.measure(1, footprints=(1 << 20, 1 << 22))
+    monkeypatch.setattr(limits, "measure", lambda threads: measured)
+
+
+def run(capsys, *arguments):
+    status = cli.main(["bench", "--threads", "1", "--repeats", "1", *map(str, arguments)])
+    return status, *capsys.readouterr()
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_limits_are_positive_and_plausible(dtype):
+    before = numba.get_num_threads()
+    found = limits.measure(1, dtype, footprints=(1 << 20, 1 << 22))
+    assert (found.threads, found.dtype, numba.get_num_threads()) == (1, dtype, before)
+    assert 1e8 < found.fma_flops < 1e14
+    for rate in (found.read, found.copy, found.triad, *found.copies.values()):
+        assert 1e8 < rate < 1e13
+
+
+def test_the_sums_behind_the_peak_are_computed():
+    width = limits.lanes(np.float32)
+    out = np.zeros(width, np.float32)
+    limits._fma(out, 1, 1, width)
+    starts = np.arange(limits._CHAINS)
+    np.testing.assert_allclose(out, np.sum(starts / 2 + 1))
+    limits._fma(out, 1, 1000, width)
+    np.testing.assert_allclose(out, 2 * limits._CHAINS)  # where sum = sum / 2 + 1 stands still
+
+
+def test_the_reader_reads_everything():
+    width = limits.lanes(np.float32)
+    out = np.zeros(2 * width, np.float32)
+    limits._read(np.ones(1 << 14, np.float32), out, 2, width)
+    assert out.sum() == 1 << 14
+
+
+def test_the_bound_is_the_slower_of_arithmetic_and_memory():
+    assert LIMITS.seconds(2 * 10**11, 0) == 1
+    assert LIMITS.seconds(0, 4 * 10**10) == 1
+    assert LIMITS.seconds(10, 4 * 10**10) == 1
+    assert LIMITS.bandwidth(1 << 29) == 4e10
+    assert LIMITS.bandwidth((1 << 29) - 1) == LIMITS.bandwidth(1) == 8e10
+
+
+def test_threads_are_given_back():
+    before = numba.get_num_threads()
+    with pytest.raises(ZeroDivisionError), numba_threads(1):
+        assert numba.get_num_threads() == 1
+        _ = 1 / 0
+    assert numba.get_num_threads() == before
+    with pytest.raises(ValueError, match="number of threads"):
+        limits.measure(1000)
+
+
+# Operators ------------------------------------------------------------------------------------------------------------
+
+
+def shapes_of(layer):
+    return [parameter.shape for parameter in layer.module().parameters()]
+
+
+def test_flop_are_the_operators_macs_and_bytes_the_arrays(bar):
+    rows = {(row.name, row.direction): row for layer in LAYERS for row in kernels.measure(layer, LIMITS, 1, False, bar)}
+    macs = OPERATORS["depthwise_conv2d"].macs((1, 6, 6, 8), (3, 3, 8), stride=1, padding="same")
+    assert macs == 36 * 9 * 8
+    assert rows["depthwise", "forward"].flop == 2 * macs
+    assert rows["depthwise", "backward"].flop == 4 * macs
+    assert rows["depthwise", "forward"].nbytes == 4 * (288 + 72 + 288)
+    assert rows["depthwise", "backward"].nbytes == 4 * (288 + 288 + 72 + 288 + 72)  # dy, x, w, dx, dw
+    assert rows["regular", "forward"].flop == 2 * 36 * 9 * 36
+    assert rows["Inception-style", "forward"].flop == 2 * 36 * (36 + 9 * 36 // 3)
+    assert rows["separable", "forward"].flop == 2 * 36 * (6 * 9 + 36)
+    assert rows["batchnorm", "forward"].flop == rows["max pool", "backward"].flop == 0
+    assert rows["max pool", "forward"].nbytes == 4 * 288 + 4 * 72 + 72  # x, y, and a byte for each winner
+    for row in rows.values():
+        assert 0 < row.share() < 1.5
+        assert row.limited_by in ("arithmetic", "memory")
+        assert (row.threads, set(row.times), row.differences) == (1, {OURS}, {})
+
+
+def test_the_tile_is_limited_by_arithmetic_alone(bar, monkeypatch):
+    monkeypatch.setattr(tile, "_PRODUCTS", 2)
+    row = tile.measure(LIMITS, 1, bar)
+    assert (row.nbytes, row.limited_by) == (0, "arithmetic")
+    assert row.flop % (2 * tile.ROW_BLOCK * tile.K_BLOCK) == 0
+    assert row.bound == row.flop / LIMITS.fma_flops
+
+
+def test_the_tile_multiplies():
+    m, k, width = 4, 3, tile.panel_width(np.dtype(np.float32))
+    a = np.arange(m * k, dtype=np.float32).reshape(1, m, k)
+    b = np.arange(k * width, dtype=np.float32).reshape(k, width)
+    packed, c = np.empty(k * width, np.float32), np.empty((1, m, width), np.float32)
+    tile._products(a, b, packed, c, 1, 2, width)
+    np.testing.assert_allclose(c[0], a[0] @ b)
+
+
+def test_results_that_differ_are_an_error():
+    ours, theirs = np.array([1.0, 0.0]), np.array([1.0, 1e-3])
+    assert require_equal("y", ours, theirs, 1e-2) == pytest.approx(1e-3, rel=1e-3)
+    for wrong in (theirs, np.array([1.0, np.nan])):
+        with pytest.raises(ArithmeticError, match="y: the results differ by"):
+            require_equal("y", ours, wrong, 1e-5)
+
+
+# Networks and peers ---------------------------------------------------------------------------------------------------
+
+
+def test_networks_beside_a_peer(bar):
+    def build(model, x, threads):
+        from minixception import Tensor, no_grad
+
+        with no_grad():
+            logits = model(Tensor(x)).numpy()
+        return lambda: logits
+
+    def build_wrong(model, x, threads):
+        return lambda: np.ones((2, 10), np.float32)
+
+    row = models.measure(NETWORKS[0], LIMITS, 1, {"someone": peers.Peer((), build)}, bar)
+    assert list(row.times) == [OURS, f"{OURS} eager", "someone"]
+    assert set(row.differences) == {f"{OURS} eager", "someone"}
+    assert row.direction == "forward"
+    with pytest.raises(ArithmeticError, match="logits, someone"):
+        models.measure(NETWORKS[0], LIMITS, 1, {"someone": peers.Peer((), build_wrong)}, bar)
+
+
+def test_a_training_step_counts_three_forward_passes(bar):
+    forward, step = (models.measure(network, LIMITS, 1, {}, bar) for network in NETWORKS)
+    assert step.flop == 3 * forward.flop > 0
+    assert (step.direction, list(step.times)) == ("training step", [OURS])
+
+
+def test_peers_that_are_not_installed_are_left_out_with_a_line(monkeypatch):
+    for library in ("torch", "onnx", "onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, library, None)  # import then raises ImportError
+    lines = []
+    assert peers.installed(peers.INFERENCE, lines.append) == {}
+    assert lines == [f"{name} is left out: torch is not installed" for name in peers.INFERENCE]
+    assert peers.versioned() == ()
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "--help"])
+    assert left.value.code == 0
+    assert "--malloc {default,tuned}" in capsys.readouterr().out
+
+
+def test_tables_json_result_file_and_figure(small, capsys, tmp_path):
+    out, figure = tmp_path / "bench.json", tmp_path / "roofline.svg"
+    status, printed, progress = run(capsys, "--no-peers", "--json", "--out", out, "--figure", figure)
+    assert status == 0
+    data, written = json.loads(printed), json.loads(out.read_text())
+    assert written["command"].startswith("minixception bench --what all --threads 1 --repeats 1 --no-peers --malloc ")
+    assert data["machine"] == written["machine"]
+    assert data["machine"]["malloc"] in ("default", "tuned")
+    for part in ("limits", "kernels", "models"):
+        assert data[part] == written[part]
+    assert len(data["kernels"]) == 1 + 2 * len(LAYERS)
+    assert {"name", "direction", "threads", "flop", "nbytes", "bound", "limited_by", "times", "differences"} <= set(
+        data["kernels"][1]
+    )
+    for row in data["kernels"] + data["models"]:
+        assert row["times"][OURS]["low"] <= row["times"][OURS]["median"] <= row["times"][OURS]["high"]
+        assert 0 < row["share_of_limit"][OURS] < 1.5
+    assert "measuring the machine's limits, 1 thread" in progress
+    assert ElementTree.parse(figure).getroot().tag.endswith("svg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "roofline.svg"]
+
+
+def test_tables_on_the_terminal(small, capsys):
+    status, printed, _ = run(capsys, "--no-peers")
+    assert status == 0
+    for words in ("The machine's limits", "Operators", "Networks", "Inception-style", "training step", "register tile"):
+        assert words in printed
+
+
+def test_without_peers_installed(small, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, printed, progress = run(capsys, "--what", "models")
+    assert status == 0
+    assert progress.count("is left out: torch is not installed") == len(peers.INFERENCE)
+    assert "Operators" not in printed
+
+
+def test_unequal_results_fail(small, capsys, monkeypatch):
+    def unequal(*arguments):
+        raise ArithmeticError("logits, someone: the results differ by 1")
+
+    monkeypatch.setattr(models, "measure", unequal)
+    status, printed, progress = run(capsys, "--what", "models", "--no-peers")
+    assert (status, printed) == (1, "")
+    assert progress.endswith("minixception: logits, someone: the results differ by 1\n")
+
+
+def test_a_figure_of_networks_is_refused(capsys, tmp_path):
+    status, _, message = run(capsys, "--what", "models", "--figure", tmp_path / "f.svg")
+    assert status == 2
+    assert "--figure draws operators" in message
+
+
+def test_tuned_malloc_starts_the_same_command_anew(capsys, monkeypatch, tmp_path):
+    started = []
+    for name in malloc._TUNED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(malloc.platform, "libc_ver", lambda: ("glibc", "2.39"))
+    monkeypatch.setattr(malloc.subprocess, "run", lambda command, env: started.append((command, env)) or Done)
+    status, _, _ = run(capsys, "--what", "kernels", "--no-peers", "--json", "--malloc", "tuned", "--out", tmp_path)
+    assert status == Done.returncode
+    (arguments, environment), = started  # fmt: skip
+    assert arguments[1:4] == ["-m", "minixception", "bench"]
+    assert environment["MALLOC_MMAP_THRESHOLD_"] == "8589934592"
+    assert environment["MALLOC_TRIM_THRESHOLD_"] == "17179869184"
+    asked = cli._parser().parse_args(arguments[3:])
+    assert (asked.what, asked.threads, asked.repeats, asked.peers, asked.json) == ("kernels", [1], 1, False, True)
+    assert (asked.malloc, asked.out, asked.figure) == ("tuned", tmp_path, None)
+    monkeypatch.setattr(malloc.platform, "libc_ver", lambda: ("", ""))
+    with pytest.raises(ArgumentError, match="glibc"):
+        malloc.rerun_tuned(["bench"])
+
+
+class Done:
+    returncode = 7
+
+
+# The figure -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_roofline_names_each_operator_once_and_no_two_names_overlap():
+    points = [
+        viz.RooflinePoint(f"operator {i}", direction, 1 + i, 1e11 + share)
+        for i in range(12)
+        for direction, share in (("forward", 0), ("backward", 1e9))
+    ]
+    figure = viz.roofline(LIMITS, points)
+    figure.canvas.draw()
+    texts = {t.get_text(): t for t in figure.axes[0].texts}
+    names = [texts[f"operator {i}"].get_window_extent() for i in range(12)]
+    assert not any(a.overlaps(b) for i, a in enumerate(names) for b in names[:i])
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in names)
+    assert sum(text.startswith("operator") for text in texts) == 12
+
+
+def test_a_roofline_needs_positive_points():
+    with pytest.raises(ArgumentError, match="at least one point"):
+        viz.roofline(LIMITS, [])
+    with pytest.raises(ArgumentError, match="must be positive"):
+        viz.roofline(LIMITS, [viz.RooflinePoint("pool", "forward", 0.0, 0.0)])
+
+
+def test_a_report_draws_only_what_has_arithmetic_and_bytes(bar):
+    rows = [row for layer in LAYERS for row in kernels.measure(layer, LIMITS, 1, False, bar)]
+    figure = command.Report([LIMITS], rows).figure()
+    words = {t.get_text() for t in figure.axes[0].texts}
+    assert {"depthwise", "regular", "separable", "Inception-style"} <= words
+    assert not {"batchnorm", "max pool"} & words
+    assert isinstance(measurement.EQUAL, float)

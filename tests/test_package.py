@@ -1,0 +1,194 @@
+"""The package as a whole: what importing it does, its errors, its cache of kernels, and the size of its files."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from processes import python
+
+import minixception as mx
+from minixception import errors, training, viz
+
+PACKAGE = Path(mx.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+# Importing ------------------------------------------------------------------------------------------------------------
+
+IMPORT = """
+import json, os, sys
+from numba.core import event
+with event.install_recorder("numba:compile") as recorder:
+    import minixception
+print(json.dumps({"user": os.times().user, "compiled": len(recorder.buffer), "modules": list(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def imports():
+    """Three imports in fresh processes: what each printed, and what it reports of itself."""
+    runs = [python("-c", IMPORT) for _ in range(3)]
+    for run in runs:
+        assert run.returncode == 0, run.stderr
+        assert run.stderr == ""
+        assert len(run.stdout.splitlines()) == 1  # only our own line: importing prints nothing
+    return [json.loads(run.stdout) for run in runs]
+
+
+def test_importing_takes_less_than_0_7_seconds(imports):
+    """Of the processor's time, the interpreter's own start included: a busy machine does not change it much."""
+    assert statistics.median(run["user"] for run in imports) < 0.7
+
+
+def test_importing_compiles_nothing(imports):
+    assert [run["compiled"] for run in imports] == [0, 0, 0]
+
+
+def test_importing_loads_no_heavy_module(imports):
+    heavy = {"matplotlib", "PIL", "h5py", "tqdm", "safetensors", "torch", "IPython"}
+    assert not heavy & {name.partition(".")[0] for name in imports[0]["modules"]}
+
+
+def test_every_public_name_exists():
+    modules = [mx, mx.nn, mx.models, mx.ops, training, viz]
+    for module in modules:
+        assert [name for name in module.__all__ if not hasattr(module, name)] == []
+        assert len(set(module.__all__)) == len(module.__all__)
+
+
+# Files and errors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_has_more_than_400_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_every_error_is_a_value_error_or_an_os_error():
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
+    assert len(classes) >= 11
+    for c in classes:
+        assert issubclass(c, ValueError) != issubclass(c, OSError), c
+        assert c.__doc__
+
+
+WRONG_CALLS = """
+import json, sys
+import numpy as np
+from numba.core import event
+import minixception as mx
+from numba.core.dispatcher import Dispatcher
+
+def image(*shape, dtype=np.float32):
+    return mx.tensor(np.zeros(shape, dtype))
+
+ops, nn, model = mx.ops, mx.nn, mx.models.mini_xception(10, (8,), 1, 4)
+calls = {
+    "conv2d 3 dimensions": lambda: ops.conv2d(image(8, 8, 3), image(3, 3, 3, 4)),
+    "conv2d NCHW": lambda: nn.Conv2d(3, 4)(image(2, 3, 8, 8)),
+    "conv2d mixed dtypes": lambda: ops.conv2d(image(1, 8, 8, 3, dtype=float), image(3, 3, 3, 4)),
+    "conv2d integers": lambda: ops.conv2d(image(1, 8, 8, 3, dtype=int), image(3, 3, 3, 4, dtype=int)),
+    "conv2d padding": lambda: ops.conv2d(image(1, 8, 8, 3), image(3, 3, 3, 4), padding="full"),
+    "conv2d stride": lambda: ops.conv2d(image(1, 8, 8, 3), image(3, 3, 3, 4), stride=0),
+    "conv2d groups": lambda: ops.conv2d(image(1, 8, 8, 4), image(3, 3, 4, 4), groups=3),
+    "conv2d too small": lambda: ops.conv2d(image(1, 2, 8, 3), image(3, 3, 3, 4), padding="valid"),
+    "depthwise channels": lambda: nn.DepthwiseConv2d(4)(image(1, 8, 8, 3)),
+    "pointwise channels": lambda: nn.PointwiseConv2d(4, 5)(image(1, 8, 8, 3)),
+    "separable channels": lambda: nn.SeparableConv2d(4, 5)(image(1, 8, 8, 3)),
+    "batch of one": lambda: nn.BatchNorm2d(4)(image(1, 1, 1, 4)),
+    "batchnorm channels": lambda: nn.BatchNorm2d(4)(image(2, 5, 5, 3)),
+    "max pool size": lambda: ops.max_pool2d(image(1, 8, 8, 3), 0),
+    "avg pool too small": lambda: ops.avg_pool2d(image(1, 2, 2, 3), 3),
+    "linear features": lambda: nn.Linear(4, 5)(image(2, 3)),
+    "linear image": lambda: nn.Linear(4, 5)(image(2, 3, 3, 4)),
+    "add": lambda: image(2, 3) + image(2, 4),
+    "concat": lambda: ops.concat([image(2, 3), image(3, 3)]),
+    "reshape": lambda: image(2, 3).reshape(4, 2),
+    "dropout rate": lambda: ops.dropout(image(2, 3), 1.0),
+    "label too large": lambda: mx.cross_entropy(image(2, 3), [0, 3]),
+    "label negative": lambda: mx.cross_entropy(image(2, 3), [0, -1]),
+    "label fraction": lambda: mx.cross_entropy(image(2, 3), [0.5, 1.0]),
+    "labels' number": lambda: mx.cross_entropy(image(2, 3), [0, 1, 2]),
+    "smoothing": lambda: mx.cross_entropy(image(2, 3), [0, 1], label_smoothing=1.0),
+    "targets' shape": lambda: mx.binary_cross_entropy_with_logits(image(2, 3), np.zeros((2, 2))),
+    "network NCHW": lambda: model(image(2, 3, 32, 32)),
+    "network float64": lambda: model(image(2, 32, 32, 3, dtype=float)),
+    "xception too small": lambda: mx.models.Xception(input_shape=(70, 70, 3)),
+    "tensor of text": lambda: mx.tensor(np.array(["a"])),
+    "unknown backend": lambda: mx.use_backend("tpu").__enter__(),
+    "backward without a path": lambda: image(1).backward(),
+}
+typed = {error.__name__ for error in vars(mx.errors).values() if isinstance(error, type)}
+got = {}
+with event.install_recorder("numba:compile") as recorder:
+    for name, call in calls.items():
+        try:
+            call()
+            got[name] = "nothing"
+        except Exception as error:
+            got[name] = type(error).__name__
+modules = [module for name, module in list(sys.modules.items()) if name.startswith("minixception")]
+kernels = {id(d): d for module in modules for d in vars(module).values() if isinstance(d, Dispatcher)}
+print(json.dumps({
+    "untyped": {name: error for name, error in got.items() if error not in typed},
+    "calls": len(got),
+    "kernels": len(kernels),
+    "compiled": [str(d) for d in kernels.values() if d.signatures],
+    "events": len(recorder.buffer),
+}))
+"""
+
+
+def test_wrong_input_is_a_typed_error_before_anything_compiles():
+    done = python("-c", WRONG_CALLS)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["untyped"] == {}
+    assert report["calls"] == 33
+    assert report["kernels"] > 40
+    assert report["compiled"] == []
+    assert report["events"] == 0
+
+
+# The cache of kernels -------------------------------------------------------------------------------------------------
+
+ONE_KERNEL = """
+import importlib, json
+import numpy as np
+dropout = importlib.import_module("minixception.ops.dropout")
+dropout.forward_loops(np.ones(2, np.float32), np.array([True, False]), rate=0.5)
+stats = dropout._drop_loops.stats
+print(json.dumps([sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
+"""
+
+
+def test_kernels_come_from_the_cache_until_a_file_they_depend_on_changes(tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(PACKAGE, copy / "minixception", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def hits_and_misses():
+        done = python("-c", ONE_KERNEL, path=copy, NUMBA_CACHE_DIR=tmp_path / "cache")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def edit(file):
+        with open(copy / "minixception" / file, "a", encoding="utf-8") as source:
+            source.write("# edited\n")
+
+    compiled = [0, 1]
+    loaded = [1, 0]
+    assert hits_and_misses() == compiled
+    assert hits_and_misses() == loaded
+    edit("kernels/simd.py")  # a helper in another file
+    assert hits_and_misses() == compiled
+    assert hits_and_misses() == loaded
+    edit("ops/dropout.py")  # the kernel's own file
+    assert hits_and_misses() == compiled
+    assert hits_and_misses() == loaded
+    edit("nn/module.py")  # a file that no kernel depends on
+    assert hits_and_misses() == loaded
