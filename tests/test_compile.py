@@ -114,7 +114,7 @@ def test_plan_names_every_layer_once():
     named = " + ".join(row[0] for row in compiled.plan.rows).split(" + ")
     assert sorted(named) == sorted(path for path, module in model.named_modules() if not module.children())
     fused = [row for row in compiled.plan.rows if row[1] == "fused kernel"]
-    assert len(fused) == 34 + 2 + 4  # separables, block 1, shortcuts
+    assert len(fused) == 34 + 2 + 4 + 1  # separables, block 1, shortcuts, logits
     assert len({row[3] for row in fused}) <= 4  # slots
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.gemm import panel_width
-from ..nn import BatchNorm2d, Conv2d, PointwiseConv2d, SeparableConv2d
+from ..nn import BatchNorm2d, Conv2d, Linear, PointwiseConv2d, SeparableConv2d
 from ..ops.conv2d.cpu import pack_kernel
 
 
@@ -26,20 +26,22 @@ class Folded:
 
 
 def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
-    """The weights of a convolution with the batchnorm behind it.
+    """The weights of a convolution, or of a linear layer as a 1x1 convolution, with the batchnorm behind it.
 
     gamma (z - mean) / sqrt(var + eps) + beta is linear in z: the factor scales the output channels of the weights,
     the rest is a bias. Computed in float64, kept in the weights' dtype.
     """
     if isinstance(module, SeparableConv2d):
         depthwise, dense, groups = module.depthwise.data, module.pointwise.data[None, None], 1
-    elif isinstance(module, PointwiseConv2d):
+    elif isinstance(module, PointwiseConv2d | Linear):
         depthwise, dense, groups = None, module.weight.data[None, None], 1
     else:
         assert isinstance(module, Conv2d)
         depthwise, dense, groups = None, module.weight.data, module.groups
     kh, kw, ci, co = dense.shape
     factor, shift = _affine(norm, co)
+    if isinstance(module, Linear):
+        shift = factor * module.bias.data + shift
     scaled = np.ascontiguousarray(dense * factor, dtype=dense.dtype)  # (kh, kw, ci/groups, co)
     return Folded(
         depthwise=depthwise,
@@ -47,7 +49,7 @@ def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
         bias=shift.astype(dense.dtype),
         kernel=(kh, kw, ci, co),
         groups=groups,
-        stride=module.stride,
+        stride=getattr(module, "stride", 1),
         padding=getattr(module, "padding", "same"),
     )
 

@@ -1,6 +1,6 @@
 """Which layers run as one kernel: a pattern over the graph, matched in the order the network runs.
 
-    [ReLU ->] separable | pointwise | convolution -> [batchnorm] -> [+ residual] -> [ReLU]
+    [ReLU ->] separable | pointwise | convolution | linear -> [batchnorm] -> [+ residual] -> [ReLU]
 
 Batchnorm goes into weights and bias; the addition and the ReLU behind happen on sums that are still in registers. Each
 is taken in only where nothing else reads what lies in between, and a residual only where it is already there. A ReLU
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..nn import Activation, Add, BatchNorm2d, Conv2d, PointwiseConv2d, SeparableConv2d
+from ..nn import Activation, Add, BatchNorm2d, Conv2d, Linear, PointwiseConv2d, SeparableConv2d
 from .graph import Graph, Node
 
 
@@ -34,7 +34,7 @@ class Step:
     @property
     def fused(self) -> bool:
         """Whether one of the fused kernels runs this step."""
-        return _is_convolution(self.node)
+        return _has_kernel(self.node)
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -44,10 +44,10 @@ class Step:
         return (self.source,) if self.residual is None else (self.source, self.residual)
 
 
-def _is_convolution(node: Node) -> bool:
+def _has_kernel(node: Node) -> bool:
     if isinstance(node.module, SeparableConv2d):
         return node.module.activation is None
-    return isinstance(node.module, Conv2d | PointwiseConv2d)
+    return isinstance(node.module, Conv2d | PointwiseConv2d | Linear)
 
 
 def _is_relu(node: Node) -> bool:
@@ -79,7 +79,7 @@ def fuse(graph: Graph) -> list[Step]:
 def _read_by_separables_only(graph: Graph, node: Node) -> bool:
     """A ReLU whose readers all apply it themselves."""
     readers = graph.consumers(node.output)
-    takers = [r for r in readers if isinstance(r.module, SeparableConv2d) and _is_convolution(r)]
+    takers = [r for r in readers if isinstance(r.module, SeparableConv2d) and _has_kernel(r)]
     return _is_relu(node) and 0 < len(takers) == len(readers) and node.output != graph.result
 
 

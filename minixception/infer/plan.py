@@ -129,20 +129,21 @@ class Plan:
     def _convolution(self, step: Step, folded: Folded) -> Callable[..., np.ndarray]:
         y, width, vector = self._slot(step.result), panel_width(self.dtype), lanes(self.dtype.type)
         add_residual, relu = step.residual is not None, step.relu_after
-        _, h, w, _ = self.shapes[step.source]
         if folded.depthwise is None:
             kh, kw, ci, _ = folded.kernel
+            y_image = _as_image(y)
 
             def convolution(x: np.ndarray, residual: np.ndarray = y) -> np.ndarray:
-                xp, _, _ = pad_image(x, (kh, kw), folded.stride, folded.padding)
+                xp, _, _ = pad_image(_as_image(x), (kh, kw), folded.stride, folded.padding)
                 convolve(
-                    xp, folded.packed, y, kh, kw, ci, folded.stride, folded.groups, width,
+                    xp, folded.packed, y_image, kh, kw, ci, folded.stride, folded.groups, width,
                     residual, add_residual, folded.bias, True, relu,
                 )  # fmt: skip
                 return y
 
             return convolution
 
+        _, h, w, _ = self.shapes[step.source]
         top = extent(h, folded.depthwise.shape[0], folded.stride, folded.padding)[1]
         left = extent(w, folded.depthwise.shape[1], folded.stride, folded.padding)[1]
         floor = self.dtype.type(0 if step.relu_before else -np.inf)
@@ -168,3 +169,8 @@ class Plan:
             return y
 
         return pool
+
+
+def _as_image(x: np.ndarray) -> np.ndarray:
+    """The rows (n, c) of a linear layer as the pixels of one image (1, 1, n, c); images as they are."""
+    return x.reshape(1, 1, *x.shape) if x.ndim == 2 else x

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...kernels.gemm import pack_panel, panel_width, strip, strip_sum
+from ...kernels.gemm import TASKS, pack_panel, panel_width, strip, strip_sum
 from ...kernels.jit import loops, parallel, prange
 from ..window import extent, pad_image
 
@@ -85,7 +85,7 @@ def _extents(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[t
 #     y[n,i] (wo, co)  +=  x[n, i*s+a] (wo windows, kw*ci)  w[a] (kw*ci, co)          a = 0 .. kh-1
 #
 # With groups only the ci/G channels of one group are neighbours, and each tap is a product of its own ("run").
-# The tile and the packed panels are those of kernels/gemm.py; a task is one output row.
+# The tile and the packed panels are those of kernels/gemm.py; a task is one output row, or a part of its columns.
 
 
 @parallel
@@ -115,9 +115,12 @@ def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_res
     runs = 1 if groups == 1 else kw
     depth = kw * ci // runs
     xs, ys, residuals = xp.reshape(-1), y.reshape(-1), residual.reshape(-1)
-    for task in prange(n * ho):
-        top_row = task // ho * hp + task % ho * stride
-        for block in range(groups * panels):
+    blocks = groups * panels
+    parts = min(blocks, max(1, TASKS // (n * ho)))  # of the columns: more than one where there are few rows
+    for task in prange(n * ho * parts):
+        row, part = task // parts, task % parts
+        top_row = row // ho * hp + row % ho * stride
+        for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             group, column = block // panels, block % panels * width
             for a in range(kh):
                 for run in range(runs):
@@ -125,7 +128,7 @@ def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_res
                     strip(
                         xs, (top_row + a) * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
                         packed, ((block * kh + a) * runs + run) * depth * width, depth,
-                        ys, task * wo * co + group * per_group + column, co, min(width, per_group - column),
+                        ys, row * wo * co + group * per_group + column, co, min(width, per_group - column),
                         residuals if first else ys, add_residual or not first,
                         bias, group * per_group + column, add_bias and first, relu and last,
                     )  # fmt: skip
