@@ -39,11 +39,10 @@ def separable(
             j0, j1 = max(0, p0 - row * wo), min(wo, p1 - row * wo)
             a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
             first_row = (m * h + i * stride + a0 - top) * w
-            for q in range(0, c, lanes):
-                filter_outputs(
-                    xs, first_row * c + q, w, floor, wds, a0 * kw * c + q, kw, a1 - a0,
-                    buffer, (row * wo + j0 - p0) * c + q, j1 - j0, stride, left - j0 * stride, c, min(lanes, c - q),
-                )  # fmt: skip
+            filter_outputs(
+                xs, first_row * c, w, floor, wds, a0 * kw * c, kw, a1 - a0,
+                buffer, (row * wo + j0 - p0) * c, j1 - j0, stride, left - j0 * stride, c, lanes,
+            )  # fmt: skip
         for column in range(0, co, width):
             strip(
                 buffer, 0, c, 1, p1 - p0, packed, column * c, c,

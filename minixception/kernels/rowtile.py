@@ -197,60 +197,99 @@ def _meetings(v, outputs, kw, stride):
 
 
 _OUTPUTS = 5  # of a row tile: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
+_ARRIVING = 4  # pixels of dy at a time in the gradient of the weights: 9 sums, 4 pixels of dy and one of x
+
+
+def _filter_tiles(kw, stride):
+    """One row of outputs by tiles, for a kernel width and stride known at compile time."""
+
+    @inline
+    def run(x, x_at, wd, floor, w, w_at, rows, y, y_at, wo, left, c, lanes):
+        for q in range(0, c, lanes):
+            n = min(lanes, c - q)
+            for j in range(0, wo, _OUTPUTS):
+                column = j * stride - left  # of x, under the window's first tap
+                filter_row(
+                    _OUTPUTS, kw, stride, x, x_at + column * c + q, wd * c, -column, wd - column, floor,
+                    w, w_at + q, rows, y, y_at + j * c + q, wo - j, c, n,
+                )  # fmt: skip
+
+    return run
+
+
+_filter_3_1, _filter_3_2, _filter_5_1, _filter_5_2 = (_filter_tiles(kw, s) for kw in (3, 5) for s in (1, 2))
 
 
 @inline
-def filter_outputs(x, x_at, wd, floor, w, w_at, kw, rows, y, y_at, wo, stride, left, c, n):
-    """wo outputs of one row, n channels of them: tiles for the usual kernels, else one output and tap at a time."""
-    tiled = (kw == 3 or kw == 5) and stride <= 2
-    for j in range(0, wo, _OUTPUTS if tiled else 1):
-        column = j * stride - left  # of x, under the window's first tap
-        corner, low, high = x_at + column * c, -column, wd - column
-        if kw == 3 and stride == 1:
-            filter_row(
-                _OUTPUTS, 3, 1, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
-            )
-        elif kw == 3 and stride == 2:
-            filter_row(
-                _OUTPUTS, 3, 2, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
-            )
-        elif kw == 5 and stride == 1:
-            filter_row(
-                _OUTPUTS, 5, 1, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
-            )
-        elif kw == 5 and stride == 2:
-            filter_row(
-                _OUTPUTS, 5, 2, x, corner, wd * c, low, high, floor, w, w_at, rows, y, y_at + j * c, wo - j, c, n
-            )
-        else:
-            total = splat(y, y.dtype.type(0))
-            for a in range(rows):
-                for b in range(max(0, low), min(kw, high)):
-                    pixel = maximum(load(x, corner + (a * wd + b) * c, n), splat(y, floor))
-                    total = fma(pixel, load(w, w_at + (a * kw + b) * c, n), total)
-            store(y, y_at + j * c, total, n)
+def filter_outputs(x, x_at, wd, floor, w, w_at, kw, rows, y, y_at, wo, stride, left, c, lanes):
+    """wo outputs of one row, all channels: by tiles for the usual kernels, else one output and tap at a time.
+
+    x_at: where the row of x under the window's first row begins; y_at: where the first output goes.
+    """
+    if kw == 3 and stride == 1:
+        _filter_3_1(x, x_at, wd, floor, w, w_at, rows, y, y_at, wo, left, c, lanes)
+    elif kw == 3 and stride == 2:
+        _filter_3_2(x, x_at, wd, floor, w, w_at, rows, y, y_at, wo, left, c, lanes)
+    elif kw == 5 and stride == 1:
+        _filter_5_1(x, x_at, wd, floor, w, w_at, rows, y, y_at, wo, left, c, lanes)
+    elif kw == 5 and stride == 2:
+        _filter_5_2(x, x_at, wd, floor, w, w_at, rows, y, y_at, wo, left, c, lanes)
+    else:
+        for j in range(wo):
+            column = j * stride - left
+            for q in range(0, c, lanes):
+                n = min(lanes, c - q)
+                total = splat(y, y.dtype.type(0))
+                for a in range(rows):
+                    for b in range(max(0, -column), min(kw, wd - column)):
+                        pixel = maximum(load(x, x_at + (a * wd + column + b) * c + q, n), splat(y, floor))
+                        total = fma(pixel, load(w, w_at + (a * kw + b) * c + q, n), total)
+                store(y, y_at + j * c + q, total, n)
+
+
+def _correlate_tiles(kw, stride):
+    """What one row of dy adds to dw by tiles, for a square kernel and stride known at compile time."""
+
+    @inline
+    def run(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes):
+        for q in range(0, c, lanes):
+            correlate_row(
+                _ARRIVING, kw, stride, x, x_at - left * c + q, wd * c, a0, a1, left, wd + left,
+                dy, dy_at + q, wo, dw, dw_at + q, c, min(lanes, c - q),
+            )  # fmt: skip
+
+    return run
+
+
+_correlate_3_1, _correlate_3_2, _correlate_5_1, _correlate_5_2 = (
+    _correlate_tiles(kw, s) for kw in (3, 5) for s in (1, 2)
+)
 
 
 @inline
-def correlate_outputs(x, corner, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, n):
-    """What one row of dy adds to n channels of dw: tiles for the usual kernels, else one tap at a time."""
-    low, high = left, wd + left
+def correlate_outputs(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, lanes):
+    """What one row of dy adds to dw, all channels: by tiles for the usual kernels, else one tap at a time.
+
+    x_at: where the row of x under tap row 0 begins, or would; rows a0 .. a1-1 of the kernel lie inside of the image.
+    """
     if kh == 3 and kw == 3 and stride == 1:
-        correlate_row(4, 3, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+        _correlate_3_1(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
     elif kh == 3 and kw == 3 and stride == 2:
-        correlate_row(4, 3, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+        _correlate_3_2(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
     elif kh == 5 and kw == 5 and stride == 1:
-        correlate_row(4, 5, 1, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+        _correlate_5_1(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
     elif kh == 5 and kw == 5 and stride == 2:
-        correlate_row(4, 5, 2, x, corner, wd * c, a0, a1, low, high, dy, dy_at, wo, dw, dw_at, c, n)
+        _correlate_5_2(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
     else:
         for a in range(a0, a1):
             for b in range(kw):
                 j0 = max(0, (left - b + stride - 1) // stride)
                 j1 = min(wo, (wd + left - b + stride - 1) // stride)
-                at = dw_at + (a * kw + b) * c
-                total = load(dw, at, n)
-                for j in range(j0, j1):
-                    pixel = load(x, corner + (a * wd + j * stride + b) * c, n)
-                    total = fma(load(dy, dy_at + j * c, n), pixel, total)
-                store(dw, at, total, n)
+                for q in range(0, c, lanes):
+                    n = min(lanes, c - q)
+                    at = dw_at + (a * kw + b) * c + q
+                    total = load(dw, at, n)
+                    for j in range(j0, j1):
+                        pixel = load(x, x_at + (a * wd + j * stride + b - left) * c + q, n)
+                        total = fma(load(dy, dy_at + j * c + q, n), pixel, total)
+                    store(dw, at, total, n)

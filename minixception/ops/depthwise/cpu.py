@@ -90,11 +90,9 @@ def _forward(x, w, y, stride, top, left, lanes):
         m, i = task // ho, task % ho
         a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)  # rows of the kernel inside of the image
         first_row = (m * h + i * stride + a0 - top) * wd
-        for q in range(0, c, lanes):
-            filter_outputs(
-                xs, first_row * c + q, wd, floor, ws, a0 * kw * c + q, kw, a1 - a0,
-                ys, task * wo * c + q, wo, stride, left, c, min(lanes, c - q),
-            )  # fmt: skip
+        filter_outputs(
+            xs, first_row * c, wd, floor, ws, a0 * kw * c, kw, a1 - a0, ys, task * wo * c, wo, stride, left, c, lanes
+        )
 
 
 # dx with stride 1 is a convolution of dy with the kernel turned by half a turn, so _forward computes it. With a stride,
@@ -139,12 +137,10 @@ def _backward_weights(dy, x, partial, stride, top, left, lanes):
         for row in range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks):
             m, i = row // ho, row % ho
             a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
-            corner = ((m * h + i * stride - top) * wd - left) * c
-            for q in range(0, c, lanes):
-                correlate_outputs(
-                    xs, corner + q, wd, a0, a1, left, dys, row * wo * c + q, wo,
-                    partials, chunk * kh * kw * c + q, kh, kw, stride, c, min(lanes, c - q),
-                )  # fmt: skip
+            correlate_outputs(
+                xs, (m * h + i * stride - top) * wd * c, wd, a0, a1, left, dys, row * wo * c, wo,
+                partials, chunk * kh * kw * c, kh, kw, stride, c, lanes,
+            )  # fmt: skip
 
 
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads

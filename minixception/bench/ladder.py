@@ -1,0 +1,103 @@
+"""The ladder of kernels: each rung of an operator on one core, and the share of the machine's limit it reaches.
+
+    python -m minixception.bench.ladder docs/results/ladder.json
+
+The rungs are the NumPy definition (whose matrix products run on NumPy's own BLAS, with as many threads as that takes),
+the plain loops, and the fast kernel. Their results are compared before any time is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..op import Shape
+from ..ops import OPERATORS
+from ..tables import Table
+from .limits import Limits, measure
+from .measurement import require_near
+from .results import write_result
+from .threads import numba_threads
+from .timing import interleaved
+
+RUNGS = ("numpy", "loops", "cpu")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator at the shapes it has in Xception: input arrays by shape, and parameters."""
+
+    operator: str
+    shapes: tuple[Shape, ...]
+    params: dict[str, Any]
+
+
+_SAME = {"stride": 1, "padding": "same"}
+_CHANNELS = (728,)
+CASES = (
+    Case("depthwise_conv2d", ((1, 19, 19, 728), (3, 3, 728)), _SAME),
+    Case("pointwise_conv2d", ((1, 19, 19, 728), (728, 728)), {"stride": 1}),
+    Case("conv2d", ((1, 56, 56, 64), (3, 3, 64, 64)), _SAME | {"groups": 1}),
+    Case("batch_norm", ((8, 19, 19, 728), *[_CHANNELS] * 4), {"training": True, "eps": 1e-3}),
+    Case("max_pool2d", ((1, 74, 74, 128),), {"size": (3, 3), "stride": 2, "padding": "same"}),
+)
+
+
+def climb(case: Case, limits: Limits, repeats: int) -> list[dict[str, Any]]:
+    """One row per rung and direction. Raises ArithmeticError if a rung's results are not those of the definition."""
+    op, rng = OPERATORS[case.operator], np.random.default_rng(0)
+    arrays = [np.abs(rng.standard_normal(shape, np.float32)) for shape in case.shapes]  # positive: variances too
+    y, saved = op.rungs["numpy"].forward(*arrays, **case.params)
+    dy = rng.standard_normal(y.shape, np.float32)
+    gradients = [g for g in op.rungs["numpy"].backward(dy, saved) if g is not None]
+    for name in RUNGS:
+        got, got_saved = op.rungs[name].forward(*arrays, **case.params)
+        results = [got, *[g for g in op.rungs[name].backward(dy, got_saved) if g is not None]]
+        for ours, law in zip(results, [y, *gradients], strict=True):
+            error = float(np.abs(ours - law).max() / np.abs(law).max())
+            require_near(f"{case.operator}, rung {name}", error, 1e-4)
+    forward = {name: partial(op.rungs[name].forward, *arrays, **case.params) for name in RUNGS}
+    backward = {name: partial(op.rungs[name].backward, dy, saved) for name in RUNGS}
+    macs = op.macs(*case.shapes, **case.params)
+    read, written = sum(a.nbytes for a in arrays), y.nbytes
+    rows = []
+    for direction, functions, flop, nbytes in (
+        ("forward", forward, 2 * macs, read + written),
+        ("backward", backward, 4 * macs, 2 * read + written),
+    ):
+        bound = limits.seconds(flop, nbytes)
+        for name, timing in interleaved(functions, repeats).items():
+            row = {"operator": case.operator, "shape": list(case.shapes[0]), "direction": direction, "rung": name}
+            rows.append(row | {"seconds": vars(timing), "bound": bound, "share_of_limit": bound / timing.median})
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Climb every ladder, print a table, write the JSON file."""
+    parser = argparse.ArgumentParser(description="Measure every rung of the main operators on one core.")
+    parser.add_argument("out", type=Path, help="result file")
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args(arguments)
+    limits = measure(1)
+    with numba_threads(1):
+        rows = [row for case in CASES for row in climb(case, limits, options.repeats)]
+    header = ("operator", "input", "direction", "rung", "ms", "% of the limit")
+    cells = [
+        (r["operator"], "x".join(map(str, r["shape"])), r["direction"], r["rung"], 1e3 * r["seconds"]["median"],
+         100 * r["share_of_limit"])
+        for r in rows
+    ]  # fmt: skip
+    print(Table(header, cells))
+    command = "python -m minixception.bench.ladder"
+    write_result(options.out, command, {"seed": 0, "repeats": options.repeats, "limits": vars(limits), "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
