@@ -46,7 +46,7 @@ class Report:
 
         most = max(self.limits, key=lambda one: one.threads)
         points = [
-            RooflinePoint(row.name, row.direction, row.flop / row.nbytes, row.flop / row.times[OURS].median)
+            RooflinePoint(row.name, row.direction, row.flop / row.nbytes, row.flop / row.ours.median)
             for row in self.kernels
             if row.threads == most.threads and row.flop and row.nbytes
         ]
@@ -66,10 +66,10 @@ def _kernels_table(rows: Sequence[Measurement]) -> Table:
     header = ("operator", "direction", "threads", OURS, "GFLOP/s", "GB/s", "limit", "share", "torch", "torch / ours")
     cells = []
     for row in rows:
-        time, torch = row.times[OURS], row.times.get("torch")
+        time, torch = row.ours, row.times.get("torch")
         cells.append((
             row.name, row.direction, row.threads, str(time), row.flop / time.median / 1e9,
-            row.nbytes / time.median / 1e9, row.limited_by, f"{row.share():.0%}", str(torch or ""),
+            row.nbytes / time.median / 1e9, row.limited_by, f"{row.share(OURS):.0%}", str(torch or ""),
             f"{torch.median / time.median:.2f}" if torch else "",
         ))  # fmt: skip
     return Table(header, cells)
@@ -80,7 +80,7 @@ def _models_table(rows: Sequence[Measurement]) -> Table:
     cells = []
     for row in rows:
         for who, time in row.times.items():
-            over = time.median / row.times[OURS].median
+            over = time.median / row.ours.median
             difference = f"{row.differences[who]:.1e}" if who in row.differences else ""
             cells.append((
                 row.name, row.direction, row.threads, who, str(time), over, f"{row.share(who):.0%}", difference,

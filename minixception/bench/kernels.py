@@ -17,7 +17,7 @@ from .. import nn
 from ..op import Observer, Op, Shape, observe, shape_only
 from ..tensor import Tensor, no_grad
 from .limits import Limits
-from .measurement import EQUAL, OURS, Measurement, require_equal, summary
+from .measurement import OURS, Measurement, require_equal, summary
 from .threads import numba_threads
 from .timing import interleaved
 
@@ -81,7 +81,7 @@ def measure(workload: Workload, limits: Limits, repeats: int, peers: bool, bar: 
                 functions["torch"], expected = theirs[direction]
                 pairs = zip(results, expected, strict=True)
                 what = f"{workload.name}, {direction}"
-                differences["torch"] = max(require_equal(what, a, b, EQUAL) for a, b in pairs)
+                differences["torch"] = max(require_equal(what, a, b) for a, b in pairs)
             times = interleaved(functions, repeats, bar.update)
             nbytes = sum({a.ctypes.data: a.nbytes for a in _arrays(touched)}.values())  # one array counts once
             rows.append(summary(workload.name, direction, limits, flop, nbytes, times, differences))

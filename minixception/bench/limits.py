@@ -24,11 +24,11 @@ from ..kernels.jit import parallel, prange
 from ..kernels.simd import add, element_pointer, emit_fma, emit_splat, lanes, load, splat, store, vector_type
 from .threads import numba_threads
 
-FOOTPRINTS = (1 << 24, 1 << 26, 1 << 29)  # bytes of both arrays of a copy: in L3 of most CPUs, near its size, in DRAM
+FOOTPRINTS = tuple(1 << power for power in range(23, 30))  # bytes of both arrays of a copy: 8 MiB, in L3, to 512 MiB
 
 _CHAINS = ROWS * VECTORS  # independent sums: as many as the tile of the matrix product keeps, so they fit in registers
 _STEPS = 1_000_000  # of each chain: some milliseconds
-_REPEATS = 15
+_CALLS, _SECONDS = 15, 0.15  # at least that many, and for at least that long, to meet a moment without interruption
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ class Limits:
     copies: dict[int, float]
 
     def bandwidth(self, nbytes: int) -> float:
-        """Bytes/s of a copy that touches ``nbytes``: measured at the largest footprint that is not larger."""
-        smaller = [footprint for footprint in self.copies if footprint <= nbytes]
-        return self.copies[max(smaller, default=min(self.copies))]
+        """Bytes/s of a copy that touches ``nbytes``: between measured footprints interpolated, on a log scale."""
+        footprints = sorted(self.copies)
+        rates = [self.copies[footprint] for footprint in footprints]
+        return float(np.interp(math.log(max(nbytes, 1)), np.log(footprints), rates))
 
     def seconds(self, flop: int, nbytes: int) -> float:
         """The least time for ``flop`` operations on ``nbytes`` bytes, each moved once."""
@@ -58,7 +59,7 @@ class Limits:
 
 
 def measure(threads: int, dtype: Any = np.float32, footprints: tuple[int, ...] = FOOTPRINTS) -> Limits:
-    """Peak FMA and memory bandwidth of ``threads`` threads; takes a second or two, and 1.5 times the largest footprint.
+    """Peak FMA and memory bandwidth of ``threads`` threads; takes seconds, and 1.5 times the largest footprint.
 
     Raises ValueError for more threads than Numba has.
 
@@ -178,9 +179,9 @@ def _arrays(count: int, nbytes: int, dtype: np.dtype[Any]) -> list[np.ndarray]:
 def _fastest(function: Callable[[], Any]) -> float:
     """Seconds of the fastest of several calls, after one that may compile: a limit is what is possible."""
     function()
-    best = math.inf
-    for _ in range(_REPEATS):
+    seconds: list[float] = []
+    while len(seconds) < _CALLS or sum(seconds) < _SECONDS:
         start = time.perf_counter()
         function()
-        best = min(best, time.perf_counter() - start)
-    return best
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

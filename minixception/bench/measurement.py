@@ -17,10 +17,11 @@ EQUAL = 1e-5  # relative L2 distance of two float32 results that count as equal
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times of one job by the name of who ran it.
+    """Times of one job by the name of who ran it, our fastest first.
 
     flop: operations it takes, two for a multiply-accumulate; nbytes: of inputs and outputs, each once; bound: the
-    least seconds that both allow on this machine; differences: relative L2 distances of the others' results from ours.
+    least seconds that both allow on this machine; differences: relative L2 distances, of the others' results from
+    ours, and in training of everybody's gradients from those in float64.
     """
 
     name: str
@@ -33,7 +34,12 @@ class Measurement:
     times: dict[str, Timing]
     differences: dict[str, float]
 
-    def share(self, who: str = OURS) -> float:
+    @property
+    def ours(self) -> Timing:
+        """The first of the times."""
+        return next(iter(self.times.values()))
+
+    def share(self, who: str) -> float:
         """Share of the machine's limit that was reached: the bound over the median."""
         return self.bound / self.times[who].median
 
@@ -59,13 +65,22 @@ def summary(
     )
 
 
-def require_equal(what: str, ours: np.ndarray, theirs: np.ndarray, limit: float) -> float:
-    """The relative L2 distance of two results; ArithmeticError if it is more than ``limit``, or not a number.
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Relative L2 distance of a from b.
 
-    >>> require_equal("sums", np.array([3.0, 4.0]), np.array([3.0, 4.0]), 1e-5)
-    0.0
+    >>> distance(np.array([3.0, 4.5]), np.array([3.0, 4.0]))
+    0.1
     """
-    distance = float(np.linalg.norm(ours.ravel() - theirs.ravel()) / np.linalg.norm(theirs))
-    if not distance <= limit:
-        raise ArithmeticError(f"{what}: the results differ by {distance:.1e}, more than {limit:.0e}; nothing was timed")
-    return distance
+    return float(np.linalg.norm(a.ravel() - b.ravel()) / np.linalg.norm(b))
+
+
+def require_equal(what: str, ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The relative L2 distance of two results; ArithmeticError if it is more than 1e-5, or not a number."""
+    return require_near(what, distance(ours, theirs), EQUAL)
+
+
+def require_near(what: str, value: float, limit: float) -> float:
+    """The distance, if it is at most ``limit``; else ArithmeticError."""
+    if not value <= limit:
+        raise ArithmeticError(f"{what}: the results differ by {value:.1e}, more than {limit:.1e}; nothing was timed")
+    return value

@@ -123,7 +123,7 @@ INFERENCE = {
     "torch eager": Peer(("torch",), _torch_eager),
     "torch script": Peer(("torch",), _torch_script),
     "onnxruntime": Peer(("torch", "onnx", "onnxruntime"), _onnxruntime),
-    "openvino": Peer(("torch", "openvino"), _openvino),
+    "openvino": Peer(("torch", "onnx", "openvino"), _openvino),
 }
 
 
@@ -155,12 +155,14 @@ def _quiet() -> Any:
 
 
 def _torch_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float) -> Step:
+    """In the precision of x."""
     import torch
 
     from .torch_twin import from_torch, to_torch, twin
 
     torch.set_num_threads(threads)
-    theirs, image, target = twin(model).train(), to_torch(x), torch.from_numpy(labels)
+    image, target = to_torch(x), torch.from_numpy(labels)
+    theirs = twin(model).train().to(image.dtype)
     sgd = torch.optim.SGD(theirs.parameters(), lr=lr, momentum=0.9)
 
     def step() -> None:

@@ -49,7 +49,7 @@ class _SamePool(tnn.Module):
     """3x3 max pool with stride 2 by the TensorFlow rule: an even size is padded at the end only."""
 
     def forward(self, x: Any) -> Any:
-        even = x.shape[2] % 2 == 0
+        even = int(x.shape[2]) % 2 == 0  # int(): torch.jit.trace hands out sizes that are tensors
         return tnn.functional.max_pool2d(x, 3, 2, padding=0 if even else 1, ceil_mode=even)
 
 

@@ -40,55 +40,45 @@ def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
     if not all(point.intensity > 0 and point.flops > 0 for point in points):
         raise ArgumentError("roofline: FLOP per byte and FLOP per second must be positive: logarithms are drawn")
 
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     from .style import BLUE, GREY, canvas
 
-    ridge = limits.fma_flops / limits.copy
-    left, right = (f(ridge, *(p.intensity for p in points)) for f in (min, max))
-    lowest = min(p.flops for p in points)
-    with canvas(9, 5.5) as (figure, axes):
+    peak, in_cache = limits.fma_flops / 1e9, max(limits.copies, key=lambda footprint: limits.copies[footprint])
+    roofs = {
+        f"copy in memory, {limits.copy / 1e9:,.0f} GB/s": (limits.copy, "-"),
+        f"copy of {in_cache / 2**20:,.0f} MiB, {limits.copies[in_cache] / 1e9:,.0f} GB/s": (
+            limits.copies[in_cache],
+            "--",
+        ),
+    }
+    intensities = [limits.fma_flops / limits.copy, *(p.intensity for p in points)]
+    x = np.geomspace(min(intensities) / 2, 2 * max(intensities), 500)
+    with canvas(10, 5.5) as (figure, axes):
         ax = axes[0, 0]
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.set_xlim(left / 2, 2 * right)
-        ax.set_ylim(lowest / 2e9, 1.6 * limits.fma_flops / 1e9)
-        x = np.geomspace(left / 2, 2 * right, 500)
-        for rate, line in ((limits.copy, "-"), (max(limits.copies.values()), "--")):
-            ax.plot(x, np.minimum(x * rate, limits.fma_flops) / 1e9, color=GREY, linestyle=line, zorder=1)
-        _name_roofs(ax, limits)
+        ax.set_xlim(x[0], x[-1])
+        ax.set_ylim(min(p.flops for p in points) / 2e9, 1.6 * peak)
         for direction, face in (("forward", BLUE), ("backward", "white")):
             chosen = [p for p in points if p.direction == direction]
             places = [p.intensity for p in chosen], [p.flops / 1e9 for p in chosen]
             ax.plot(*places, "o", color=BLUE, markerfacecolor=face, markersize=7, label=direction)
+        for name, (rate, line) in roofs.items():
+            ax.plot(x, np.minimum(x * rate / 1e9, peak), color=GREY, linestyle=line, zorder=1, label=name)
+        what = f"{peak:,.0f} GFLOP/s: fused multiply-adds in registers"
+        ax.annotate(what, (x[0], peak), (4, 5), textcoords="offset points", color=GREY)
         _name_points(ax, points)
+        for axis, subs in ((ax.xaxis, (1.0,)), (ax.yaxis, (1.0, 2.0, 5.0))):
+            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("FLOP per byte moved (log scale)")
         ax.set_ylabel("GFLOP/s (log scale)")
         ax.set_title(f"{limits.threads} thread{'s' * (limits.threads > 1)}, {limits.dtype}")
         ax.grid()
         ax.legend(loc="lower right")
     return figure
-
-
-def _name_roofs(ax: Any, limits: Limits) -> None:
-    """What each line stands for, written along it."""
-    from .style import GREY
-
-    low, _ = ax.get_ylim()
-    peak = limits.fma_flops / 1e9
-    ax.annotate(
-        f"{peak:,.0f} GFLOP/s: fused multiply-adds in registers", (ax.get_xlim()[1], peak), (-4, 5),
-        textcoords="offset points", ha="right", color=GREY,
-    )  # fmt: skip
-    in_cache = max(limits.copies, key=lambda footprint: limits.copies[footprint])
-    lines = [(limits.copy / 1e9, "copy in memory", -6, "top")]
-    if limits.copies[in_cache] > limits.copy:
-        lines.append((limits.copies[in_cache] / 1e9, f"copy of {in_cache / 2**20:.0f} MiB", 4, "bottom"))
-    for rate, what, above, align in lines:
-        y = np.sqrt(max(low, rate * ax.get_xlim()[0]) * peak)  # half of the way up
-        ax.annotate(
-            f"{rate:,.0f} GB/s: {what}", (y / rate, y), (0, above),
-            textcoords="offset points", ha="center", va=align, color=GREY, rotation_mode="anchor",
-            rotation=np.degrees(np.arctan(rate)), transform_rotates_text=True,
-        )  # fmt: skip
 
 
 def _name_points(ax: Any, points: Sequence[RooflinePoint]) -> None:
@@ -104,9 +94,10 @@ def _name_points(ax: Any, points: Sequence[RooflinePoint]) -> None:
     bottom, top = np.log(ax.get_ylim())
     heights = _apart([(np.log(p.flops / 1e9) - bottom) / (top - bottom) for p in firsts])
     for point, height in zip(firsts, heights, strict=True):
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "relpos": (0, 0.5)}
         ax.annotate(
             point.name, (point.intensity, point.flops / 1e9), (1.03, height), textcoords="axes fraction", size=10,
-            va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
+            va="center", annotation_clip=False, arrowprops=line,
         )  # fmt: skip
 
 
