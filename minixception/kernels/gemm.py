@@ -36,6 +36,8 @@ from .simd import (
     emit_splat,
     emit_store,
     lanes,
+    load,
+    store,
     vector_type,
 )
 
@@ -189,13 +191,18 @@ def strip_sum(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulat
 @inline
 def pack_panel(b, ib, k_stride, column_stride, k, n, width, packed, ip):
     """Copy B[:k, :n] to packed.flat[ip:], row after row, each padded with zeros to the panel's width."""
+    lanes = width // VECTORS
     for p in range(k):
         source = ib + p * k_stride
         target = ip + p * width
-        for j in range(n):
-            packed[target + j] = b[source + j * column_stride]
-        for j in range(n, width):
-            packed[target + j] = 0
+        if column_stride == 1:
+            for j in range(0, width, lanes):
+                store(packed, target + j, load(b, source + j, max(0, min(lanes, n - j))), lanes)
+        else:
+            for j in range(n):
+                packed[target + j] = b[source + j * column_stride]
+            for j in range(n, width):
+                packed[target + j] = 0
 
 
 @parallel
