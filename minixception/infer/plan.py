@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from .. import memory
-from ..kernels.gemm import ROWS, panel_width
+from ..kernels.gemm import panel_width
 from ..kernels.simd import lanes
 from ..nn import MaxPool2d, Module, SeparableConv2d
 from ..op import Shape
@@ -23,7 +23,7 @@ from .fuse import Step, fuse
 from .graph import trace
 from .kernels import max_pool, separable
 
-_STRIP = 192  # output pixels a task filters and multiplies at a time: the filtered strip stays in L2
+_STRIP = 1 << 17  # numbers a task filters before it multiplies them: 512 KiB of float32, half of a usual L2
 
 
 class Plan:
@@ -103,10 +103,10 @@ class Plan:
         return memory.empty((numba.config.NUMBA_NUM_THREADS, max(strips, default=1)), self.dtype)
 
     def _strip(self, step: Step) -> int:
-        """Output pixels of a task: near _STRIP, a multiple of the tile's rows, and as many tasks for each thread."""
+        """Output pixels of a task: about _STRIP numbers, as many tasks for each thread, an even number."""
         pixels, threads = math.prod(self.shapes[step.result][:3]), numba.get_num_threads()
-        tasks = threads * max(1, round(pixels / (_STRIP * threads)))
-        return math.ceil(pixels / tasks / ROWS) * ROWS
+        tasks = threads * max(1, round(pixels * self.shapes[step.source][3] / (_STRIP * threads)))
+        return math.ceil(pixels / tasks / 2) * 2
 
     # Actions ------------------------------------------------------------------------------------------------------
 
