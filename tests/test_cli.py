@@ -23,7 +23,7 @@ from minixception.op import Rung
 from minixception.ops import OPERATORS
 from minixception.training import RECIPES, Trainer
 
-COMMANDS = ("demo", "train", "evaluate", "summary", "cost", "gradcheck", "doctor", "warmup")
+COMMANDS = ("demo", "train", "evaluate", "summary", "cost", "gradcheck", "doctor", "warmup", "bench")
 
 
 def write_images(folder, number=30):

@@ -192,3 +192,13 @@ def test_kernels_come_from_the_cache_until_a_file_they_depend_on_changes(tmp_pat
     assert hits_and_misses() == loaded
     edit("nn/module.py")  # a file that no kernel depends on
     assert hits_and_misses() == loaded
+
+
+def test_no_two_kernels_share_a_name():
+    """Code from the cache is linked by name: of two kernels with one name, the first loaded would run for both."""
+    import minixception.bench.limits
+    import minixception.bench.tile  # noqa: F401 - kernels outside of the operators
+    from minixception.kernels.jit import NAMES
+
+    assert len(NAMES) > 80
+    assert sorted(NAMES) == sorted(set(NAMES))

@@ -5,7 +5,8 @@
 into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
 
 Compiled code is cached on disk. Numba looks only at the file a kernel is written in, so an edit of a helper in
-another file would go unnoticed: here the stamp of the cache also covers every file of ``kernels/``.
+another file would go unnoticed: here the stamp of the cache also covers every file of ``kernels/``. And functions that
+a factory makes get names of their own.
 """
 
 from __future__ import annotations
@@ -31,8 +32,24 @@ _STAMP = _helpers_stamp()
 _ALWAYS = {"nogil": True, "error_model": "numpy"}
 
 
+NAMES: list[str] = []  # of all kernels; no two may be equal
+
+
+def _closure_name(function: Callable[..., Any]) -> str:
+    """What tells functions apart that one factory has made: the names or values of what they close over.
+
+    Compiled code is linked by name. Numba numbers functions of one name in the order in which a process compiles
+    them, and keeps the number in the cache: two cached functions of one factory, compiled by two processes, can
+    have the same number, and then the one that is loaded second runs the code of the first.
+    """
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return "".join(f"_{getattr(value, '__qualname__', value)}" for value in cells)
+
+
 def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
+        function.__qualname__ += _closure_name(function)
+        NAMES.append(f"{function.__module__}.{function.__qualname__}")
         try:
             dispatcher = njit(cache=True, **_ALWAYS, **options)(function)
         except RuntimeError:  # no folder that the cache could be written to
