@@ -1,4 +1,4 @@
-"""The kernels on other CPUs than this one, and the plain loops with every index checked; each in a process of its own."""
+"""The kernels on other CPUs than this one, and the plain loops with every index checked, in processes of their own."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and system that this runs on.
+    """Processor, cores and system that this runs on, and what the environment says of memory and waiting threads.
 
     >>> machine()["cores"] >= 1
     True
@@ -26,6 +26,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "malloc": "tuned" if all(name in os.environ for name in _MALLOC) else "default",
+        "gomp_spincount": os.environ.get("GOMP_SPINCOUNT", "default"),
     }
 
 
