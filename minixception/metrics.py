@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minixception.errors import ArgumentError, CheckpointError, LabelError, NumericError, ShapeError
+from .errors import ArgumentError, CheckpointError, LabelError, NumericError, ShapeError
 
 
 def topk_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> float:

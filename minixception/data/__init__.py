@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minixception.data.augment import augment as augment
-from minixception.data.cifar10 import download_cifar10 as download_cifar10
-from minixception.data.cifar10 import load_cifar10 as load_cifar10
-from minixception.data.dataset import Dataset as Dataset
-from minixception.data.dataset import batches as batches
-from minixception.data.dataset import preprocess as preprocess
-from minixception.data.dataset import steps_per_epoch as steps_per_epoch
-from minixception.data.download import cache_dir as cache_dir
-from minixception.data.folder import load_folder as load_folder
-from minixception.data.shapes import shapes as shapes
-from minixception.errors import ArgumentError
+from ..errors import ArgumentError
+from .augment import augment as augment
+from .cifar10 import download_cifar10 as download_cifar10
+from .cifar10 import load_cifar10 as load_cifar10
+from .dataset import Dataset as Dataset
+from .dataset import batches as batches
+from .dataset import preprocess as preprocess
+from .dataset import steps_per_epoch as steps_per_epoch
+from .download import cache_dir as cache_dir
+from .folder import load_folder as load_folder
+from .shapes import shapes as shapes
 
 SOURCES = ("shapes", "cifar10", "cifar10:FOLDER", "folder:PATH")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minixception.errors import ArgumentError
+from ..errors import ArgumentError
 
 
 def random_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minixception.data.augment import augment as augmented
-from minixception.errors import ArgumentError, DataError, DTypeError, LabelError, ShapeError
+from ..errors import ArgumentError, DataError, DTypeError, LabelError, ShapeError
+from .augment import augment as augmented
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from minixception.errors import ArgumentError, DataError
+from ..errors import ArgumentError, DataError
 
 _BLOCK = 1 << 16  # bytes read at once
 _TIMEOUT = 30.0  # seconds without a single byte before the server counts as gone

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minixception.data.dataset import Dataset
-from minixception.errors import ArgumentError, DataError
+from ..errors import ArgumentError, DataError
+from .dataset import Dataset
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_FRACTION = 0.2

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minixception.data.dataset import Dataset
-from minixception.errors import ArgumentError
+from ..errors import ArgumentError
+from .dataset import Dataset
 
 PATTERNS = ("stripes", "chevrons", "checker", "rings")
 ORDERS = ("RGB", "BGR")

@@ -12,13 +12,13 @@ Polyak-averaged weights.
 
 from __future__ import annotations
 
-from minixception.optim.averaging import EMA as EMA
-from minixception.optim.clipping import clip_grad_norm as clip_grad_norm
-from minixception.optim.optimizers import SGD as SGD
-from minixception.optim.optimizers import Adam as Adam
-from minixception.optim.optimizers import Optimizer as Optimizer
-from minixception.optim.optimizers import RMSprop as RMSprop
-from minixception.optim.optimizers import is_kernel as is_kernel
-from minixception.optim.schedules import Cosine as Cosine
-from minixception.optim.schedules import ExponentialDecay as ExponentialDecay
-from minixception.optim.schedules import Schedule as Schedule
+from .averaging import EMA as EMA
+from .clipping import clip_grad_norm as clip_grad_norm
+from .optimizers import SGD as SGD
+from .optimizers import Adam as Adam
+from .optimizers import Optimizer as Optimizer
+from .optimizers import RMSprop as RMSprop
+from .optimizers import is_kernel as is_kernel
+from .schedules import Cosine as Cosine
+from .schedules import ExponentialDecay as ExponentialDecay
+from .schedules import Schedule as Schedule

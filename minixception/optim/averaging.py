@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from minixception.optim.common import Parameter, Scratch, check_range, load_arrays
+from .common import Parameter, Scratch, check_range, load_arrays
 
 
 class EMA:

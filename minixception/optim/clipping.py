@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minixception.errors import ArgumentError, NumericError
-from minixception.optim.common import Parameter
+from ..errors import ArgumentError, NumericError
+from .common import Parameter
 
 
 def clip_grad_norm(params: Iterable[Parameter], max_norm: float) -> float:

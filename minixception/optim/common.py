@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minixception.errors import ArgumentError, CheckpointError
+from ..errors import ArgumentError, CheckpointError
 
 
 class Parameter(Protocol):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from minixception.errors import ArgumentError
-from minixception.optim.common import Parameter, Scratch, check_range, load_arrays
+from ..errors import ArgumentError
+from .common import Parameter, Scratch, check_range, load_arrays
 
 
 def is_kernel(parameter: Parameter) -> bool:

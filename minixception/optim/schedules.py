@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from minixception.errors import ArgumentError
+from ..errors import ArgumentError
 
 
 class Schedule(Protocol):

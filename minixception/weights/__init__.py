@@ -24,7 +24,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         raise WeightsError(f"no weights file at {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
     except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have, like bfloat16
         raise WeightsError(f"{path} is not a whole .safetensors file that NumPy can read: {error}") from None
 
