@@ -24,7 +24,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         raise WeightsError(f"no weights file at {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+            names = file.keys()  # an open file is no mapping: it cannot be iterated itself
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have, like bfloat16
         raise WeightsError(f"{path} is not a whole .safetensors file that NumPy can read: {error}") from None
 
