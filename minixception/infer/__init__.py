@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from ..errors import ShapeError
 from ..nn import Module
 from ..op import Shape
 from ..tables import Table
-from .fold import Folded
+from .fold import Folded, Key
 from .plan import Plan
 
 
 class Compiled:
     """A model compiled for inference: ``fast(array) -> array``; made by ``compile``.
 
-    It holds copies of the weights as they were; compile again after training. One plan is made per input shape, at its
-    first use. Not for use by two threads at once: plans reuse their buffers.
+    It holds copies of the weights as they were; compile again after training. One plan is made per input shape and
+    number of threads, at its first use. Not for use by two threads at once: plans reuse their buffers.
     """
 
     def __init__(self, model: Module) -> None:
         self._model = model
-        self._weights: dict[tuple[Any, ...], Folded] = {}  # shared by the plans of all shapes
-        self._plans: dict[tuple[Shape, str], Plan] = {}
+        self._weights: dict[Key, Folded] = {}  # shared by all plans
+        self._plans: dict[tuple[Shape, str, int], Plan] = {}
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run the network on x (n, h, w, c) in the weights' dtype; returns a new array."""
         x = np.ascontiguousarray(x)
-        key = (x.shape, x.dtype.str)
-        if key not in self._plans:
-            self._plans[key] = self._make(x.shape, x.dtype)
-        return self._plans[key].run(x)
+        return self._plan(x.shape, x.dtype).run(x)
 
-    def _make(self, shape: Shape, dtype: Any) -> Plan:
-        with self._model.inference():
-            return Plan(self._model, shape, dtype, self._weights)
+    def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> Plan:
+        key = (shape, dtype.str, numba.get_num_threads())
+        if key not in self._plans:
+            with self._model.inference():
+                self._plans[key] = Plan(self._model, shape, dtype, self._weights)
+        return self._plans[key]
 
     @property
     def plan(self) -> Table:
@@ -45,7 +46,7 @@ class Compiled:
             if self._model.input_shape is None:
                 raise ShapeError("the plan depends on the input's shape: run the compiled model once first")
             dtype = next(self._model.named_tensors())[1].dtype
-            self._plans[(1, *self._model.input_shape), dtype.str] = self._make((1, *self._model.input_shape), dtype)
+            self._plan((1, *self._model.input_shape), dtype)
         return list(self._plans.values())[-1].table()
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..kernels.gemm import panel_width
-from ..nn import BatchNorm2d, Conv2d, Linear, PointwiseConv2d, SeparableConv2d
+from ..nn import BatchNorm2d, Conv2d, Linear, Module, PointwiseConv2d, SeparableConv2d
 from ..ops.conv2d.cpu import pack_kernel
 
 
 @dataclass(frozen=True)
 class Folded:
-    """depthwise: (kh, kw, ci) or None; packed: panels of the (kh, kw, ci/groups, co) kernel; bias: (co,)."""
+    """depthwise: (kh, kw, ci) or None; packed: panels of the (kh, kw, ci/groups, co) kernel; bias: (co,).
+
+    A 1x1 convolution with a stride becomes a separable one whose depthwise kernel is 1x1 and all ones: its tasks then
+    gather the pixels they need into a strip, and the product has as many rows as a strip, not as a row of the image.
+    """
 
     depthwise: np.ndarray | None
     packed: np.ndarray
@@ -23,6 +29,35 @@ class Folded:
     groups: int
     stride: int
     padding: str
+
+
+Key = tuple[Module, BatchNorm2d | None]  # a layer with weights, and the batchnorm behind it
+
+
+def fold_all(keys: Iterable[Key]) -> dict[Key, Folded]:
+    """``fold`` for each, moved into one block of memory in the given order, that in which the layers run.
+
+    The order counts because the panel behind each panel is fetched while it is in use (kernels/gemm.py): behind the
+    last panel of a layer lies what the next layer begins with.
+    """
+    folded = {key: fold(*key) for key in keys}
+    arrays = [a for layer in folded.values() for a in (layer.depthwise, layer.bias, layer.packed) if a is not None]
+    parts = iter(memory.carve([a.size for a in arrays], arrays[0].dtype))
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        part = next(parts).reshape(array.shape)
+        part[...] = array
+        return part
+
+    return {
+        key: replace(
+            layer,
+            depthwise=None if layer.depthwise is None else moved(layer.depthwise),
+            bias=moved(layer.bias),
+            packed=moved(layer.packed),
+        )
+        for key, layer in folded.items()
+    }
 
 
 def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
@@ -39,6 +74,9 @@ def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
         assert isinstance(module, Conv2d)
         depthwise, dense, groups = None, module.weight.data, module.groups
     kh, kw, ci, co = dense.shape
+    stride = getattr(module, "stride", 1)
+    if depthwise is None and kh == kw == groups == 1 and stride > 1:
+        depthwise = np.ones((1, 1, ci), dense.dtype)
     factor, shift = _affine(norm, co)
     if isinstance(module, Linear):
         shift = factor * module.bias.data + shift
@@ -49,7 +87,7 @@ def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
         bias=shift.astype(dense.dtype),
         kernel=(kh, kw, ci, co),
         groups=groups,
-        stride=getattr(module, "stride", 1),
+        stride=stride,
         padding=getattr(module, "padding", "same"),
     )
 

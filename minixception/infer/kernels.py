@@ -34,15 +34,17 @@ def separable(
         p0 = task * pixels
         p1 = min(total, p0 + pixels)
         buffer = scratch[numba.get_thread_id()]
-        for row in range(p0 // wo, (p1 - 1) // wo + 1):
+        p = p0
+        while p < p1:  # the rest of a row, as many whole rows of an image as there are, the start of a row
+            row, j0 = p // wo, p % wo
             m, i = row // ho, row % ho
-            j0, j1 = max(0, p0 - row * wo), min(wo, p1 - row * wo)
-            a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
-            first_row = (m * h + i * stride + a0 - top) * w
+            rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
+            j1 = min(wo, j0 + p1 - p)
             filter_outputs(
-                xs, first_row * c, w, floor, wds, a0 * kw * c, kw, a1 - a0,
-                buffer, (row * wo + j0 - p0) * c, j1 - j0, stride, left - j0 * stride, c, lanes,
+                xs, m * h * w * c, h, w, floor, wds, kh, kw, buffer, (p - p0) * c, i, i + rows, j0, j1, wo,
+                stride, top, left, c, lanes,
             )  # fmt: skip
+            p += rows * (j1 - j0)
         for column in range(0, co, width):
             strip(
                 buffer, 0, c, 1, p1 - p0, packed, column * c, c,

@@ -12,18 +12,19 @@ import numpy as np
 from .. import memory
 from ..kernels.gemm import panel_width
 from ..kernels.simd import lanes
-from ..nn import MaxPool2d, Module, SeparableConv2d
+from ..nn import MaxPool2d, Module
 from ..op import Shape
 from ..ops.conv2d.cpu import convolve
 from ..ops.window import extent, pad_image
 from ..tables import Table
 from ..tensor import Tensor, no_grad
-from .fold import Folded, fold
+from .fold import Folded, Key, fold_all
 from .fuse import Step, fuse
 from .graph import trace
 from .kernels import max_pool, separable
 
-_STRIP = 1 << 17  # numbers a task filters before it multiplies them: 512 KiB of float32, half of a usual L2
+_STRIP = 3 << 15  # numbers a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
+_UNEVEN = 0.02  # more work for one thread than for another that strips of whole rows may cause
 
 
 class Plan:
@@ -33,19 +34,17 @@ class Plan:
     last reader of the one before has run. A second call allocates nothing but its answer.
     """
 
-    def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[tuple[Any, ...], Folded]) -> None:
+    def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[Key, Folded]) -> None:
         graph = trace(model, shape, dtype)
         self.dtype = np.dtype(dtype)
         self.steps = fuse(graph)
         self.result = graph.result
         self.shapes = {0: shape} | {node.output: node.shape for node in graph.nodes}
         self.constants = {number: t.data for number, t in graph.constants.items()}
+        if new := [key for step in self.steps if step.fused and (key := _key(step)) not in weights]:
+            weights.update(fold_all(dict.fromkeys(new)))
         self.slots = self._assign_slots()
-        sizes: dict[int, int] = {}
-        for value, slot in self.slots.items():
-            sizes[slot] = max(sizes.get(slot, 0), math.prod(self.shapes[value]))
-        self.buffers = {slot: memory.empty((size,), self.dtype) for slot, size in sizes.items()}
-        self.scratch = self._scratch()
+        self._allocate(weights)
         self.actions = [self._action(step, weights) for step in self.steps]
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -66,7 +65,7 @@ class Plan:
             )
             for step in self.steps
         ]
-        total = sum(buffer.nbytes for buffer in self.buffers.values()) / 2**20
+        total = sum(buffer.nbytes for buffer in self.buffers) / 2**20
         return Table(
             ("layers", "runs as", "output", "memory"), rows, (f"{len(rows)} steps", "", "", f"{total:.1f} MiB")
         )
@@ -93,30 +92,38 @@ class Plan:
         shape = self.shapes[value]
         return self.buffers[self.slots[value]][: math.prod(shape)].reshape(shape)
 
-    def _scratch(self) -> np.ndarray:
-        """A strip of filtered pixels for each thread, as long as the longest."""
-        strips = [
-            self._strip(step) * self.shapes[step.source][3]
-            for step in self.steps
-            if step.fused and isinstance(step.node.module, SeparableConv2d)
-        ]
-        return memory.empty((numba.config.NUMBA_NUM_THREADS, max(strips, default=1)), self.dtype)
+    def _allocate(self, weights: dict[Key, Folded]) -> None:
+        """The slots, and for each thread a strip of filtered pixels, as long as the longest; all in one block."""
+        sizes = [0] * len(set(self.slots.values()))
+        for value, slot in self.slots.items():
+            sizes[slot] = max(sizes[slot], math.prod(self.shapes[value]))
+        separable_steps = [s for s in self.steps if s.fused and weights[_key(s)].depthwise is not None]
+        strip = max((self._strip(s) * self.shapes[s.source][3] for s in separable_steps), default=1)
+        threads = numba.config.NUMBA_NUM_THREADS
+        *self.buffers, scratch = memory.carve([*sizes, threads * strip], self.dtype)
+        self.scratch = scratch.reshape(threads, strip)
 
     def _strip(self, step: Step) -> int:
-        """Output pixels of a task: about _STRIP numbers, as many tasks for each thread, an even number."""
+        """Output pixels of a task: about _STRIP numbers of its input, and no thread has much more to do than another.
+
+        Strips of whole pairs of rows are filtered fastest; where they would be shared out unevenly, any even number.
+        """
+        wo = self.shapes[step.result][2]
         pixels, threads = math.prod(self.shapes[step.result][:3]), numba.get_num_threads()
-        tasks = threads * max(1, round(pixels * self.shapes[step.source][3] / (_STRIP * threads)))
-        return math.ceil(pixels / tasks / 2) * 2
+        rounds = max(1, round(pixels * self.shapes[step.source][3] / (_STRIP * threads)))
+        even = math.ceil(pixels / (threads * rounds) / 2) * 2
+        for strip in range(even // (2 * wo) * 2 * wo, 0, -2 * wo):
+            busiest = math.ceil(math.ceil(pixels / strip) / threads) * strip
+            if busiest * threads <= (1 + _UNEVEN) * pixels:
+                return strip
+        return even
 
     # Actions ------------------------------------------------------------------------------------------------------
 
-    def _action(self, step: Step, weights: dict[tuple[Any, ...], Folded]) -> Callable[..., np.ndarray]:
+    def _action(self, step: Step, weights: dict[Key, Folded]) -> Callable[..., np.ndarray]:
         """The function that runs a step: arrays of its inputs -> array of its result."""
         if step.fused:
-            key = (step.node.module, step.norm)
-            if key not in weights:
-                weights[key] = fold(*key)
-            return self._convolution(step, weights[key])
+            return self._convolution(step, weights[_key(step)])
         if isinstance(step.node.module, MaxPool2d):
             return self._max_pool(step, step.node.module)
 
@@ -169,6 +176,11 @@ class Plan:
             return y
 
         return pool
+
+
+def _key(step: Step) -> Key:
+    assert step.node.module is not None  # a fused step has one
+    return step.node.module, step.norm
 
 
 def _as_image(x: np.ndarray) -> np.ndarray:

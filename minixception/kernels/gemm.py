@@ -1,6 +1,6 @@
 """The matrix product every dense operator stands on: C = A B, near the machine's peak.
 
-Three ideas, from the inside out:
+Four ideas, from the inside out:
 
 1. **Register tile** (``tile``). A block of ROWS x VECTORS registers of C stays in registers while k runs. Each step of
    k loads VECTORS registers of B once and one number of A per row, broadcast: ROWS * VECTORS fused multiply-adds for
@@ -11,6 +11,8 @@ Three ideas, from the inside out:
    touches six of its rows, or six neighbours of each row when A is transposed (weight gradients).
 3. **Cache blocking** (``_product``). k is cut into blocks of at most K_BLOCK: a panel of B (768 x 64 floats, 192 KiB)
    then stays in L2 for all rows of a task, and a tile's rows of A (18 KiB) in L1.
+4. **Prefetching** (``strip``). All panels together are often larger than L2. While its tiles work on one panel, a strip
+   asks for the lines of the next, a few at a time, so that they have come from L3 or memory when their turn comes.
 
 Every element of C is summed over k in one fixed order, so the result does not depend on the number of threads.
 """
@@ -33,8 +35,10 @@ from .simd import (
     emit_fma,
     emit_load,
     emit_maximum,
+    emit_prefetch,
     emit_splat,
     emit_store,
+    emit_whole_load,
     lanes,
     load,
     store,
@@ -69,6 +73,8 @@ def tile(
     k_stride,
     b,
     ib,
+    ahead,
+    ahead_step,
     k,
     c,
     ic,
@@ -85,19 +91,21 @@ def tile(
 
     A[i, p] is a.flat[ia + i * row_stride + p * k_stride], B is a packed panel at b.flat[ib], C[i, j] is
     c.flat[ic + i * ldc + j]. The sums start from ``start``, laid out like C (C itself to accumulate, a residual), and
-    from bias.flat[jb + j], each only if asked for; f is ReLU or nothing.
+    from bias.flat[jb + j], each only if asked for; f is ReLU or nothing. A tile of all ROWS also asks for the cache
+    lines from b.flat[ahead] on, ahead_step numbers further with each k.
     """
     dtype = c.dtype
     width = lanes(dtype)
 
     def codegen(context, builder, signature, args):
-        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, c_, ic_, ldc_, n_, *epilogue = args
+        _, a_, ia_, row_stride_, k_stride_, b_, ib_, ahead_, ahead_step_, k_, c_, ic_, ldc_, n_, *epilogue = args
         start_, add_start_, bias_, jb_, add_bias_, relu_ = epilogue
         a_at = element_pointer(context, builder, signature.args[1], a_, ia_)
         b_at = element_pointer(context, builder, signature.args[5], b_, ib_)
-        c_at = element_pointer(context, builder, signature.args[8], c_, ic_)
-        start_at = element_pointer(context, builder, signature.args[12], start_, ic_)
-        bias_at = element_pointer(context, builder, signature.args[14], bias_, jb_)
+        ahead_at = element_pointer(context, builder, signature.args[5], b_, ahead_)
+        c_at = element_pointer(context, builder, signature.args[10], c_, ic_)
+        start_at = element_pointer(context, builder, signature.args[14], start_, ic_)
+        bias_at = element_pointer(context, builder, signature.args[16], bias_, jb_)
 
         def number(value):
             return ir.Constant(ir.IntType(64), value)
@@ -124,12 +132,10 @@ def tile(
             with cgutils.for_range(builder, k_) as loop:
                 b_row = builder.gep(b_at, [builder.mul(loop.index, number(VECTORS * width))])
                 b_vectors = [
-                    builder.load(
-                        builder.bitcast(builder.gep(b_row, [number(j * width)]), vector_type(dtype).as_pointer()),
-                        align=dtype.bitwidth // 8,
-                    )
-                    for j in range(vectors)
+                    emit_whole_load(builder, dtype, builder.gep(b_row, [number(j * width)])) for j in range(vectors)
                 ]
+                if rows.literal_value == ROWS:
+                    emit_prefetch(builder, builder.gep(ahead_at, [builder.mul(loop.index, ahead_step_)]))
                 a_column = builder.gep(a_at, [builder.mul(loop.index, k_stride_)])
                 for i in range(rows.literal_value):
                     scalar = builder.load(builder.gep(a_column, [builder.mul(row_stride_, number(i))]))
@@ -156,28 +162,31 @@ def tile(
         return context.get_dummy_value()
 
     i, flag = types.intp, types.boolean
-    return types.void(rows, a, i, i, i, b, i, i, c, i, i, i, start, flag, bias, i, flag, flag), codegen
+    return types.void(rows, a, i, i, i, b, i, i, i, i, c, i, i, i, start, flag, bias, i, flag, flag), codegen
 
 
 @inline
 def strip(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, start, add_start, bias, jb, add_bias, relu):
-    """``tile`` down m rows of A against one packed panel of B."""
+    """``tile`` down m rows of A against one packed panel of B; the panel behind it is fetched meanwhile."""
+    width = VECTORS * REGISTER_BYTES // b.itemsize
+    ahead, ahead_step = ib + k * width, width * ROWS // m + 1  # its k * width numbers, spread over the m / ROWS tiles
     i = 0
     while i + ROWS <= m:
         tile(
-            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, ahead, ahead_step, k, c, ic + i * ldc, ldc, n,
             start, add_start, bias, jb, add_bias, relu,
         )  # fmt: skip
         i += ROWS
+        ahead += k * ahead_step
     while i + 2 <= m:
         tile(
-            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, 0, 0, k, c, ic + i * ldc, ldc, n,
             start, add_start, bias, jb, add_bias, relu,
         )  # fmt: skip
         i += 2
     if i < m:
         tile(
-            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, 0, 0, k, c, ic + i * ldc, ldc, n,
             start, add_start, bias, jb, add_bias, relu,
         )  # fmt: skip
 

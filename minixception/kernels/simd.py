@@ -95,19 +95,6 @@ def emit_splat(builder: ir.IRBuilder, dtype: types.Float, scalar: Any) -> Any:
     return builder.shuffle_vector(first, undefined, zeros)
 
 
-def _emit_mask(builder: ir.IRBuilder, count: int, n: Any) -> Any:
-    """Lanes 0 .. n-1 are on."""
-    n_vector = builder.insert_element(
-        ir.Constant(ir.VectorType(n.type, count), ir.Undefined), n, ir.Constant(_INT32, 0)
-    )
-    splat = builder.shuffle_vector(
-        n_vector,
-        ir.Constant(n_vector.type, ir.Undefined),
-        ir.Constant(ir.VectorType(_INT32, count), [0] * count),
-    )
-    return builder.icmp_signed("<", ir.Constant(n_vector.type, list(range(count))), splat)
-
-
 def _intrinsic_function(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[Any]) -> Any:
     suffix = (
         f"v{vector.count}{'f32' if isinstance(vector.element, ir.FloatType) else 'f64'}"
@@ -122,20 +109,53 @@ def _intrinsic_function(builder: ir.IRBuilder, name: str, result: ir.Type, argum
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), f"{name}.{suffix}")
 
 
+def emit_mask(builder: ir.IRBuilder, dtype: types.Float, n: Any) -> Any:
+    """LLVM code: a vector of flags, of which the first n are on."""
+    count = lanes(dtype)
+    numbers = ir.VectorType(n.type, count)
+    undefined, zeros = ir.Constant(numbers, ir.Undefined), ir.Constant(ir.VectorType(_INT32, count), [0] * count)
+    first = builder.insert_element(undefined, n, ir.Constant(_INT32, 0))
+    everywhere = builder.shuffle_vector(first, undefined, zeros)
+    return builder.icmp_signed("<", ir.Constant(numbers, list(range(count))), everywhere)
+
+
+def emit_whole_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any) -> Any:
+    """LLVM code: a full vector from memory."""
+    return builder.load(builder.bitcast(pointer, vector_type(dtype).as_pointer()), align=_ITEMSIZE[dtype])
+
+
+def emit_whole_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any) -> None:
+    """LLVM code: a full vector to memory."""
+    builder.store(value, builder.bitcast(pointer, vector_type(dtype).as_pointer()), align=_ITEMSIZE[dtype])
+
+
+def emit_masked_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, mask: Any) -> Any:
+    """LLVM code: the lanes whose flag is on from memory, the rest zero."""
+    vector = vector_type(dtype)
+    typed = builder.bitcast(pointer, vector.as_pointer())
+    function = _intrinsic_function(builder, "llvm.masked.load", vector, [typed.type, _INT32, mask.type, vector])
+    zero = ir.Constant(vector, [0.0] * vector.count)
+    return builder.call(function, [typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask, zero])
+
+
+def emit_masked_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, mask: Any) -> None:
+    """LLVM code: the lanes whose flag is on to memory."""
+    vector = vector_type(dtype)
+    typed = builder.bitcast(pointer, vector.as_pointer())
+    function = _intrinsic_function(builder, "llvm.masked.store", ir.VoidType(), [vector, typed.type, _INT32, mask.type])
+    builder.call(function, [value, typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask])
+
+
 def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any) -> Any:
     """LLVM code: the first n lanes from memory, the rest zero."""
     vector = vector_type(dtype)
-    typed = builder.bitcast(pointer, vector.as_pointer())
     full = builder.icmp_signed("==", n, ir.Constant(n.type, vector.count))
     with builder.if_else(full, likely=True) as (then, otherwise):
         with then:
-            whole = builder.load(typed, align=_ITEMSIZE[dtype])
+            whole = emit_whole_load(builder, dtype, pointer)
             from_then = builder.block
         with otherwise:
-            mask = _emit_mask(builder, vector.count, n)
-            function = _intrinsic_function(builder, "llvm.masked.load", vector, [typed.type, _INT32, mask.type, vector])
-            align = ir.Constant(_INT32, _ITEMSIZE[dtype])
-            part = builder.call(function, [typed, align, mask, ir.Constant(vector, [0.0] * vector.count)])
+            part = emit_masked_load(builder, dtype, pointer, emit_mask(builder, dtype, n))
             from_otherwise = builder.block
     result = builder.phi(vector)
     result.add_incoming(whole, from_then)
@@ -145,18 +165,21 @@ def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any) -
 
 def emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, n: Any) -> None:
     """LLVM code: the first n lanes to memory."""
-    vector = vector_type(dtype)
-    typed = builder.bitcast(pointer, vector.as_pointer())
-    full = builder.icmp_signed("==", n, ir.Constant(n.type, vector.count))
+    full = builder.icmp_signed("==", n, ir.Constant(n.type, lanes(dtype)))
     with builder.if_else(full, likely=True) as (then, otherwise):
         with then:
-            builder.store(value, typed, align=_ITEMSIZE[dtype])
+            emit_whole_store(builder, dtype, pointer, value)
         with otherwise:
-            mask = _emit_mask(builder, vector.count, n)
-            function = _intrinsic_function(
-                builder, "llvm.masked.store", ir.VoidType(), [vector, typed.type, _INT32, mask.type]
-            )
-            builder.call(function, [value, typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask])
+            emit_masked_store(builder, dtype, pointer, value, emit_mask(builder, dtype, n))
+
+
+def emit_prefetch(builder: ir.IRBuilder, pointer: Any) -> None:
+    """LLVM code: ask for the cache line at pointer, so that it is near when it is needed. Never faults."""
+    line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    signature = ir.FunctionType(ir.VoidType(), [line.type, _INT32, _INT32, _INT32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    read, near, data = (ir.Constant(_INT32, number) for number in (0, 3, 1))
+    builder.call(function, [line, read, near, data])
 
 
 def emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
@@ -165,8 +188,8 @@ def emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
 
 
 def emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
-    """LLVM code: the greater of a and b, a where a is NaN."""
-    return builder.select(builder.fcmp_unordered(">", a, b), a, b)
+    """LLVM code: the greater of a and b, a where a is NaN. Written so that x86 needs one instruction."""
+    return builder.select(builder.fcmp_ordered(">", b, a), b, a)
 
 
 @intrinsic

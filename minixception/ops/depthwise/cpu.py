@@ -73,10 +73,10 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np
 
 # Fast ---------------------------------------------------------------------------------------------------------------
 # Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512), and all taps
-# are summed into it before it is written: y is stored once and never read. Neighbouring outputs of a row share most of
-# their pixels; kernels/rowtile.py computes five of them at once and loads each pixel once for all five. A task is one
-# row of the output: rows do not overlap in what they write, and the rows of x a task reads were just read by its
-# neighbour and come from L2. What remains is the memory: x once in, y once out.
+# are summed into it before it is written: y is stored once and never read. Neighbouring outputs share most of their
+# pixels; kernels/rowtile.py computes two rows of five at once and loads each pixel once for all ten. A task is a band
+# of rows of one image, an even number of them: bands do not overlap in what they write. What remains is the memory: x
+# once in, y once out.
 
 
 @parallel
@@ -86,13 +86,15 @@ def _forward(x, w, y, stride, top, left, lanes):
     _, ho, wo, _ = y.shape
     xs, ws, ys = x.reshape(-1), w.reshape(-1), y.reshape(-1)
     floor = x.dtype.type(-np.inf)  # no ReLU on the way in
-    for task in prange(n * ho):
-        m, i = task // ho, task % ho
-        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)  # rows of the kernel inside of the image
-        first_row = (m * h + i * stride + a0 - top) * wd
+    pairs = (ho + 1) // 2
+    bands = max(1, min(pairs, _TASKS // n))
+    for task in prange(n * bands):
+        m, band = task // bands, task % bands
+        i0, i1 = 2 * (band * pairs // bands), 2 * ((band + 1) * pairs // bands)
         filter_outputs(
-            xs, first_row * c, wd, floor, ws, a0 * kw * c, kw, a1 - a0, ys, task * wo * c, wo, stride, left, c, lanes
-        )
+            xs, m * h * wd * c, h, wd, floor, ws, kh, kw, ys, (m * ho + i0) * wo * c, i0, min(ho, i1), 0, wo, wo,
+            stride, top, left, c, lanes,
+        )  # fmt: skip
 
 
 # dx with stride 1 is a convolution of dy with the kernel turned by half a turn, so _forward computes it. With a stride,
@@ -143,6 +145,7 @@ def _backward_weights(dy, x, partial, stride, top, left, lanes):
             )  # fmt: skip
 
 
+_TASKS = 32  # bands of rows in all, about: enough to share among threads, and few rows of x are read by two
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
 
 
