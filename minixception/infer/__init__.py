@@ -12,6 +12,7 @@ from ..nn import Module
 from ..op import Shape
 from ..tables import Table
 from .fold import Folded, Key
+from .graph import trace
 from .plan import Plan
 
 
@@ -26,11 +27,22 @@ class Compiled:
         self._model = model
         self._weights: dict[Key, Folded] = {}  # shared by all plans
         self._plans: dict[tuple[Shape, str, int], Plan] = {}
+        self._together: dict[tuple[Shape, str], int] = {}  # images that go through the network at a time
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run the network on x (n, h, w, c) in the weights' dtype; returns a new array."""
         x = np.ascontiguousarray(x)
-        return self._plan(x.shape, x.dtype).run(x)
+        together = self._images_together(x.shape, x.dtype)
+        parts = [x[first : first + together] for first in range(0, len(x), together)]
+        results = [self._plan(part.shape, part.dtype).run(part) for part in parts]
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+    def _images_together(self, shape: Shape, dtype: np.dtype[Any]) -> int:
+        key = (shape, dtype.str)
+        if key not in self._together:
+            with self._model.inference():
+                self._together[key] = trace(self._model, shape, dtype).images_together()
+        return self._together[key]
 
     def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> Plan:
         key = (shape, dtype.str, numba.get_num_threads())

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..nn import Module
+from ..nn import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm2d,
+    Concat,
+    Conv2d,
+    DepthwiseConv2d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Linear,
+    MaxPool2d,
+    Module,
+    PointwiseConv2d,
+    SeparableConv2d,
+)
 from ..op import Observer, Op, Shape, observe, shape_only
 from ..tensor import Tensor, no_grad
+
+_TOGETHER = 3 << 20  # numbers in the largest result: 12 MiB of float32, which the L3 of most CPUs holds
+_IMAGE_BY_IMAGE = {
+    *(Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, DepthwiseConv2d, GlobalAvgPool, GlobalMaxPool, Linear),
+    *(MaxPool2d, PointwiseConv2d, SeparableConv2d),
+}  # layers that treat each image of a batch for itself, at inference
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,18 @@ class Graph:
     nodes: list[Node]
     result: int
     constants: dict[int, Tensor]
+
+    def images_together(self) -> int:
+        """Of a batch, how many go through the network at a time: as many as leave the largest result in the cache.
+
+        A batch of large images, layer by layer, would go out to memory and back between any two layers. All of them, if
+        the network has anything but layers that treat each image for itself.
+        """
+        images = self.nodes[0].shape[0]
+        if any(type(node.module) not in _IMAGE_BY_IMAGE or node.shape[0] != images for node in self.nodes):
+            return images
+        at_most = max(1, _TOGETHER * images // max(math.prod(node.shape) for node in self.nodes))
+        return math.ceil(images / math.ceil(images / at_most))
 
     def consumers(self, value: int) -> list[Node]:
         """The nodes that read a value."""
