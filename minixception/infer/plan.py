@@ -15,16 +15,15 @@ from ..kernels.simd import lanes
 from ..nn import MaxPool2d, Module
 from ..op import Shape
 from ..ops.conv2d.cpu import convolve
+from ..ops.separable.cpu import fused as run_fused
+from ..ops.separable.cpu import strip_pixels
 from ..ops.window import extent, pad_image
 from ..tables import Table
 from ..tensor import Tensor, no_grad
 from .fold import Folded, Key, fold_all
 from .fuse import Step, fuse
 from .graph import trace
-from .kernels import max_pool, separable
-
-_STRIP = 3 << 15  # numbers a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
-_UNEVEN = 0.02  # more work for one thread than for another that strips of whole rows may cause
+from .kernels import max_pool
 
 
 class Plan:
@@ -104,19 +103,7 @@ class Plan:
         self.scratch = scratch.reshape(threads, strip)
 
     def _strip(self, step: Step) -> int:
-        """Output pixels of a task: about _STRIP numbers of its input, and no thread has much more to do than another.
-
-        Strips of whole pairs of rows are filtered fastest; where they would be shared out unevenly, any even number.
-        """
-        wo = self.shapes[step.result][2]
-        pixels, threads = math.prod(self.shapes[step.result][:3]), numba.get_num_threads()
-        rounds = max(1, round(pixels * self.shapes[step.source][3] / (_STRIP * threads)))
-        even = math.ceil(pixels / (threads * rounds) / 2) * 2
-        for strip in range(even // (2 * wo) * 2 * wo, 0, -2 * wo):
-            busiest = math.ceil(math.ceil(pixels / strip) / threads) * strip
-            if busiest * threads <= (1 + _UNEVEN) * pixels:
-                return strip
-        return even
+        return strip_pixels(self.shapes[step.result], self.shapes[step.source][3])
 
     # Actions ------------------------------------------------------------------------------------------------------
 
@@ -157,7 +144,7 @@ class Plan:
         pixels = self._strip(step)
 
         def fused(x: np.ndarray, residual: np.ndarray = y) -> np.ndarray:
-            separable(
+            run_fused(
                 x, floor, folded.depthwise, folded.packed, folded.bias, residual, add_residual, relu, y, self.scratch,
                 folded.stride, top, left, pixels, width, vector,
             )  # fmt: skip

@@ -73,8 +73,6 @@ def tile(
     k_stride,
     b,
     ib,
-    ahead,
-    ahead_step,
     k,
     c,
     ic,
@@ -86,26 +84,32 @@ def tile(
     jb,
     add_bias,
     relu,
+    a_ahead,
+    fetched,
+    ahead,
+    ahead_step,
 ):
     """C[:rows, :n] = f(A[:rows, :k] B[:k, :n] + start + bias) with C in registers throughout; n <= panel_width.
 
     A[i, p] is a.flat[ia + i * row_stride + p * k_stride], B is a packed panel at b.flat[ib], C[i, j] is
     c.flat[ic + i * ldc + j]. The sums start from ``start``, laid out like C (C itself to accumulate, a residual), and
-    from bias.flat[jb + j], each only if asked for; f is ReLU or nothing. A tile of all ROWS also asks for the cache
-    lines from b.flat[ahead] on, ahead_step numbers further with each k.
+    from bias.flat[jb + j], each only if asked for; f is ReLU or nothing. A tile of all ROWS also asks for cache lines
+    that come next: those of C below, ROWS numbers of a from a.flat[a_ahead] on with each k, and ahead_step numbers from
+    fetched.flat[ahead] on.
     """
     dtype = c.dtype
     width = lanes(dtype)
 
     def codegen(context, builder, signature, args):
-        _, a_, ia_, row_stride_, k_stride_, b_, ib_, ahead_, ahead_step_, k_, c_, ic_, ldc_, n_, *epilogue = args
-        start_, add_start_, bias_, jb_, add_bias_, relu_ = epilogue
+        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, c_, ic_, ldc_, n_, *others = args
+        start_, add_start_, bias_, jb_, add_bias_, relu_, a_ahead_, fetched_, ahead_, ahead_step_ = others
         a_at = element_pointer(context, builder, signature.args[1], a_, ia_)
         b_at = element_pointer(context, builder, signature.args[5], b_, ib_)
-        ahead_at = element_pointer(context, builder, signature.args[5], b_, ahead_)
-        c_at = element_pointer(context, builder, signature.args[10], c_, ic_)
-        start_at = element_pointer(context, builder, signature.args[14], start_, ic_)
-        bias_at = element_pointer(context, builder, signature.args[16], bias_, jb_)
+        c_at = element_pointer(context, builder, signature.args[8], c_, ic_)
+        start_at = element_pointer(context, builder, signature.args[12], start_, ic_)
+        bias_at = element_pointer(context, builder, signature.args[14], bias_, jb_)
+        a_ahead_at = element_pointer(context, builder, signature.args[1], a_, a_ahead_)
+        ahead_at = element_pointer(context, builder, signature.args[19], fetched_, ahead_)
 
         def number(value):
             return ir.Constant(ir.IntType(64), value)
@@ -129,12 +133,16 @@ def tile(
                 added = [emit_load(builder, dtype, where(bias_at, 0, j), valid[j]) for j in range(vectors)]
                 for i, j in cells:
                     builder.store(builder.fadd(builder.load(sums[i, j]), added[j]), sums[i, j])
+            if rows.literal_value == ROWS:
+                for i, j in cells:
+                    emit_prefetch(builder, where(c_at, ROWS + i, j), write=True)
             with cgutils.for_range(builder, k_) as loop:
                 b_row = builder.gep(b_at, [builder.mul(loop.index, number(VECTORS * width))])
                 b_vectors = [
                     emit_whole_load(builder, dtype, builder.gep(b_row, [number(j * width)])) for j in range(vectors)
                 ]
                 if rows.literal_value == ROWS:
+                    emit_prefetch(builder, builder.gep(a_ahead_at, [builder.mul(loop.index, number(ROWS))]))
                     emit_prefetch(builder, builder.gep(ahead_at, [builder.mul(loop.index, ahead_step_)]))
                 a_column = builder.gep(a_at, [builder.mul(loop.index, k_stride_)])
                 for i in range(rows.literal_value):
@@ -162,39 +170,50 @@ def tile(
         return context.get_dummy_value()
 
     i, flag = types.intp, types.boolean
-    return types.void(rows, a, i, i, i, b, i, i, i, i, c, i, i, i, start, flag, bias, i, flag, flag), codegen
+    arrays = (rows, a, i, i, i, b, i, i, c, i, i, i, start, flag, bias, i, flag, flag)
+    return types.void(*arrays, i, fetched, i, i), codegen
 
 
 @inline
-def strip(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, start, add_start, bias, jb, add_bias, relu):
-    """``tile`` down m rows of A against one packed panel of B; the panel behind it is fetched meanwhile."""
+def strip(
+    a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, start, add_start, bias, jb, add_bias, relu, fetched, ahead
+):  # fmt: skip
+    """``tile`` down m rows of A against one packed panel of B; meanwhile what comes next is fetched.
+
+    That is the next rows of A, or, if A is transposed, its next block of k; and as many numbers as a panel has from
+    fetched.flat[ahead] on.
+    """
     width = VECTORS * REGISTER_BYTES // b.itemsize
-    ahead, ahead_step = ib + k * width, width * ROWS // m + 1  # its k * width numbers, spread over the m / ROWS tiles
+    step = width * ROWS // m + 1  # numbers for each k of a tile: k * width in all, spread over m / ROWS tiles
+    transposed = row_stride == 1
     i = 0
     while i + ROWS <= m:
         tile(
-            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, ahead, ahead_step, k, c, ic + i * ldc, ldc, n,
+            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
             start, add_start, bias, jb, add_bias, relu,
+            ia + (k * k_stride + i * k if transposed else (i + ROWS) * row_stride), fetched, ahead, step,
         )  # fmt: skip
         i += ROWS
-        ahead += k * ahead_step
+        ahead += k * step
     while i + 2 <= m:
         tile(
-            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, 0, 0, k, c, ic + i * ldc, ldc, n,
-            start, add_start, bias, jb, add_bias, relu,
+            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
         )  # fmt: skip
         i += 2
     if i < m:
         tile(
-            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, 0, 0, k, c, ic + i * ldc, ldc, n,
-            start, add_start, bias, jb, add_bias, relu,
+            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
+            start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
         )  # fmt: skip
 
 
 @inline
-def strip_sum(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulate):
+def strip_sum(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulate, fetched, ahead):
     """``strip`` without an epilogue: c (+)= the product."""
-    strip(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, c, accumulate, c, 0, False, False)
+    strip(
+        a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, c, accumulate, c, 0, False, False, fetched, ahead
+    )  # fmt: skip
 
 
 @inline
@@ -245,6 +264,7 @@ def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumul
                 strip_sum(
                     a, i0 * a_row + k0 * a_k, a_row, a_k, height, packed, panel * k_step * width, depth,
                     c, i0 * n + j, n, min(width, n - j), accumulate or k0 > 0,
+                    packed, (panel + 1) * k_step * width,
                 )  # fmt: skip
 
 
@@ -272,6 +292,7 @@ def _long_product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, pa
                 strip_sum(
                     a, k0 * a_k, a_row, a_k, m, packed, here, depth,
                     partials, part * m * n + j, n, min(width, n - j), k0 > first,
+                    b, (k0 + depth) * n + panel * depth * width,
                 )  # fmt: skip
     for i in prange(m):
         row = c[i * n : (i + 1) * n]

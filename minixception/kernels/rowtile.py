@@ -33,6 +33,7 @@ from .simd import (
     emit_masked_load,
     emit_masked_store,
     emit_maximum,
+    emit_prefetch,
     emit_splat,
     emit_whole_load,
     emit_whole_store,
@@ -146,6 +147,12 @@ def filter_tile(
         floors = emit_splat(builder, dtype, floor_)
 
         def emit(masked):
+            for u in range(height * s):
+                for v in range(across * s):
+                    emit_prefetch(builder, _pointer(builder, x_origin, x_rows + u, x_row_, v, step_))
+            for i in range(height):
+                for j in range(across):
+                    emit_prefetch(builder, _pointer(builder, y_origin, height + i, y_row_, j, step_), write=True)
             pixels = _Columns(builder, dtype, x_columns, n_, low_, high_, masked)
             weights = _Columns(builder, dtype, kernel, n_, _number(0), _number(kernel), masked)
             totals = _Columns(builder, dtype, across, n_, _number(0), count_, masked)
@@ -178,9 +185,27 @@ def filter_tile(
 
 @intrinsic(prefer_literal=True)
 def correlate_row(
-    typing_context, outputs, size, stride, x, x_at, x_row, first, last, low, high, dy, dy_at, count, dw, dw_at, step, n
+    typing_context,
+    outputs,
+    size,
+    stride,
+    x,
+    x_at,
+    x_row,
+    first,
+    last,
+    low,
+    high,
+    floor,
+    dy,
+    dy_at,
+    count,
+    dw,
+    dw_at,
+    step,
+    n,
 ):
-    """dw[a, b] += sum over j < count of x[a, j * stride + b] * dy[j], for first <= a < last, b < size; n channels.
+    """dw[a, b] += sum over j < count of f(x[a, j * stride + b]) * dy[j], for first <= a < last, b < size; n channels.
 
     The size * size sums live in registers; dy is taken in steps of ``outputs`` pixels. Other arguments as for
     ``filter_tile``.
@@ -190,10 +215,11 @@ def correlate_row(
     x_columns = (across - 1) * s + kernel
 
     def codegen(context, builder, signature, args):
-        x_, x_at_, x_row_, first_, last_, low_, high_, dy_, dy_at_, count_, dw_, dw_at_, step_, n_ = args[3:]
+        x_, x_at_, x_row_, first_, last_, low_, high_, floor_, dy_, dy_at_, count_, dw_, dw_at_, step_, n_ = args[3:]
         x_origin = element_pointer(context, builder, signature.args[3], x_, x_at_)
-        dy_origin = element_pointer(context, builder, signature.args[10], dy_, dy_at_)
-        dw_origin = element_pointer(context, builder, signature.args[13], dw_, dw_at_)
+        dy_origin = element_pointer(context, builder, signature.args[11], dy_, dy_at_)
+        dw_origin = element_pointer(context, builder, signature.args[14], dw_, dw_at_)
+        floors = emit_splat(builder, dtype, floor_)
         sums = _zeros(builder, dtype, kernel**2)
         taps = _Columns(builder, dtype, kernel**2, n_, _number(0), _number(kernel**2), masked=True)
         for tap, total in enumerate(sums):
@@ -205,13 +231,22 @@ def correlate_row(
             dy_here = builder.gep(dy_origin, [builder.mul(j0, step_)])
 
             def emit(masked):
+                for v in range(across * s):
+                    for u in range(s):
+                        emit_prefetch(builder, _pointer(builder, x_here, kernel + u, x_row_, v, step_))
+                for j in range(across):
+                    emit_prefetch(
+                        builder,
+                        builder.gep(dy_here, [builder.add(builder.mul(count_, step_), builder.mul(step_, _number(j)))]),
+                    )
                 pixels = _Columns(builder, dtype, x_columns, n_, x_low, x_high, masked)
                 arriving = _Columns(builder, dtype, across, n_, _number(0), rest, masked)
                 gradients = [arriving.load(_pointer(builder, dy_here, 0, step_, j, step_), j) for j in range(across)]
                 for a in range(kernel):
                     with _if_between(builder, first_, a, last_):
                         for v in range(x_columns):
-                            pixel = pixels.load(_pointer(builder, x_here, a, x_row_, v, step_), v)
+                            loaded = pixels.load(_pointer(builder, x_here, a, x_row_, v, step_), v)
+                            pixel = emit_maximum(builder, loaded, floors)
                             for j, b in _meetings(v, across, kernel, s):
                                 total = sums[a * kernel + b]
                                 builder.store(emit_fma(builder, pixel, gradients[j], builder.load(total)), total)
@@ -222,7 +257,7 @@ def correlate_row(
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(outputs, size, stride, x, i, i, i, i, i, i, dy, i, i, dw, i, i, i), codegen
+    return types.void(outputs, size, stride, x, i, i, i, i, i, i, x.dtype, dy, i, i, dw, i, i, i), codegen
 
 
 def _zeros(builder, dtype, count):
@@ -310,11 +345,11 @@ def _correlate_tiles(size, stride):
     """What one row of dy adds to dw by tiles, for a square kernel and stride known at compile time."""
 
     @inline
-    def run(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes):
+    def run(x, x_at, wd, a0, a1, left, floor, dy, dy_at, wo, dw, dw_at, c, lanes):
         for q in range(0, c, lanes):
             correlate_row(
                 _ARRIVING, size, stride, x, x_at - left * c + q, wd * c, a0, a1, left, wd + left,
-                dy, dy_at + q, wo, dw, dw_at + q, c, min(lanes, c - q),
+                floor, dy, dy_at + q, wo, dw, dw_at + q, c, min(lanes, c - q),
             )  # fmt: skip
 
     return run
@@ -326,19 +361,19 @@ _correlate_3_1, _correlate_3_2, _correlate_5_1, _correlate_5_2 = (
 
 
 @inline
-def correlate_outputs(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, lanes):
+def correlate_outputs(x, x_at, wd, a0, a1, left, floor, dy, dy_at, wo, dw, dw_at, kh, kw, stride, c, lanes):
     """What one row of dy adds to dw, all channels: by tiles for the usual kernels, else one tap at a time.
 
     x_at: where the row of x under tap row 0 begins, or would; rows a0 .. a1-1 of the kernel lie inside of the image.
     """
     if kh == 3 and kw == 3 and stride == 1:
-        _correlate_3_1(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
+        _correlate_3_1(x, x_at, wd, a0, a1, left, floor, dy, dy_at, wo, dw, dw_at, c, lanes)
     elif kh == 3 and kw == 3 and stride == 2:
-        _correlate_3_2(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
+        _correlate_3_2(x, x_at, wd, a0, a1, left, floor, dy, dy_at, wo, dw, dw_at, c, lanes)
     elif kh == 5 and kw == 5 and stride == 1:
-        _correlate_5_1(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
+        _correlate_5_1(x, x_at, wd, a0, a1, left, floor, dy, dy_at, wo, dw, dw_at, c, lanes)
     elif kh == 5 and kw == 5 and stride == 2:
-        _correlate_5_2(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, c, lanes)
+        _correlate_5_2(x, x_at, wd, a0, a1, left, floor, dy, dy_at, wo, dw, dw_at, c, lanes)
     else:
         for a in range(a0, a1):
             for b in range(kw):
@@ -349,6 +384,7 @@ def correlate_outputs(x, x_at, wd, a0, a1, left, dy, dy_at, wo, dw, dw_at, kh, k
                     at = dw_at + (a * kw + b) * c + q
                     total = load(dw, at, n)
                     for j in range(j0, j1):
-                        pixel = load(x, x_at + (a * wd + j * stride + b - left) * c + q, n)
+                        loaded = load(x, x_at + (a * wd + j * stride + b - left) * c + q, n)
+                        pixel = maximum(loaded, splat(x, floor))
                         total = fma(load(dy, dy_at + j * c + q, n), pixel, total)
                     store(dw, at, total, n)

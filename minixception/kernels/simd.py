@@ -173,13 +173,13 @@ def emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: A
             emit_masked_store(builder, dtype, pointer, value, emit_mask(builder, dtype, n))
 
 
-def emit_prefetch(builder: ir.IRBuilder, pointer: Any) -> None:
-    """LLVM code: ask for the cache line at pointer, so that it is near when it is needed. Never faults."""
+def emit_prefetch(builder: ir.IRBuilder, pointer: Any, write: bool = False) -> None:
+    """LLVM code: ask for the cache line at pointer, so that it is near when it is read or written. Never faults."""
     line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     signature = ir.FunctionType(ir.VoidType(), [line.type, _INT32, _INT32, _INT32])
     function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    read, near, data = (ir.Constant(_INT32, number) for number in (0, 3, 1))
-    builder.call(function, [line, read, near, data])
+    purpose, near, data = (ir.Constant(_INT32, number) for number in (int(write), 3, 1))
+    builder.call(function, [line, purpose, near, data])
 
 
 def emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:

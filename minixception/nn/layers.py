@@ -98,10 +98,11 @@ class SeparableConv2d(Module):
         self.pointwise = Parameter(init.glorot_uniform((in_channels, out_channels), in_channels, out_channels))
         self.stride, self.padding, self.activation = stride, padding, activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """relu: of relu(x), in the same pass."""
         if self.activation is None:
-            return ops.separable_conv2d(x, self.depthwise, self.pointwise, self.stride, self.padding)
-        z = ops.depthwise_conv2d(x, self.depthwise, self.stride, self.padding)
+            return ops.separable_conv2d(x, self.depthwise, self.pointwise, self.stride, self.padding, relu)
+        z = ops.depthwise_conv2d(ops.relu(x) if relu else x, self.depthwise, self.stride, self.padding)
         return ops.pointwise_conv2d(ACTIVATIONS[self.activation](z), self.pointwise)
 
 

@@ -125,12 +125,14 @@ def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_res
             for a in range(kh):
                 for run in range(runs):
                     first, last = a + run == 0, a == kh - 1 and run == runs - 1
+                    panel = ((block * kh + a) * runs + run) * depth * width
                     strip(
                         xs, (top_row + a) * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
-                        packed, ((block * kh + a) * runs + run) * depth * width, depth,
+                        packed, panel, depth,
                         ys, row * wo * co + group * per_group + column, co, min(width, per_group - column),
                         residuals if first else ys, add_residual or not first,
                         bias, group * per_group + column, add_bias and first, relu and last,
+                        packed, panel + depth * width,
                     )  # fmt: skip
 
 
@@ -177,6 +179,7 @@ def _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width
                         dys, ((m * ho + i) * wo + j0) * co + group * depth, co, 1, j1 - j0,
                         packed, ((block * kh + a) * kw + b) * depth * width, depth,
                         dxs, pixel * channels + group * ci + column, stride * channels, min(width, ci - column), True,
+                        packed, ((block * kh + a) * kw + b + 1) * depth * width,
                     )  # fmt: skip
 
 
@@ -224,7 +227,7 @@ def _backward_weights(xp, packed, dw, ho, wo, stride, groups, width):
                 min(_ROWS, height - first),
                 packed, (block * n * ho + row) * wo * width, wo,
                 dws, ((a * runs + run) * height + first) * co + group * per_group + column, co,
-                min(width, per_group - column), row > 0,
+                min(width, per_group - column), row > 0, packed, (block * n * ho + row + 1) * wo * width,
             )  # fmt: skip
 
 

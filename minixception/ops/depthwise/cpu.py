@@ -80,12 +80,11 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np
 
 
 @parallel
-def _forward(x, w, y, stride, top, left, lanes):
+def _forward(x, floor, w, y, stride, top, left, lanes):
     n, h, wd, c = x.shape
     kh, kw, _ = w.shape
     _, ho, wo, _ = y.shape
     xs, ws, ys = x.reshape(-1), w.reshape(-1), y.reshape(-1)
-    floor = x.dtype.type(-np.inf)  # no ReLU on the way in
     pairs = (ho + 1) // 2
     bands = max(1, min(pairs, _TASKS // n))
     for task in prange(n * bands):
@@ -129,7 +128,7 @@ def _backward_input_strided(dy, w, dx, stride, top, left, lanes):
 
 
 @parallel
-def _backward_weights(dy, x, partial, stride, top, left, lanes):
+def _backward_weights(dy, x, floor, partial, stride, top, left, lanes):
     n, h, wd, c = x.shape
     chunks, kh, kw, _ = partial.shape
     _, ho, wo, _ = dy.shape
@@ -140,7 +139,7 @@ def _backward_weights(dy, x, partial, stride, top, left, lanes):
             m, i = row // ho, row % ho
             a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
             correlate_outputs(
-                xs, (m * h + i * stride - top) * wd * c, wd, a0, a1, left, dys, row * wo * c, wo,
+                xs, (m * h + i * stride - top) * wd * c, wd, a0, a1, left, floor, dys, row * wo * c, wo,
                 partials, chunk * kh * kw * c, kh, kw, stride, c, lanes,
             )  # fmt: skip
 
@@ -150,10 +149,8 @@ _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of th
 
 
 def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """All taps of 16 channels in one register; one task per output row."""
-    y, top, left = _output(x, w, stride, padding)
-    _forward(x, w, y, stride, top, left, lanes(x.dtype.type))
-    return y, (x, w, stride, padding)
+    """Tiles of 2 x 5 outputs and 16 channels in registers; one task per band of rows."""
+    return filter_images(x, w, stride, padding, relu=False), (x, w, stride, padding)
 
 
 def backward_cpu(
@@ -161,25 +158,50 @@ def backward_cpu(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """dx gathers from dy like another depthwise convolution; dw is summed per chunk of rows, then over chunks."""
     x, w, stride, padding = saved
-    _, top = extent(x.shape[1], w.shape[0], stride, padding)
-    _, left = extent(x.shape[2], w.shape[1], stride, padding)
     return (
-        _input_gradient(dy, x, w, stride, top, left) if wanted[0] else None,
-        _weight_gradient(dy, x, w, stride, top, left) if wanted[1] else None,
+        input_gradient(dy, w, memory.empty(x.shape, x.dtype), stride, padding) if wanted[0] else None,
+        weight_gradient(dy, x, w.shape, stride, padding, relu=False) if wanted[1] else None,
     )
 
 
-def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
+# The three passes as functions, for separable convolution to use as well; relu: of x, on the way in.
+
+
+def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu: bool) -> np.ndarray:
+    """y, the forward pass."""
+    y, top, left = _output(x, w, stride, padding)
+    _forward(x, floor(x.dtype, relu), w, y, stride, top, left, lanes(x.dtype.type))
+    return y
+
+
+def input_gradient(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, stride: int, padding: str) -> np.ndarray:
+    """Writes the gradient of the input to dx."""
     kh, kw, _ = w.shape
-    dx = memory.empty(x.shape, x.dtype)
+    top, left = _before(dx, w.shape, stride, padding)
+    vector = lanes(dx.dtype.type)
     if stride == 1:
-        _forward(dy, np.ascontiguousarray(w[::-1, ::-1]), dx, 1, kh - 1 - top, kw - 1 - left, lanes(x.dtype.type))
+        turned = np.ascontiguousarray(w[::-1, ::-1])
+        _forward(dy, floor(dy.dtype, False), turned, dx, 1, kh - 1 - top, kw - 1 - left, vector)
     else:
-        _backward_input_strided(dy, w, dx, stride, top, left, lanes(x.dtype.type))
+        _backward_input_strided(dy, w, dx, stride, top, left, vector)
     return dx
 
 
-def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
-    partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *w.shape), w.dtype)
-    _backward_weights(dy, x, partial, stride, top, left, lanes(x.dtype.type))
+def weight_gradient(
+    dy: np.ndarray, x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: str, relu: bool
+) -> np.ndarray:
+    """dw (kh, kw, c)."""
+    partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *kernel), x.dtype)
+    top, left = _before(x, kernel, stride, padding)
+    _backward_weights(dy, x, floor(x.dtype, relu), partial, stride, top, left, lanes(x.dtype.type))
     return partial.sum(axis=0)
+
+
+def floor(dtype: np.dtype[Any], relu: bool) -> Any:
+    """The least value that an input counts as: 0 behind a ReLU, else none."""
+    return dtype.type(0 if relu else -np.inf)
+
+
+def _before(x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: str) -> tuple[int, int]:
+    """Padding above and to the left of x."""
+    return extent(x.shape[1], kernel[0], stride, padding)[1], extent(x.shape[2], kernel[1], stride, padding)[1]

@@ -1,31 +1,145 @@
-"""2. CPU: the loops of depthwise and pointwise in turn, and their fast kernels in turn."""
+"""2. CPU: the loops of depthwise and pointwise in turn, and the two fused."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numba
 import numpy as np
 
+from ... import memory
+from ...kernels.gemm import gemm, panel_width, strip
+from ...kernels.jit import parallel, prange
+from ...kernels.rowtile import filter_outputs
+from ...kernels.simd import lanes
+from ...op import Shape
+from ..conv2d.cpu import pack_kernel
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
+from ..window import extent
 from .definition import chain_backward, chain_forward
 
 # Loops --------------------------------------------------------------------------------------------------------------
 
 forward_loops = chain_forward(depthwise_cpu.forward_loops, pointwise_cpu.forward_loops)
-backward_loops = chain_backward(depthwise_cpu.backward_loops, pointwise_cpu.backward_loops)
+backward_loops = chain_backward(depthwise_cpu.forward_loops, depthwise_cpu.backward_loops, pointwise_cpu.backward_loops)
 
-# Fast ---------------------------------------------------------------------------------------------------------------
-# The depthwise result z makes one round trip through memory between the two kernels.
+# Fast: forward ------------------------------------------------------------------------------------------------------
+# Layer by layer, the depthwise result z of 19x19x728 is a megabyte that is written, and read again by the pointwise
+# product. Here a task takes a strip of output pixels, filters them into a scratch buffer that stays in its core's L2
+# cache, and multiplies the buffer by the packed weights. x is read once and y written once; a ReLU in front is a
+# maximum on load. Inference (infer/) runs the same kernel with its epilogue: batchnorm is then part of the weights, and
+# bias, residual and ReLU are applied to the sums while they are still in registers. What is left is the matrix
+# product, limited by the multipliers.
 
-forward_cpu = chain_forward(depthwise_cpu.forward_cpu, pointwise_cpu.forward_cpu)
+
+@parallel
+def fused(
+    x, floor, wd, packed, bias, residual, add_residual, relu, y, scratch, stride, top, left, pixels, width, lanes
+):
+    """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``."""
+    _, h, w, c = x.shape
+    kh, kw, _ = wd.shape
+    n, ho, wo, co = y.shape
+    xs, wds, ys = x.reshape(-1), wd.reshape(-1), y.reshape(-1)
+    residuals = residual.reshape(-1)
+    total = n * ho * wo
+    for task in prange((total + pixels - 1) // pixels):
+        p0 = task * pixels
+        p1 = min(total, p0 + pixels)
+        buffer = scratch[numba.get_thread_id()]
+        p = p0
+        while p < p1:  # the rest of a row, as many whole rows of an image as there are, the start of a row
+            row, j0 = p // wo, p % wo
+            m, i = row // ho, row % ho
+            rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
+            j1 = min(wo, j0 + p1 - p)
+            filter_outputs(
+                xs, m * h * w * c, h, w, floor, wds, kh, kw, buffer, (p - p0) * c, i, i + rows, j0, j1, wo,
+                stride, top, left, c, lanes,
+            )  # fmt: skip
+            p += rows * (j1 - j0)
+        for column in range(0, co, width):
+            strip(
+                buffer, 0, c, 1, p1 - p0, packed, column * c, c,
+                ys, p0 * co + column, co, min(width, co - column),
+                residuals, add_residual, bias, column, True, relu, packed, (column + width) * c,
+            )  # fmt: skip
+
+
+_STRIP = 3 << 15  # numbers a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
+_UNEVEN = 0.02  # more work for one thread than for another that strips of whole rows may cause
+
+
+def strip_pixels(y: Shape, ci: int) -> int:
+    """Output pixels of a task: about _STRIP numbers of z, and no thread has much more to do than another.
+
+    Strips of whole pairs of rows are filtered fastest; where they would be shared out unevenly, any even number.
+
+    >>> 1 < strip_pixels((1, 147, 147, 128), 128) < 147 * 147
+    True
+    """
+    wo, pixels, threads = y[2], math.prod(y[:3]), numba.get_num_threads()
+    rounds = max(1, round(pixels * ci / (_STRIP * threads)))
+    even = math.ceil(pixels / (threads * rounds) / 2) * 2
+    for whole in range(even // (2 * wo) * 2 * wo, 0, -2 * wo):
+        busiest = math.ceil(math.ceil(pixels / whole) / threads) * whole
+        if busiest * threads <= (1 + _UNEVEN) * pixels:
+            return whole
+    return even
+
+
+def forward_cpu(
+    x: np.ndarray, wd: np.ndarray, wp: np.ndarray, *, stride: int, padding: str, relu: bool
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Strip by strip: filter into L2, multiply from there."""
+    n, h, w, ci = x.shape
+    co, width, vector = wp.shape[1], panel_width(x.dtype), lanes(x.dtype.type)
+    (ho, top), (wo, left) = extent(h, wd.shape[0], stride, padding), extent(w, wd.shape[1], stride, padding)
+    y = memory.empty((n, ho, wo, co), x.dtype)
+    packed = memory.empty((-(-co // width) * ci * width,), x.dtype)
+    pack_kernel(wp[None, None], packed, 1, width)
+    pixels = strip_pixels(y.shape, ci)
+    scratch = memory.empty((numba.get_num_threads(), pixels * ci), x.dtype)
+    fused(
+        x, depthwise_cpu.floor(x.dtype, relu), wd, packed, np.zeros(co, x.dtype), y, False, False, y, scratch,
+        stride, top, left, pixels, width, vector,
+    )  # fmt: skip
+    return y, (x, wd, wp, stride, padding, relu)
+
+
+# Fast: backward -----------------------------------------------------------------------------------------------------
+# z from x again, which costs less than to write it, keep it and read it; then the two operators' own backward passes.
+
+
+@parallel
+def _clear_where_negative(x, dx):
+    xs, dxs = x.reshape(-1), dx.reshape(-1)
+    for i in prange(xs.size):
+        dxs[i] = dxs[i] if xs[i] > 0 else dx.dtype.type(0)
 
 
 def backward_cpu(
     dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool, bool] = (True, True, True)
 ) -> tuple[np.ndarray | None, ...]:
     """The pointwise part's gradients, then the depthwise part's; nothing past the first that nobody wants."""
-    saved_depthwise, saved_pointwise = saved
-    dz, dwp = pointwise_cpu.backward_cpu(dy, saved_pointwise, (wanted[0] or wanted[1], wanted[2]))
-    dx, dwd = (None, None) if dz is None else depthwise_cpu.backward_cpu(dz, saved_depthwise, wanted[:2])
+    x, wd, wp, stride, padding, relu = saved
+    want_x, want_wd, want_wp = wanted
+    ci, co = wp.shape
+    rows = dy.reshape(-1, co)  # (pixels, co)
+    dx = dwd = dwp = None
+    if want_wp:
+        z = depthwise_cpu.filter_images(x, wd, stride, padding, relu)
+        dwp = gemm(z.reshape(-1, ci), rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
+        del z  # its memory is free for dz
+    if want_x or want_wd:
+        dz = memory.empty((*dy.shape[:3], ci), dy.dtype)
+        gemm(rows, wp, dz.reshape(-1, ci), transpose_b=True)
+        if want_wd:
+            dwd = depthwise_cpu.weight_gradient(dz, x, wd.shape, stride, padding, relu)
+        if want_x:
+            dx = depthwise_cpu.input_gradient(dz, wd, memory.empty(x.shape, x.dtype), stride, padding)
+            if relu:
+                _clear_where_negative(x, dx)
     return dx, dwd, dwp
