@@ -28,7 +28,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .. import memory
-from .jit import inline, parallel, prange
+from .jit import get_num_threads, inline, parallel, prange
 from .simd import (
     REGISTER_BYTES,
     element_pointer,
@@ -51,7 +51,8 @@ K_BLOCK = 768
 ROW_BLOCK = 96  # rows of A a task multiplies with a panel while that panel is in L2
 LONG_PARTS = 16  # tasks of a product with a very long k
 LONG_K_BLOCK = 256  # and its block: a panel of B is 64 KiB, and the rows of A beside it stay in L2
-TASKS = 8  # at least this many tasks where the shape allows it, so that threads share the work evenly
+TASKS = 8  # groups of panels that few rows are multiplied with, and pieces of B that are packed at once
+_FEW_ROWS = 24  # for a thread: with less, threads share the columns of C, not its rows
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -234,13 +235,9 @@ def pack_panel(b, ib, k_stride, column_stride, k, n, width, packed, ip):
 
 
 @parallel
-def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumulate):
+def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumulate, rows, groups):
     panels = (n + width - 1) // width
-    row_blocks = max((m + ROW_BLOCK - 1) // ROW_BLOCK, (TASKS + panels - 1) // panels)
-    rows = (m + row_blocks - 1) // row_blocks
-    rows = (rows + ROWS - 1) // ROWS * ROWS
     row_blocks = (m + rows - 1) // rows
-    groups = min(panels, max(1, TASKS // row_blocks))
     k_blocks = (k + K_BLOCK - 1) // K_BLOCK
     k_step = (k + k_blocks - 1) // k_blocks
     for k0 in range(0, k, k_step):
@@ -302,6 +299,18 @@ def _long_product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, pa
             row += partial[part, i]
 
 
+def _tasks(m: int, panels: int) -> tuple[int, int]:
+    """(rows of A in a task, groups of panels): about ROW_BLOCK rows, and as many tasks for each thread.
+
+    Each element of C belongs to one task, so its sum does not depend on the number of threads.
+    """
+    threads = get_num_threads()
+    if m < _FEW_ROWS * threads <= _FEW_ROWS * panels:
+        return m, min(panels, TASKS)
+    row_blocks = threads * max(1, round(m / (ROW_BLOCK * threads)))
+    return -(-m // (2 * row_blocks)) * 2, 1
+
+
 def gemm(
     a: np.ndarray,
     b: np.ndarray,
@@ -330,5 +339,6 @@ def gemm(
         packed = memory.empty((LONG_PARTS * columns * LONG_K_BLOCK,), out.dtype)
         _long_product(*problem, packed, memory.empty((LONG_PARTS, m, n), out.dtype), accumulate)
     else:
-        _product(*problem, memory.empty((columns * min(k, K_BLOCK),), out.dtype), accumulate)
+        packed = memory.empty((columns * min(k, K_BLOCK),), out.dtype)
+        _product(*problem, packed, accumulate, *_tasks(m, columns // width))
     return out

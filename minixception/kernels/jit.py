@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit, prange, set_num_threads
+from numba import get_num_threads, njit, prange, set_num_threads
 
-__all__ = ["inline", "loops", "parallel", "prange", "set_num_threads"]
+__all__ = ["get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
 
 
 def _helpers_stamp() -> str:
