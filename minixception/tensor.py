@@ -254,7 +254,7 @@ def _backward(root: Tensor, seed: np.ndarray) -> None:
         _accumulate_leaf(root, seed, seed)
         return
     pending = _Pending()
-    pending.add(root.node, seed)
+    pending.add(root.node, seed, ours=False)
     while pending:
         node, dy = pending.pop()
         if node.saved is _USED:
@@ -271,7 +271,8 @@ def _backward(root: Tensor, seed: np.ndarray) -> None:
             if isinstance(parent, Tensor):
                 _accumulate_leaf(parent, gradient, dy)
             elif parent is not None:
-                pending.add(parent, gradient)
+                fresh = gradient.flags.writeable and not np.may_share_memory(gradient, dy)
+                pending.add(parent, gradient, ours=fresh and sum(g is gradient for g in gradients) == 1)
 
 
 class _Pending:
@@ -285,14 +286,20 @@ class _Pending:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, node: Node, gradient: np.ndarray) -> None:
+    def add(self, node: Node, gradient: np.ndarray, ours: bool) -> None:
+        """ours: nobody else looks at this gradient. Another node's dy, say, is not ours: addition hands it on."""
         if node not in self._sums:
             heapq.heappush(self._heap, (-node.order, node))
             self._sums[node] = gradient
         elif node in self._ours:
             self._sums[node] += gradient
-        else:  # the first gradient may be another node's dy as well (addition hands it on): add out of place
-            self._sums[node] = self._sums[node] + gradient
+            return
+        elif ours:
+            gradient += self._sums[node]
+            self._sums[node] = gradient
+        else:
+            self._sums[node], ours = self._sums[node] + gradient, True
+        if ours:
             self._ours.add(node)
 
     def pop(self) -> tuple[Node, np.ndarray]:

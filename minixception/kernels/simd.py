@@ -215,6 +215,24 @@ def store(typing_context, array, index, value, n):
     return types.void(array, types.intp, value, types.intp), codegen
 
 
+def _prefetch(write: bool, doc: str) -> Any:
+    def operation(typing_context, array, index):
+        def codegen(context, builder, signature, args):
+            emit_prefetch(builder, element_pointer(context, builder, signature.args[0], *args), write)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), codegen
+
+    operation.__doc__ = doc
+    return intrinsic(operation)
+
+
+prefetch = _prefetch(False, "Ask for the cache line of ``array.flat[index]``, to read it soon. Any index will do.")
+prefetch_write = _prefetch(
+    True, "Ask for the cache line of ``array.flat[index]``, to write it soon. Any index will do."
+)
+
+
 @intrinsic
 def splat(typing_context, array, scalar):
     """The scalar in every lane of a vector of the array's dtype."""

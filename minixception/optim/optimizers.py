@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from ..errors import ArgumentError
+from ..kernels.jit import parallel, prange
 from .common import Parameter, Scratch, check_range, load_arrays
 
 
@@ -53,17 +54,20 @@ class Optimizer(ABC):
         """Update every parameter that has a gradient; only the first step allocates working memory."""
         self.steps += 1
         for i, p in enumerate(self.params):
-            if p.grad is None:
-                continue
-            gradient = p.grad  # never changed: it belongs to the caller
-            if self._decays[i]:
-                gradient = np.multiply(p.data, self.weight_decay, out=self._scratch(p.data, 0))
-                gradient += p.grad
-            self._update(i, p.data, gradient, self._scratch(p.data, 1))
+            if p.grad is not None:
+                self._update(i, p.data, p.grad, self.weight_decay if self._decays[i] else 0.0)
 
     @abstractmethod
-    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
-        """Update parameter i, whose array is w, from the gradient g; tmp is free memory of the same shape."""
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
+        """Update parameter i, whose array is w, from its gradient g, which stays as it is, plus decay * w."""
+
+    def _decayed(self, w: np.ndarray, g: np.ndarray, decay: float) -> np.ndarray:
+        """g + decay * w."""
+        if not decay:
+            return g
+        total = np.multiply(w, decay, out=self._scratch(w, 0))
+        total += g
+        return total
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -122,13 +126,21 @@ class SGD(Optimizer):
         self.momentum = momentum
         self._velocity = self._slot("velocity") if momentum else None
 
-    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
-        if self._velocity is not None:
-            v = self._velocity[i]
-            v *= self.momentum
-            v += g
-            g = v
-        w -= np.multiply(g, self.lr, out=tmp)
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
+        if self._velocity is None:
+            w -= np.multiply(self._decayed(w, g, decay), self.lr, out=self._scratch(w, 1))
+            return
+        v = self._velocity[i]
+        assert w.flags.c_contiguous and v.flags.c_contiguous  # so that their flat views are no copies
+        _momentum_step(w.reshape(-1), g.reshape(-1), v.reshape(-1), *w.dtype.type((self.lr, self.momentum, decay)))
+
+
+@parallel
+def _momentum_step(w: np.ndarray, g: np.ndarray, v: np.ndarray, lr: float, momentum: float, decay: float) -> None:
+    # One pass for all of it: 5 numbers move per parameter, where each step in NumPy would move 3.
+    for i in prange(w.size):
+        v[i] = momentum * v[i] + (g[i] + decay * w[i])
+        w[i] -= lr * v[i]
 
 
 class RMSprop(Optimizer):
@@ -165,7 +177,8 @@ class RMSprop(Optimizer):
         self._square = self._slot("square", initial=1.0)
         self._velocity = self._slot("velocity") if momentum else None
 
-    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
+        g, tmp = self._decayed(w, g, decay), self._scratch(w, 1)
         s = self._square[i]
         _decay_square(s, g, self.rho, tmp)
         np.sqrt(np.add(s, self.eps, out=tmp), out=tmp)
@@ -212,7 +225,8 @@ class Adam(Optimizer):
         self._mean = self._slot("mean")
         self._square = self._slot("square")
 
-    def _update(self, i: int, w: np.ndarray, g: np.ndarray, tmp: np.ndarray) -> None:
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
+        g, tmp = self._decayed(w, g, decay), self._scratch(w, 1)
         m, s = self._mean[i], self._square[i]
         _decay_square(s, g, self.beta2, tmp)
         m *= self.beta1

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import memory
 from ...kernels.jit import loops, parallel, prange
-from ...kernels.simd import add, fma, lanes, load, multiply, splat, store
+from ...kernels.simd import add, fma, lanes, load, multiply, prefetch, prefetch_write, splat, store
 
 # All kernels see x as a matrix (m, c): one row per pixel of the batch, one column per channel.
 
@@ -130,6 +130,7 @@ def _statistics(x, mean, m2, lanes):
                 minus_shift = multiply(load(xs, start * c + q, valid), splat(x, x.dtype.type(-1)))
                 sum_d = sum_dd = splat(x, x.dtype.type(0))
                 for at in range((start + 1) * c + q, stop * c + q, c):
+                    prefetch(xs, at + _BLOCK * c)
                     d = add(load(xs, at, valid), minus_shift)
                     sum_d = add(sum_d, d)
                     sum_dd = fma(d, d, sum_dd)
@@ -157,6 +158,8 @@ def _affine(x, minus_mean, scale, shift, y, lanes):
             minus_means = load(minus_mean, q, valid)
             scales, shifts = load(scale, q, valid), load(shift, q, valid)
             for at in range(start * c + q, stop * c + q, c):
+                prefetch(xs, at + _BLOCK * c)
+                prefetch_write(ys, at + _BLOCK * c)
                 store(ys, at, fma(add(load(xs, at, valid), minus_means), scales, shifts), valid)
 
 
@@ -177,6 +180,8 @@ def _gradient_sums(dy, x, minus_mean, sum_dy, sum_dy_d, lanes):
                 minus_means = load(minus_mean, q, valid)
                 total_dy = total_dy_d = splat(x, x.dtype.type(0))
                 for at in range(start * c + q, stop * c + q, c):
+                    prefetch(dys, at + _BLOCK * c)
+                    prefetch(xs, at + _BLOCK * c)
                     g = load(dys, at, valid)
                     total_dy = add(total_dy, g)
                     total_dy_d = fma(g, add(load(xs, at, valid), minus_means), total_dy_d)

@@ -83,7 +83,7 @@ def strip_pixels(y: Shape, ci: int) -> int:
     wo, pixels, threads = y[2], math.prod(y[:3]), numba.get_num_threads()
     rounds = max(1, round(pixels * ci / (_STRIP * threads)))
     even = math.ceil(pixels / (threads * rounds) / 2) * 2
-    for whole in range(even // (2 * wo) * 2 * wo, 0, -2 * wo):
+    for whole in range(even // (2 * wo) * 2 * wo, even // 2, -2 * wo):
         busiest = math.ceil(math.ceil(pixels / whole) / threads) * whole
         if busiest * threads <= (1 + _UNEVEN) * pixels:
             return whole
