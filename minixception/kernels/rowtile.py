@@ -119,6 +119,8 @@ def filter_tile(
     y,
     y_at,
     y_row,
+    gate,
+    gated,
     count,
     step,
     n,
@@ -126,8 +128,8 @@ def filter_tile(
     """y[i, j] = sum over a, b < size of f(x[i * stride + a, j * stride + b]) * w[a, b], for i < rows, j < outputs.
 
     f(x) = max(x, floor): a floor of 0 is a ReLU on the way in, one of -inf nothing; it costs no extra pass. Of y the
-    columns j < count are written; of x the rows outside of [first, last) and the columns outside of [low, high) are
-    zero; n channels of each pixel count.
+    columns j < count are written, if gated then as 0 where gate, laid out like y, is not positive. Of x the rows
+    outside of [first, last) and the columns outside of [low, high) are zero; n channels of each pixel count.
 
     x_at, w_at, y_at: where x[0, 0], w[0, 0] and y[0, 0] lie in the flat arrays; x_row, y_row: from one row to the next;
     step: from one pixel to the next, in all three. rows, outputs, size and stride are literals: 2 x 5 outputs of a 3x3
@@ -139,10 +141,11 @@ def filter_tile(
 
     def codegen(context, builder, signature, args):
         x_, x_at_, x_row_, first_, last_, low_, high_, floor_, w_, w_at_, *results = args[4:]
-        y_, y_at_, y_row_, count_, step_, n_ = results
+        y_, y_at_, y_row_, gate_, gated_, count_, step_, n_ = results
         x_origin = element_pointer(context, builder, signature.args[4], x_, x_at_)
         w_origin = element_pointer(context, builder, signature.args[12], w_, w_at_)
         y_origin = element_pointer(context, builder, signature.args[14], y_, y_at_)
+        gate_origin = element_pointer(context, builder, signature.args[17], gate_, y_at_)
         w_row = builder.mul(step_, _number(kernel))
         floors = emit_splat(builder, dtype, floor_)
 
@@ -172,6 +175,13 @@ def filter_tile(
                             for i, a in meetings:
                                 total = sums[i][j]
                                 builder.store(emit_fma(builder, pixel, taps[a, b], builder.load(total)), total)
+            with builder.if_then(gated_):
+                zero = ir.Constant(vector_type(dtype), [0.0] * width)
+                for i in range(height):
+                    for j in range(across):
+                        allowing = totals.load(_pointer(builder, gate_origin, i, y_row_, j, step_), j)
+                        open_ = builder.fcmp_ordered(">", allowing, zero)
+                        builder.store(builder.select(open_, builder.load(sums[i][j]), zero), sums[i][j])
             for i in range(height):
                 for j in range(across):
                     totals.store(_pointer(builder, y_origin, i, y_row_, j, step_), j, builder.load(sums[i][j]))
@@ -180,7 +190,9 @@ def filter_tile(
         return context.get_dummy_value()
 
     i = types.intp
-    return types.void(rows, outputs, size, stride, x, i, i, i, i, i, i, x.dtype, w, i, y, i, i, i, i, i), codegen
+    return types.void(
+        rows, outputs, size, stride, x, i, i, i, i, i, i, x.dtype, w, i, y, i, i, *(gate, types.boolean), i, i, i
+    ), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -285,7 +297,7 @@ def _filter_tiles(size, stride):
     """Outputs of one image by tiles, for a square kernel and a stride known at compile time."""
 
     @inline
-    def run(x, x_at, h, wd, floor, w, y, y_at, i0, i1, j0, j1, wo, top, left, c, lanes):
+    def run(x, x_at, h, wd, floor, w, y, y_at, gate, gated, i0, i1, j0, j1, wo, top, left, c, lanes):
         for block in range(0, c, _BLOCK * lanes):
             end = min(c, block + _BLOCK * lanes)
             for i in range(i0, i1, _ROWS):
@@ -299,12 +311,12 @@ def _filter_tiles(size, stride):
                         if i + _ROWS <= i1:
                             filter_tile(
                                 _ROWS, _OUTPUTS, size, stride, x, x_tile + q, wd * c, -line, h - line, low, high, floor,
-                                w, q, y, y_tile + q, wo * c, j1 - j, c, min(lanes, c - q),
+                                w, q, y, y_tile + q, wo * c, gate, gated, j1 - j, c, min(lanes, c - q),
                             )  # fmt: skip
                         else:
                             filter_tile(
                                 1, _OUTPUTS, size, stride, x, x_tile + q, wd * c, -line, h - line, low, high, floor,
-                                w, q, y, y_tile + q, wo * c, j1 - j, c, min(lanes, c - q),
+                                w, q, y, y_tile + q, wo * c, gate, gated, j1 - j, c, min(lanes, c - q),
                             )  # fmt: skip
 
     return run
@@ -314,19 +326,22 @@ _filter_3_1, _filter_3_2, _filter_5_1, _filter_5_2 = (_filter_tiles(size, s) for
 
 
 @inline
-def filter_outputs(x, x_at, h, wd, floor, w, kh, kw, y, y_at, i0, i1, j0, j1, wo, stride, top, left, c, lanes):
+def filter_outputs(
+    x, x_at, h, wd, floor, w, kh, kw, y, y_at, gate, gated, i0, i1, j0, j1, wo, stride, top, left, c, lanes
+):  # fmt: skip
     """Outputs i0 <= i < i1, j0 <= j < j1 of one image: by tiles for the usual kernels, else one output at a time.
 
-    x_at: where the image (h, wd, c) begins; y_at: where output (i0, j0) goes, the rows of y are wo * c apart.
+    x_at: where the image (h, wd, c) begins; y_at: where output (i0, j0) goes, the rows of y are wo * c apart; gated: y
+    is 0 where gate, laid out like y, is not positive (the gradient of a ReLU).
     """
     if kh == 3 and kw == 3 and stride == 1:
-        _filter_3_1(x, x_at, h, wd, floor, w, y, y_at, i0, i1, j0, j1, wo, top, left, c, lanes)
+        _filter_3_1(x, x_at, h, wd, floor, w, y, y_at, gate, gated, i0, i1, j0, j1, wo, top, left, c, lanes)
     elif kh == 3 and kw == 3 and stride == 2:
-        _filter_3_2(x, x_at, h, wd, floor, w, y, y_at, i0, i1, j0, j1, wo, top, left, c, lanes)
+        _filter_3_2(x, x_at, h, wd, floor, w, y, y_at, gate, gated, i0, i1, j0, j1, wo, top, left, c, lanes)
     elif kh == 5 and kw == 5 and stride == 1:
-        _filter_5_1(x, x_at, h, wd, floor, w, y, y_at, i0, i1, j0, j1, wo, top, left, c, lanes)
+        _filter_5_1(x, x_at, h, wd, floor, w, y, y_at, gate, gated, i0, i1, j0, j1, wo, top, left, c, lanes)
     elif kh == 5 and kw == 5 and stride == 2:
-        _filter_5_2(x, x_at, h, wd, floor, w, y, y_at, i0, i1, j0, j1, wo, top, left, c, lanes)
+        _filter_5_2(x, x_at, h, wd, floor, w, y, y_at, gate, gated, i0, i1, j0, j1, wo, top, left, c, lanes)
     else:
         for i in range(i0, i1):
             for j in range(j0, j1):
@@ -338,7 +353,11 @@ def filter_outputs(x, x_at, h, wd, floor, w, kh, kw, y, y_at, i0, i1, j0, j1, wo
                         for b in range(max(0, -column), min(kw, wd - column)):
                             pixel = maximum(load(x, x_at + ((line + a) * wd + column + b) * c + q, n), splat(y, floor))
                             total = fma(pixel, load(w, (a * kw + b) * c + q, n), total)
-                    store(y, y_at + ((i - i0) * wo + j - j0) * c + q, total, n)
+                    at = y_at + ((i - i0) * wo + j - j0) * c + q
+                    store(y, at, total, n)
+                    if gated:
+                        for p in range(at, at + n):
+                            y[p] = y[p] if gate[p] > 0 else y.dtype.type(0)
 
 
 def _correlate_tiles(size, stride):

@@ -80,19 +80,19 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np
 
 
 @parallel
-def _forward(x, floor, w, y, stride, top, left, lanes):
+def _forward(x, floor, w, y, gate, gated, stride, top, left, lanes):
     n, h, wd, c = x.shape
     kh, kw, _ = w.shape
     _, ho, wo, _ = y.shape
-    xs, ws, ys = x.reshape(-1), w.reshape(-1), y.reshape(-1)
+    xs, ws, ys, gates = x.reshape(-1), w.reshape(-1), y.reshape(-1), gate.reshape(-1)
     pairs = (ho + 1) // 2
     bands = max(1, min(pairs, _TASKS // n))
     for task in prange(n * bands):
         m, band = task // bands, task % bands
         i0, i1 = 2 * (band * pairs // bands), 2 * ((band + 1) * pairs // bands)
         filter_outputs(
-            xs, m * h * wd * c, h, wd, floor, ws, kh, kw, ys, (m * ho + i0) * wo * c, i0, min(ho, i1), 0, wo, wo,
-            stride, top, left, c, lanes,
+            xs, m * h * wd * c, h, wd, floor, ws, kh, kw, ys, (m * ho + i0) * wo * c, gates, gated,
+            i0, min(ho, i1), 0, wo, wo, stride, top, left, c, lanes,
         )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def backward_cpu(
     """dx gathers from dy like another depthwise convolution; dw is summed per chunk of rows, then over chunks."""
     x, w, stride, padding = saved
     return (
-        input_gradient(dy, w, memory.empty(x.shape, x.dtype), stride, padding) if wanted[0] else None,
+        input_gradient(dy, x, w, stride, padding, relu=False) if wanted[0] else None,
         weight_gradient(dy, x, w.shape, stride, padding, relu=False) if wanted[1] else None,
     )
 
@@ -170,20 +170,22 @@ def backward_cpu(
 def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu: bool) -> np.ndarray:
     """y, the forward pass."""
     y, top, left = _output(x, w, stride, padding)
-    _forward(x, floor(x.dtype, relu), w, y, stride, top, left, lanes(x.dtype.type))
+    _forward(x, floor(x.dtype, relu), w, y, y, False, stride, top, left, lanes(x.dtype.type))
     return y
 
 
-def input_gradient(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, stride: int, padding: str) -> np.ndarray:
-    """Writes the gradient of the input to dx."""
+def input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu: bool) -> np.ndarray:
+    """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
     kh, kw, _ = w.shape
-    top, left = _before(dx, w.shape, stride, padding)
-    vector = lanes(dx.dtype.type)
+    top, left = _before(x, w.shape, stride, padding)
+    dx, vector = memory.empty(x.shape, x.dtype), lanes(x.dtype.type)
     if stride == 1:
         turned = np.ascontiguousarray(w[::-1, ::-1])
-        _forward(dy, floor(dy.dtype, False), turned, dx, 1, kh - 1 - top, kw - 1 - left, vector)
+        _forward(dy, floor(dy.dtype, False), turned, dx, x, relu, 1, kh - 1 - top, kw - 1 - left, vector)
     else:
         _backward_input_strided(dy, w, dx, stride, top, left, vector)
+        if relu:
+            dx[~(x > 0)] = 0
     return dx
 
 

@@ -56,7 +56,8 @@ def fused(
             rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
             j1 = min(wo, j0 + p1 - p)
             filter_outputs(
-                xs, m * h * w * c, h, w, floor, wds, kh, kw, buffer, (p - p0) * c, i, i + rows, j0, j1, wo,
+                xs, m * h * w * c, h, w, floor, wds, kh, kw, buffer, (p - p0) * c, buffer, False,
+                i, i + rows, j0, j1, wo,
                 stride, top, left, c, lanes,
             )  # fmt: skip
             p += rows * (j1 - j0)
@@ -113,13 +114,6 @@ def forward_cpu(
 # z from x again, which costs less than to write it, keep it and read it; then the two operators' own backward passes.
 
 
-@parallel
-def _clear_where_negative(x, dx):
-    xs, dxs = x.reshape(-1), dx.reshape(-1)
-    for i in prange(xs.size):
-        dxs[i] = dxs[i] if xs[i] > 0 else dx.dtype.type(0)
-
-
 def backward_cpu(
     dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool, bool] = (True, True, True)
 ) -> tuple[np.ndarray | None, ...]:
@@ -139,7 +133,5 @@ def backward_cpu(
         if want_wd:
             dwd = depthwise_cpu.weight_gradient(dz, x, wd.shape, stride, padding, relu)
         if want_x:
-            dx = depthwise_cpu.input_gradient(dz, wd, memory.empty(x.shape, x.dtype), stride, padding)
-            if relu:
-                _clear_where_negative(x, dx)
+            dx = depthwise_cpu.input_gradient(dz, x, wd, stride, padding, relu)
     return dx, dwd, dwp
