@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
+from .kernels.accumulate import accumulate
 
 if TYPE_CHECKING:
     from .op import Op
@@ -292,10 +293,10 @@ class _Pending:
             heapq.heappush(self._heap, (-node.order, node))
             self._sums[node] = gradient
         elif node in self._ours:
-            self._sums[node] += gradient
+            accumulate(self._sums[node], gradient)
             return
         elif ours:
-            gradient += self._sums[node]
+            accumulate(gradient, self._sums[node])
             self._sums[node] = gradient
         else:
             self._sums[node], ours = self._sums[node] + gradient, True
