@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import memory
 from ...kernels.gemm import gemm
-from ...kernels.jit import loops
+from ...kernels.jit import loops, parallel, prange
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -59,7 +59,34 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
 # Fast ---------------------------------------------------------------------------------------------------------------
 # NHWC makes every pixel a row of a matrix, so nothing has to be moved: the kernel is kernels/gemm.py. With a stride the
 # rows that count are first gathered into a matrix of their own, a copy of 1/stride^2 of x next to a product that reads
-# each row co times.
+# each row co times; on the way back they are spread over dx, and what lies between is set to 0 in the same pass.
+
+
+@parallel
+def _gather(x, stride, rows):
+    n, h, wd, c = x.shape
+    ho, wo = (h + stride - 1) // stride, (wd + stride - 1) // stride
+    for line in prange(n * ho):
+        m, i = line // ho, line % ho
+        for j in range(wo):
+            for q in range(c):
+                rows[line * wo + j, q] = x[m, i * stride, j * stride, q]
+
+
+@parallel
+def _spread(rows, stride, dx):
+    n, h, wd, c = dx.shape
+    ho, wo = (h + stride - 1) // stride, (wd + stride - 1) // stride
+    for line in prange(n * h):
+        m, u = line // h, line % h
+        for v in range(wd):
+            if u % stride == 0 and v % stride == 0:
+                row = (m * ho + u // stride) * wo + v // stride
+                for q in range(c):
+                    dx[m, u, v, q] = rows[row, q]
+            else:
+                for q in range(c):
+                    dx[m, u, v, q] = 0
 
 
 def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int) -> tuple[np.ndarray, tuple[Any, ...]]:
@@ -86,13 +113,17 @@ def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int) -
         dx = memory.empty(x.shape, x.dtype)
         gemm(dy, w, dx.reshape(-1, w.shape[0]), transpose_b=True)
         return dx
-    gathered = gemm(dy, w, memory.empty((dy.shape[0], w.shape[0]), x.dtype), transpose_b=True)
-    dx = memory.zeros(x.shape, x.dtype)
-    picked = dx[:, ::stride, ::stride]
-    picked[...] = gathered.reshape(picked.shape)
+    rows = gemm(dy, w, memory.empty((dy.shape[0], w.shape[0]), x.dtype), transpose_b=True)
+    dx = memory.empty(x.shape, x.dtype)
+    _spread(rows, stride, dx)
     return dx
 
 
 def _pixels(x: np.ndarray, stride: int) -> np.ndarray:
     """The pixels a stride visits as the rows of a matrix (P, ci)."""
-    return np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[3])
+    n, h, w, c = x.shape
+    if stride == 1:
+        return x.reshape(-1, c)
+    rows = memory.empty((n * -(-h // stride) * -(-w // stride), c), x.dtype)
+    _gather(x, stride, rows)
+    return rows
