@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import memory
 from ..kernels.gemm import K_BLOCK, ROW_BLOCK, pack_panel, panel_width, strip_sum
 from ..kernels.jit import parallel, prange
 from .limits import Limits
@@ -29,7 +30,7 @@ def _products(a, b, packed, c, tasks, products, width):
         for _ in range(products):
             strip_sum(
                 a.reshape(-1), task * m * k, k, 1, m, packed, task * k * width, k,
-                c.reshape(-1), task * m * width, width, width, False,
+                c.reshape(-1), task * m * width, width, width, False, packed, task * k * width,
             )  # fmt: skip
 
 
@@ -40,7 +41,8 @@ def measure(limits: Limits, repeats: int, bar: tqdm[Any]) -> Measurement:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((threads, m, k), np.float32)
     b = rng.standard_normal((k, width), np.float32)
-    packed, c = np.empty(threads * k * width, np.float32), np.empty((threads, m, width), np.float32)
+    packed = memory.empty((threads * k * width,), np.float32)  # aligned, as in the product
+    c = memory.empty((threads, m, width), np.float32)
     flop = 2 * m * k * width * _PRODUCTS * threads
     with numba_threads(threads):
         times = interleaved({OURS: lambda: _products(a, b, packed, c, threads, _PRODUCTS, width)}, repeats, bar.update)

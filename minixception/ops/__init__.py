@@ -23,7 +23,7 @@ from .pointwise import POINTWISE_CONV2D, pointwise_conv2d
 from .pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
 from .reduction import MEAN, SUM, mean, sum
 from .reshape import CONCAT, RESHAPE, concat, reshape
-from .separable import SEPARABLE_CONV2D, separable_conv2d
+from .separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D, separable_conv2d
 from .softmax import LOG_SOFTMAX, SOFTMAX, log_softmax, softmax
 
 OPERATORS: dict[str, Op] = {
@@ -33,6 +33,7 @@ OPERATORS: dict[str, Op] = {
         DEPTHWISE_CONV2D,
         POINTWISE_CONV2D,
         SEPARABLE_CONV2D,
+        RELU_SEPARABLE_CONV2D,
         BATCH_NORM,
         RELU,
         ELU,

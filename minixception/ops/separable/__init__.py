@@ -15,6 +15,8 @@ channels almost 9 times fewer. Source: Chollet 2017, sections 1.2 and 2, figure 
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...errors import ShapeError
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
@@ -27,7 +29,7 @@ from .definition import backward_numpy, forward_numpy
 # 4. Operator -------------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str, relu: bool) -> Shape:
+def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str) -> Shape:
     between = DEPTHWISE_CONV2D.shape(x, depthwise, stride=stride, padding=padding)
     if len(pointwise) != 2 or pointwise[0] != between[3]:
         raise ShapeError(
@@ -37,7 +39,7 @@ def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding
     return POINTWISE_CONV2D.shape(between, pointwise, stride=1)
 
 
-def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str, relu: bool) -> int:
+def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str) -> int:
     between = DEPTHWISE_CONV2D.shape(x, depthwise, stride=stride, padding=padding)
     return DEPTHWISE_CONV2D.macs(x, depthwise, stride=stride, padding=padding) + POINTWISE_CONV2D.macs(
         between, pointwise, stride=1
@@ -48,20 +50,25 @@ def _sample(draw: Draw) -> Case:
     kernel, stride, padding, size = sample_window(draw)
     ci, co = draw.integer(1, 12), draw.integer(1, 12)
     arrays = draw.distinct(draw.integer(1, 2), *size, ci), draw.normal(*kernel, ci), draw.normal(ci, co)
-    return Case(arrays, {"stride": stride, "padding": padding, "relu": draw.choice((False, True))})
+    return Case(arrays, {"stride": stride, "padding": padding})
 
 
-SEPARABLE_CONV2D = Op(
-    name="separable_conv2d",
-    rungs={
-        "numpy": Rung(forward_numpy, backward_numpy),
-        "loops": Rung(forward_loops, backward_loops),
-        "cpu": Rung(forward_cpu, backward_cpu, selective=True),
-    },
-    shape=_shape,
-    macs=_macs,
-    sample=_sample,
-)
+def _operator(name: str, relu: bool) -> Op:
+    return Op(
+        name=name,
+        rungs={
+            "numpy": Rung(partial(forward_numpy, relu=relu), backward_numpy),
+            "loops": Rung(partial(forward_loops, relu=relu), backward_loops),
+            "cpu": Rung(partial(forward_cpu, relu=relu), backward_cpu, selective=True),
+        },
+        shape=_shape,
+        macs=_macs,
+        sample=_sample,
+    )
+
+
+SEPARABLE_CONV2D = _operator("separable_conv2d", relu=False)
+RELU_SEPARABLE_CONV2D = _operator("relu_separable_conv2d", relu=True)
 
 
 # 5. Function -------------------------------------------------------------------------------------------------------
@@ -79,4 +86,5 @@ def separable_conv2d(
     >>> separable_conv2d(mx.tensor([[[[1.0]]]]), mx.tensor([[[2.0]]]), mx.tensor([[3.0]])).item()
     6.0
     """
-    return SEPARABLE_CONV2D(x, depthwise, pointwise, stride=stride, padding=padding, relu=relu)
+    op = RELU_SEPARABLE_CONV2D if relu else SEPARABLE_CONV2D
+    return op(x, depthwise, pointwise, stride=stride, padding=padding)

@@ -9,9 +9,9 @@ import numba
 import numpy as np
 
 from ... import memory
+from ...kernels.filter import filter_outputs
 from ...kernels.gemm import gemm, panel_width, strip
 from ...kernels.jit import parallel, prange
-from ...kernels.rowtile import filter_outputs
 from ...kernels.simd import lanes
 from ...op import Shape
 from ..conv2d.cpu import pack_kernel
