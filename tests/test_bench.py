@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from xml.etree import ElementTree
 
 import numba
@@ -187,12 +189,26 @@ def test_a_training_step_counts_three_forward_passes(bar):
 
 
 def test_peers_that_are_not_installed_are_left_out_with_a_line(monkeypatch):
-    for library in ("torch", "onnx", "onnxruntime", "openvino"):
+    for library in ("torch", "onnx", "onnxruntime", "openvino", "tensorflow"):
         monkeypatch.setitem(sys.modules, library, None)  # import then raises ImportError
     lines = []
     assert peers.installed(peers.INFERENCE, lines.append) == {}
-    assert lines == [f"{name} is left out: torch is not installed" for name in peers.INFERENCE]
+    assert lines == [f"{name} is left out: {peer.needs[0]} is not installed" for name, peer in peers.INFERENCE.items()]
     assert peers.versioned() == ()
+
+
+def test_without_tensorflow_only_tensorflow_is_left_out(monkeypatch):
+    for library in ("torch", "onnx", "onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, library, module_from_spec(ModuleSpec(library, None)))
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    lines = []
+    assert list(peers.installed(peers.INFERENCE, lines.append)) == [n for n in peers.INFERENCE if n != "tensorflow"]
+    assert lines == ["tensorflow is left out: tensorflow is not installed"]
+
+
+def test_versions_are_those_of_the_distributions_that_libraries_come_in(monkeypatch):
+    monkeypatch.setattr(peers, "INFERENCE", {"images": peers.Peer(("PIL",), print)})
+    assert [name.lower() for name in peers.versioned()] == ["pillow"]
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -256,10 +272,11 @@ def test_tables_on_the_terminal(small, capsys):
 
 
 def test_without_peers_installed(small, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
+    for library in ("torch", "tensorflow"):
+        monkeypatch.setitem(sys.modules, library, None)
     status, printed, progress = run(capsys, "--what", "models")
     assert status == 0
-    assert progress.count("is left out: torch is not installed") == len(peers.INFERENCE)
+    assert progress.count(" is left out: ") == len(peers.INFERENCE)
     assert "Operators" not in printed
 
 

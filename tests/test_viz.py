@@ -57,7 +57,7 @@ def test_a_graph_names_operators_shapes_leaves_and_parameters():
         "batch_norm", "(2, 6, 6, 8)", "block.bn.gamma (8,)", "block.bn.beta (8,)",
         "add", "(2, 6, 6, 8)",
     ]  # fmt: skip
-    assert repr(picture) == "GraphPicture of 4 operators"
+    assert repr(picture) == "GraphPicture of 3 operators"
 
 
 def test_a_model_names_its_own_parameters_and_a_plain_input_is_not_on_the_tape():

@@ -1,18 +1,21 @@
 """Other libraries that run the same network on the same input: what our own times are measured beside.
 
-Each is built from the PyTorch twin of our model, with its number of threads set explicitly, and gets its input in its
-own layout before any time is taken. No library is imported before it is built; the extra ``peers`` installs all.
+Each is built from the PyTorch twin of our model, or from the TensorFlow one, with its number of threads set explicitly,
+and gets its input in its own layout before any time is taken. No library is imported before it is built. The extra
+``peers`` installs all but TensorFlow, whose package for the CPU has not the same name everywhere (``tensorflow-cpu``,
+``tensorflow``): it is measured where somebody has installed it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -25,33 +28,35 @@ Step = tuple[Callable[[], Any], Callable[[], list[np.ndarray]]]  # one step, and
 
 @dataclass(frozen=True)
 class Peer:
-    """What must be installed, and how to build it."""
+    """What must be installed, by the names to import, and how to build it."""
 
     needs: tuple[str, ...]
     build: Callable[..., Any]
 
 
 def installed(peers: dict[str, Peer], say: Callable[[str], Any]) -> dict[str, Peer]:
-    """The peers whose libraries can be imported; says one line for each that is left out.
+    """The peers whose libraries are installed, none of which is imported; says one line for each that is left out.
 
     >>> installed({"nobody": Peer(("no_such_library",), print)}, print)
     nobody is left out: no_such_library is not installed
     {}
     """
-    return {name: peer for name, peer in peers.items() if _can_import(name, peer.needs, say)}
+    return {name: peer for name, peer in peers.items() if _has_all(name, peer.needs, say)}
 
 
 def versioned() -> tuple[str, ...]:
-    """Names of the installed distributions that a peer is made of, for the versions in a result file."""
+    """Names of the installed distributions that a peer is made of, for the versions in a result file.
+
+    A distribution need not have the name that one imports: ``tensorflow`` comes in tensorflow-cpu.
+    """
     names = dict.fromkeys(library for peer in INFERENCE.values() for library in peer.needs)
-    return tuple(name for name in names if importlib.util.find_spec(name))
+    distributions = metadata.packages_distributions()
+    return tuple(distributions[name][0] for name in names if importlib.util.find_spec(name))
 
 
-def _can_import(name: str, libraries: Iterable[str], say: Callable[[str], Any]) -> bool:
+def _has_all(name: str, libraries: Iterable[str], say: Callable[[str], Any]) -> bool:
     for library in libraries:
-        try:
-            importlib.import_module(library)
-        except ImportError:
+        if importlib.util.find_spec(library) is None:
             say(f"{name} is left out: {library} is not installed")
             return False
     return True
@@ -119,11 +124,33 @@ def _openvino(model: Module, x: np.ndarray, threads: int) -> Run:
     return lambda: request.infer(feed)[0]
 
 
+def _tensorflow(model: Module, x: np.ndarray, threads: int) -> Run:
+    """The graph is optimised when it first runs: batchnorm folded, convolutions and ReLU fused by oneDNN.
+
+    By itself TensorFlow gives all sessions of a process the threads of the first one. The variable makes a pool of
+    them for each session, but is read only once, when the first device is made; and oneDNN's kernels, which are made
+    for a number of threads, are kept by the thread that starts them: that one must be the session's own too.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
+    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
+    import tensorflow as tf
+
+    from .tensorflow_twin import frozen
+
+    graph, image, logits = frozen(model, x.shape)
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1, use_per_session_threads=True
+    )
+    run = tf.compat.v1.Session(graph=graph, config=config).make_callable(logits, [image])
+    return lambda: run(x)
+
+
 INFERENCE = {
     "torch eager": Peer(("torch",), _torch_eager),
     "torch script": Peer(("torch",), _torch_script),
     "onnxruntime": Peer(("torch", "onnx", "onnxruntime"), _onnxruntime),
     "openvino": Peer(("torch", "onnx", "openvino"), _openvino),
+    "tensorflow": Peer(("tensorflow",), _tensorflow),
 }
 
 

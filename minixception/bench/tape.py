@@ -6,7 +6,8 @@ Everything that the kernels return in one step (gradients set to zero, forward p
 is kept. Then steps are timed in which every operator hands out what was kept instead of computing it. What remains is
 Python: layers, checks, the tape and its heap; and the additions where gradients meet, which are arithmetic and are
 therefore timed on their own. What a rung does in Python around its compiled code, such as taking memory from the
-pool, counts as kernel here. The target: without the additions, less than 2 % of a step.
+pool, counts as kernel here, and so does giving that memory back: a replay frees no recorded array. The target: without
+the additions, less than 2 % of a step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from unittest.mock import patch
 import numba
 import numpy as np
 
+from ..errors import ArgumentError
 from ..op import Op, Rung
 from ..ops import cross_entropy
 from ..random import seed
@@ -31,7 +33,7 @@ from ..tables import Table
 from ..tensor import Tensor
 from .models import WORKLOADS, Workload
 from .results import write_result
-from .timing import Timing, interleaved
+from .timing import Timing
 
 _ENGINE = importlib.import_module("minixception.tensor")  # the module: the package gives its name to the function
 _WARM_UP = 3  # steps
@@ -126,20 +128,36 @@ def record(step: Callable[[], Any]) -> list[Rung]:
 
 
 def measure(workload: Workload, repeats: int) -> Overhead:
-    """Steps with and without kernels, timed in turn. Memory: all activations and their gradients are kept."""
+    """Steps with and without kernels, timed in turn; ArgumentError for repeats below 1.
+
+    Each replay follows a real step at once: the processor's caches are then full of activations, as they are when
+    Python's turn comes within a step. Memory: all activations and their gradients are kept.
+    """
+    if repeats < 1:
+        raise ArgumentError(f"tape: repeats must be at least 1, got {repeats!r}")
     step = _training_step(workload)
     for _ in range(_WARM_UP):
         step()
     replay = Replay(step, recorded := record(step))
-    adding: list[float] = []
+    steps, replays, adding = [], [], []
     with replay.installed():
-        times = interleaved(
-            {"step": step, "replay": replay},
-            repeats,
-            after_round=lambda: adding.append(replay.adding),  # of the replay that counts: it is the round's last
-        )
+        for _ in range(repeats):
+            steps.append(_seconds(step))
+            replays.append(_seconds(replay))
+            adding.append(replay.adding)
     name = f"{workload.name}, batch {workload.batch}"
-    return Overhead(name, len(recorded), times["step"], times["replay"], float(np.median(adding)))
+    return Overhead(name, len(recorded), _timing(steps), _timing(replays), float(np.median(adding)))
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = perf_counter()
+    function()
+    return perf_counter() - start
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+    return Timing(median, low, high)
 
 
 def _training_step(workload: Workload) -> Callable[[], None]:

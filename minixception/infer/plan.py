@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numba
@@ -14,10 +14,10 @@ from ..kernels.gemm import panel_width
 from ..kernels.simd import lanes
 from ..nn import MaxPool2d, Module
 from ..op import Shape
-from ..ops.conv2d.cpu import convolve
+from ..ops.conv2d.cpu import convolve, pad
 from ..ops.separable.cpu import fused as run_fused
 from ..ops.separable.cpu import strip_pixels
-from ..ops.window import extent, pad_image
+from ..ops.window import extents
 from ..tables import Table
 from ..tensor import Tensor, no_grad
 from .fold import Folded, Key, fold_all
@@ -45,13 +45,22 @@ class Plan:
         self.slots = self._assign_slots()
         self._allocate(weights)
         self.actions = [self._action(step, weights) for step in self.steps]
+        self._has_run = False
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """The network's answer for x; a new array."""
+        """The network's answer for x; a new array. While kernels are compiled, if that takes long, a bar shows it."""
         values = {0: x} | self.constants
-        for step, action in zip(self.steps, self.actions, strict=True):
+        for step, action in self._shown(zip(self.steps, self.actions, strict=True)):
             values[step.result] = action(*[values[number] for number in step.inputs])
+        self._has_run = True
         return values[self.result].copy()
+
+    def _shown(self, pairs: Iterable[Any]) -> Iterable[Any]:
+        if self._has_run:
+            return pairs
+        from tqdm import tqdm
+
+        return tqdm(pairs, "compiling kernels", len(self.steps), leave=False, unit="layer", delay=1)
 
     def table(self) -> Table:
         """One row per step: its layers, the shape and the slot of its result."""
@@ -125,21 +134,21 @@ class Plan:
         add_residual, relu = step.residual is not None, step.relu_after
         if folded.depthwise is None:
             kh, kw, ci, _ = folded.kernel
-            y_image = _as_image(y)
+            y_image, stride = y.reshape(_image_shape(y.shape)), folded.stride
+            image = _image_shape(self.shapes[step.source])
+            (_, top), (_, left) = extents(image, folded.kernel, stride, folded.padding)
 
             def convolution(x: np.ndarray, residual: np.ndarray = y) -> np.ndarray:
-                xp, _, _ = pad_image(_as_image(x), (kh, kw), folded.stride, folded.padding)
+                padded = pad(x.reshape(image), top, left, y_image.shape, folded.kernel, stride)
                 convolve(
-                    xp, folded.packed, y_image, kh, kw, ci, folded.stride, folded.groups, width,
+                    padded, folded.packed, y_image, kh, kw, ci, stride, folded.groups, width,
                     residual, add_residual, folded.bias, True, relu,
                 )  # fmt: skip
                 return y
 
             return convolution
 
-        _, h, w, _ = self.shapes[step.source]
-        top = extent(h, folded.depthwise.shape[0], folded.stride, folded.padding)[1]
-        left = extent(w, folded.depthwise.shape[1], folded.stride, folded.padding)[1]
+        (_, top), (_, left) = extents(self.shapes[step.source], folded.depthwise.shape, folded.stride, folded.padding)
         floor = self.dtype.type(0 if step.relu_before else -np.inf)
         pixels = self._strip(step)
 
@@ -154,9 +163,7 @@ class Plan:
 
     def _max_pool(self, step: Step, module: MaxPool2d) -> Callable[..., np.ndarray]:
         y, stride = self._slot(step.result), module.stride or module.size
-        _, h, w, _ = self.shapes[step.source]
-        top = extent(h, module.size, stride, module.padding)[1]
-        left = extent(w, module.size, stride, module.padding)[1]
+        (_, top), (_, left) = extents(self.shapes[step.source], (module.size, module.size), stride, module.padding)
 
         def pool(x: np.ndarray) -> np.ndarray:
             max_pool(x, y, module.size, module.size, stride, top, left)
@@ -170,6 +177,6 @@ def _key(step: Step) -> Key:
     return step.node.module, step.norm
 
 
-def _as_image(x: np.ndarray) -> np.ndarray:
+def _image_shape(shape: Shape) -> Shape:
     """The rows (n, c) of a linear layer as the pixels of one image (1, 1, n, c); images as they are."""
-    return x.reshape(1, 1, *x.shape) if x.ndim == 2 else x
+    return (1, 1, *shape) if len(shape) == 2 else shape

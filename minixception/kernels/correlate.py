@@ -71,6 +71,7 @@ def correlate_row(
         taps = Columns(builder, dtype, kernel**2, n_, number(0), number(kernel**2), masked=True)
         for tap, total in enumerate(sums):
             builder.store(taps.load(pixel_pointer(builder, dw_origin, 0, step_, tap, step_), tap), total)
+        dy_row = builder.mul(count_, step_)
         with cgutils.for_range_slice(builder, number(0), count_, number(across)) as (j0, _):
             column = builder.mul(j0, number(s))
             x_low, x_high, rest = builder.sub(low_, column), builder.sub(high_, column), builder.sub(count_, j0)
@@ -81,11 +82,8 @@ def correlate_row(
                 for v in range(across * s):
                     for u in range(s):
                         emit_prefetch(builder, pixel_pointer(builder, x_here, kernel + u, x_row_, v, step_))
-                for j in range(across):
-                    emit_prefetch(
-                        builder,
-                        builder.gep(dy_here, [builder.add(builder.mul(count_, step_), builder.mul(step_, number(j)))]),
-                    )
+                for j in range(across):  # the next row of dy begins where this one ends
+                    emit_prefetch(builder, pixel_pointer(builder, dy_here, 1, dy_row, j, step_))
                 pixels = Columns(builder, dtype, x_columns, n_, x_low, x_high, masked)
                 arriving = Columns(builder, dtype, across, n_, number(0), rest, masked)
                 gradients = [

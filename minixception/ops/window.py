@@ -26,6 +26,17 @@ def extent(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int]
     return outputs, max((outputs - 1) * stride + kernel - size, 0) // 2
 
 
+def extents(
+    image: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """``extent`` down and across, for an image (n, h, w, c) and a kernel (kh, kw, ...).
+
+    >>> extents((1, 74, 75, 3), (3, 3), 2, "same")
+    ((37, 0), (38, 1))
+    """
+    return extent(image[1], kernel[0], stride, padding), extent(image[2], kernel[1], stride, padding)
+
+
 def pad_image(
     x: np.ndarray, kernel: tuple[int, int], stride: int, padding: str
 ) -> tuple[np.ndarray, tuple[int, int], tuple[slice, ...]]:

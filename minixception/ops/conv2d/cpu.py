@@ -9,7 +9,7 @@ import numpy as np
 from ... import memory
 from ...kernels.gemm import TASKS, pack_panel, panel_width, strip, strip_sum
 from ...kernels.jit import loops, parallel, prange
-from ..window import extent, pad_image
+from ..window import extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def forward_loops(
     x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops."""
-    (ho, top), (wo, left) = _extents(x, w, stride, padding)
+    (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
     y = memory.empty((x.shape[0], ho, wo, w.shape[3]), x.dtype)
     _forward_loops(x, w, y, stride, top, left)
     return y, (x, w, stride, padding, groups)
@@ -66,15 +66,10 @@ def forward_loops(
 def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The same loops, sending dy back to the input and to the kernel."""
     x, w, stride, padding, _ = saved
-    (_, top), (_, left) = _extents(x, w, stride, padding)
+    (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     dx, dw = np.zeros_like(x), np.zeros_like(w)
     _backward_loops(dy, x, w, dx, dw, stride, top, left)
     return dx, dw
-
-
-def _extents(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(outputs, padding before) down and across."""
-    return extent(x.shape[1], w.shape[0], stride, padding), extent(x.shape[2], w.shape[1], stride, padding)
 
 
 # Fast ---------------------------------------------------------------------------------------------------------------
@@ -136,9 +131,10 @@ def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_res
                     )  # fmt: skip
 
 
-# dx: input row u collects from every output row i and kernel row a with i*s + a - p = u. For one tap the pixels of
-# that row which receive something lie stride apart, each exactly once, so a product (wo, co) (co, ci) can add straight
-# into dx with rows of C stride * ci apart. Clipping the range of j keeps it inside of the image.
+# dx with stride 1 is a convolution itself: of dy with the kernel turned by half a turn, its input and output channels
+# exchanged. With a stride, input row u collects from every output row i and kernel row a with i*s + a - p = u. For one
+# tap the pixels of that row which receive something lie stride apart, each exactly once, so a product (wo, co) (co, ci)
+# can add straight into dx with rows of C stride * ci apart. Clipping the range of j keeps it inside of the image.
 
 
 @parallel
@@ -158,7 +154,7 @@ def _pack_transposed(w, packed, groups, width):
 
 
 @parallel
-def _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width):
+def _backward_input_strided(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width):
     n, h, wd, channels = dx.shape
     _, ho, wo, co = dy.shape
     depth = co // groups
@@ -184,71 +180,94 @@ def _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width
 
 
 # dw: for kernel row a the product (kw*ci, wo) (wo, co), summed over all output rows. A is x again, read as its
-# transpose. A task owns a block of rows of dw and walks over the whole batch, so nothing has to be summed afterwards.
+# transpose. A task takes a part of the output rows and a panel of columns: it packs a row of dy, which stays in L1 for
+# all kh products, and sums in its own copy of dw. The copies are added at the end, in a fixed order.
 
-_ROWS = 48  # rows of dw in a task: a block of 48 x 64 floats stays in L1
-
-
-@parallel
-def _pack_outputs(dy, packed, groups, width):
-    # packed[group, panel] is a panel of depth n * ho * wo: row (n, i, j) holds dy's columns of the panel
-    n, ho, wo, co = dy.shape
-    per_group = co // groups
-    panels = (per_group + width - 1) // width
-    dys = dy.reshape(-1)
-    for row in prange(n * ho):
-        for block in range(groups * panels):
-            group, column = block // panels, block % panels * width
-            pack_panel(
-                dys, row * wo * co + group * per_group + column, co, 1, wo, min(width, per_group - column), width,
-                packed, (block * n * ho + row) * wo * width,
-            )  # fmt: skip
+_PARTS = 16  # copies of dw, at most
 
 
 @parallel
-def _backward_weights(xp, packed, dw, ho, wo, stride, groups, width):
+def _backward_weights(xp, dy, packed, partial, stride, groups, width):
     n, hp, wp, channels = xp.shape
-    kh, kw, ci, co = dw.shape
+    _, ho, wo, co = dy.shape
+    parts, kh, kw, ci, _ = partial.shape
     per_group = co // groups
     panels = (per_group + width - 1) // width
+    blocks = groups * panels
     runs = 1 if groups == 1 else kw
     height = kw * ci // runs  # rows of dw that one run reads as neighbours
-    blocks = (height + _ROWS - 1) // _ROWS
-    xs, dws = xp.reshape(-1), dw.reshape(-1)
-    for task in prange(kh * runs * blocks * groups * panels):
-        block = task % (groups * panels)
+    xs, dys, partials = xp.reshape(-1), dy.reshape(-1), partial.reshape(-1)
+    for task in prange(parts * blocks):
+        part, block = task // blocks, task % blocks
         group, column = block // panels, block % panels * width
-        first = task // (groups * panels) % blocks * _ROWS
-        a, run = task // (groups * panels * blocks) // runs, task // (groups * panels * blocks) % runs
-        for row in range(n * ho):
-            x_row = row // ho * hp + row % ho * stride + a
-            strip_sum(
-                xs, x_row * wp * channels + run * channels + group * ci + first, 1, stride * channels,
-                min(_ROWS, height - first),
-                packed, (block * n * ho + row) * wo * width, wo,
-                dws, ((a * runs + run) * height + first) * co + group * per_group + column, co,
-                min(width, per_group - column), row > 0, packed, (block * n * ho + row + 1) * wo * width,
-            )  # fmt: skip
+        columns, here = min(width, per_group - column), task * wo * width
+        first = part * n * ho // parts
+        for row in range(first, (part + 1) * n * ho // parts):
+            dy_row = row * wo * co + group * per_group + column
+            pack_panel(dys, dy_row, co, 1, wo, columns, width, packed, here)
+            for a in range(kh):
+                x_row = row // ho * hp + row % ho * stride + a
+                for run in range(runs):
+                    strip_sum(
+                        xs, x_row * wp * channels + run * channels + group * ci, 1, stride * channels, height,
+                        packed, here, wo,
+                        partials, ((part * kh + a) * runs + run) * height * co + group * per_group + column, co,
+                        columns, row > first, dys, dy_row + wo * co,
+                    )  # fmt: skip
 
 
 def forward_cpu(
     x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """kh matrix products per output row, straight from the (padded) input."""
+    (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
+    y = memory.empty((x.shape[0], ho, wo, w.shape[3]), x.dtype)
+    _product(pad(x, top, left, y.shape, w.shape, stride), w, y, stride, groups)
+    return y, (x, w, stride, padding, groups)
+
+
+def pad(x: np.ndarray, top: int, left: int, y: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> np.ndarray:
+    """x with the border of zeros that the windows of y need; x itself if they need none."""
+    n, h, w, c = x.shape
+    hp, wp = ((size - 1) * stride + k for size, k in zip(y[1:3], kernel[:2], strict=True))
+    if top == left == 0 and hp <= h and wp <= w:
+        return x
+    xp = memory.empty((n, max(hp, top + h), max(wp, left + w), c), x.dtype)
+    _pad(x, xp, top, left)
+    return xp
+
+
+@parallel
+def _pad(x, xp, top, left):
+    n, h, w, c = x.shape
+    _, hp, wp, _ = xp.shape
+    xs, xps = x.reshape(-1), xp.reshape(-1)
+    for line in prange(n * hp):
+        m, u = line // hp, line % hp - top
+        inside = 0 <= u < h
+        first, last = line * wp * c, (line + 1) * wp * c
+        start = first + left * c if inside else last
+        end = start + w * c if inside else last
+        for q in range(first, start):
+            xps[q] = 0
+        for q in range(end - start):
+            xps[start + q] = xs[(m * h + u) * w * c + q]
+        for q in range(end, last):
+            xps[q] = 0
+
+
+def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int) -> None:
     kh, kw, ci, co = w.shape
-    xp, (ho, wo), _ = pad_image(x, (kh, kw), stride, padding)
     width = panel_width(w.dtype)
     packed = memory.empty((_panels(co // groups, width) * groups * kh * kw * ci * width,), w.dtype)
     pack_kernel(w, packed, groups, width)
-    y = memory.empty((x.shape[0], ho, wo, co), x.dtype)
     convolve(xp, packed, y, kh, kw, ci, stride, groups, width, y, False, y.reshape(-1), False, False)
-    return y, (x, w, stride, padding, groups)
 
 
 def backward_cpu(
     dy: np.ndarray, saved: tuple[Any, ...], wanted: tuple[bool, bool] = (True, True)
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """dx by one product per tap with the transposed kernel; dw by products of transposed windows with dy."""
+    """dx is a convolution of dy, or one product per tap; dw is made of products of transposed windows with dy."""
     return (
         _input_gradient(dy, *saved) if wanted[0] else None,
         _weight_gradient(dy, *saved) if wanted[1] else None,
@@ -257,26 +276,32 @@ def backward_cpu(
 
 def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, groups: int) -> np.ndarray:
     kh, kw, ci, co = w.shape
-    (_, top), (_, left) = _extents(x, w, stride, padding)
+    (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
+    dx = memory.empty(x.shape, x.dtype)
+    if stride == 1:
+        exchanged = w[::-1, ::-1].reshape(kh, kw, ci, groups, co // groups).transpose(0, 1, 4, 3, 2)
+        turned = np.ascontiguousarray(exchanged).reshape(kh, kw, co // groups, groups * ci)
+        _product(pad(dy, kh - 1 - top, kw - 1 - left, dx.shape, w.shape, 1), turned, dx, 1, groups)
+        return dx
     width = panel_width(w.dtype)
     packed = memory.empty((_panels(ci, width) * groups * kh * kw * (co // groups) * width,), w.dtype)
     _pack_transposed(w, packed, groups, width)
-    dx = memory.empty(x.shape, x.dtype)
-    _backward_input(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width)
+    _backward_input_strided(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width)
     return dx
 
 
 def _weight_gradient(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, groups: int
 ) -> np.ndarray:
-    (kh, kw, _, co), (n, ho, wo, _) = w.shape, dy.shape
-    width = panel_width(w.dtype)
-    xp, _, _ = pad_image(x, (kh, kw), stride, padding)
-    packed = memory.empty((_panels(co // groups, width) * groups * n * ho * wo * width,), w.dtype)
-    _pack_outputs(dy, packed, groups, width)
-    dw = memory.empty(w.shape, w.dtype)
-    _backward_weights(xp, packed, dw, ho, wo, stride, groups, width)
-    return dw
+    (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
+    xp = pad(x, top, left, dy.shape, w.shape, stride)
+    n, ho, wo, co = dy.shape
+    k, rows, width = n * ho * wo, w.size // co, panel_width(w.dtype)
+    parts = max(1, min(_PARTS, n * ho, k * (rows + co) // (4 * w.size)))  # as long as the copies are the smaller thing
+    packed = memory.empty((parts * groups * _panels(co // groups, width) * wo * width,), w.dtype)
+    partial = memory.empty((parts, *w.shape), w.dtype)
+    _backward_weights(xp, dy, packed, partial, stride, groups, width)
+    return partial.sum(axis=0)
 
 
 def _panels(columns: int, width: int) -> int:

@@ -11,7 +11,7 @@ from ...kernels.correlate import correlate_outputs
 from ...kernels.filter import filter_outputs
 from ...kernels.jit import loops, parallel, prange
 from ...kernels.simd import fma, lanes, load, splat, store
-from ..window import extent
+from ..window import extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -67,8 +67,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 
 def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np.ndarray, int, int]:
     """The array for y, and the padding above and to the left of x."""
-    ho, top = extent(x.shape[1], w.shape[0], stride, padding)
-    wo, left = extent(x.shape[2], w.shape[1], stride, padding)
+    (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
     return memory.empty((x.shape[0], ho, wo, x.shape[3]), x.dtype), top, left
 
 
@@ -178,7 +177,7 @@ def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu:
 def input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu: bool) -> np.ndarray:
     """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
     kh, kw, _ = w.shape
-    top, left = _before(x, w.shape, stride, padding)
+    (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     dx, vector = memory.empty(x.shape, x.dtype), lanes(x.dtype.type)
     if stride == 1:
         turned = np.ascontiguousarray(w[::-1, ::-1])
@@ -195,7 +194,7 @@ def weight_gradient(
 ) -> np.ndarray:
     """dw (kh, kw, c)."""
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *kernel), x.dtype)
-    top, left = _before(x, kernel, stride, padding)
+    (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
     _backward_weights(dy, x, floor(x.dtype, relu), partial, stride, top, left, lanes(x.dtype.type))
     return partial.sum(axis=0)
 
@@ -203,8 +202,3 @@ def weight_gradient(
 def floor(dtype: np.dtype[Any], relu: bool) -> Any:
     """The least value that an input counts as: 0 behind a ReLU, else none."""
     return dtype.type(0 if relu else -np.inf)
-
-
-def _before(x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: str) -> tuple[int, int]:
-    """Padding above and to the left of x."""
-    return extent(x.shape[1], kernel[0], stride, padding)[1], extent(x.shape[2], kernel[1], stride, padding)[1]

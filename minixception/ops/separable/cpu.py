@@ -17,7 +17,7 @@ from ...op import Shape
 from ..conv2d.cpu import pack_kernel
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
-from ..window import extent
+from ..window import extents
 from .definition import chain_backward, chain_forward
 
 # Loops --------------------------------------------------------------------------------------------------------------
@@ -95,10 +95,10 @@ def forward_cpu(
     x: np.ndarray, wd: np.ndarray, wp: np.ndarray, *, stride: int, padding: str, relu: bool
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Strip by strip: filter into L2, multiply from there."""
-    n, h, w, ci = x.shape
-    co, width, vector = wp.shape[1], panel_width(x.dtype), lanes(x.dtype.type)
-    (ho, top), (wo, left) = extent(h, wd.shape[0], stride, padding), extent(w, wd.shape[1], stride, padding)
-    y = memory.empty((n, ho, wo, co), x.dtype)
+    ci, co = wp.shape
+    width, vector = panel_width(x.dtype), lanes(x.dtype.type)
+    (ho, top), (wo, left) = extents(x.shape, wd.shape, stride, padding)
+    y = memory.empty((len(x), ho, wo, co), x.dtype)
     packed = memory.empty((-(-co // width) * ci * width,), x.dtype)
     pack_kernel(wp[None, None], packed, 1, width)
     pixels = strip_pixels(y.shape, ci)
