@@ -230,22 +230,17 @@ def test_without_the_module_resource_nothing_is_measured(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_peers_are_measured_only_where_installed(monkeypatch):
-    monkeypatch.setitem(process._TRAINERS, "nobody", process.Peer(("no_such_library",), print))
-    names = process._installed()
-    assert names[0] == OURS
-    assert "nobody" not in names
-
-
 def test_the_process_command(monkeypatch, capsys, tmp_path):
     answers = {OURS: {"before": 1 << 20, "peak": 3 << 20}}
-    monkeypatch.setattr(process, "_installed", lambda: [OURS])
+    nobody = process.Peer(("no_such_library",), print)
+    monkeypatch.setattr(process, "_TRAINERS", {OURS: process._TRAINERS[OURS], "nobody": nobody})
     monkeypatch.setattr(process, "TRAINED", (TINY_PROCESS,))
     monkeypatch.setattr(process, "peak_memory", lambda network, who: answers[who])
     monkeypatch.setattr(process, "cold_starts", lambda network, repeats: [3.0, 1.0, 2.0][:repeats])
     monkeypatch.setattr(process, "first_compile", lambda network: 40.0)
     assert process.main([str(tmp_path / "process.json"), "--repeats", "3"]) == 0
     printed = capsys.readouterr().out
+    assert "nobody is left out: no_such_library is not installed" in printed
     assert "tiny, batch 2" in printed
     result = json.loads((tmp_path / "process.json").read_text())
     first = result["first_result"]

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -35,7 +34,7 @@ from ..random import seed
 from ..tables import Table
 from ..tensor import Tensor
 from .measurement import OURS
-from .peers import TRAINING, Peer, Step
+from .peers import TRAINING, Peer, Step, installed
 from .results import write_result
 
 _PACKAGE = Path(__file__).parents[2]  # the folder that the package lies in
@@ -176,11 +175,6 @@ def _our_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: int
 _TRAINERS = {OURS: Peer((), _our_training)} | TRAINING
 
 
-def _installed() -> list[str]:
-    """Who can train here. Found without importing, because this process must stay small (see ``peak_bytes``)."""
-    return [name for name, who in _TRAINERS.items() if all(map(importlib.util.find_spec, who.needs))]
-
-
 # The command ----------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
     own = peak_bytes()  # first of all: it raises where memory cannot be measured
     cold, compiled = cold_starts(STARTED, options.repeats), first_compile(STARTED)
-    names = _installed()
+    names = list(installed(_TRAINERS, print))  # imports none of them: this process must stay small (``peak_bytes``)
     memory = [(str(network), who, peak_memory(network, who)) for network in TRAINED for who in names]
     seconds = {"cold_start": float(np.median(cold)), "first_compile": compiled}
     print(Table((f"{STARTED}: first result", "seconds"), list(seconds.items())), end="\n\n")

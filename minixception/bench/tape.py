@@ -33,7 +33,7 @@ from ..tables import Table
 from ..tensor import Tensor
 from .models import WORKLOADS, Workload
 from .results import write_result
-from .timing import Timing
+from .timing import Timing, summarise
 
 _ENGINE = importlib.import_module("minixception.tensor")  # the module: the package gives its name to the function
 _WARM_UP = 3  # steps
@@ -146,18 +146,13 @@ def measure(workload: Workload, repeats: int) -> Overhead:
             replays.append(_seconds(replay))
             adding.append(replay.adding)
     name = f"{workload.name}, batch {workload.batch}"
-    return Overhead(name, len(recorded), _timing(steps), _timing(replays), float(np.median(adding)))
+    return Overhead(name, len(recorded), summarise(steps), summarise(replays), float(np.median(adding)))
 
 
 def _seconds(function: Callable[[], Any]) -> float:
     start = perf_counter()
     function()
     return perf_counter() - start
-
-
-def _timing(seconds: Sequence[float]) -> Timing:
-    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
-    return Timing(median, low, high)
 
 
 def _training_step(workload: Workload) -> Callable[[], None]:

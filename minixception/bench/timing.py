@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,14 @@ def interleaved(
             function()
             seconds[name].append(time.perf_counter() - start)
         after_round()
-    return {name: _summary(values) for name, values in seconds.items()}
+    return {name: summarise(values) for name, values in seconds.items()}
 
 
-def _summary(seconds: list[float]) -> Timing:
+def summarise(seconds: Sequence[float]) -> Timing:
+    """Median and quartiles of repeated measurements.
+
+    >>> summarise([0.1, 0.2, 0.3]).median
+    0.2
+    """
     low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
     return Timing(median, low, high)

@@ -233,27 +233,11 @@ def pad(x: np.ndarray, top: int, left: int, y: tuple[int, ...], kernel: tuple[in
     if top == left == 0 and hp <= h and wp <= w:
         return x
     xp = memory.empty((n, max(hp, top + h), max(wp, left + w), c), x.dtype)
-    _pad(x, xp, top, left)
+    inside = xp[:, top : top + h]
+    inside[:, :, left : left + w] = x
+    for border in (xp[:, :top], xp[:, top + h :], inside[:, :, :left], inside[:, :, left + w :]):
+        border[...] = 0
     return xp
-
-
-@parallel
-def _pad(x, xp, top, left):
-    n, h, w, c = x.shape
-    _, hp, wp, _ = xp.shape
-    xs, xps = x.reshape(-1), xp.reshape(-1)
-    for line in prange(n * hp):
-        m, u = line // hp, line % hp - top
-        inside = 0 <= u < h
-        first, last = line * wp * c, (line + 1) * wp * c
-        start = first + left * c if inside else last
-        end = start + w * c if inside else last
-        for q in range(first, start):
-            xps[q] = 0
-        for q in range(end - start):
-            xps[start + q] = xs[(m * h + u) * w * c + q]
-        for q in range(end, last):
-            xps[q] = 0
 
 
 def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int) -> None:
