@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
         "--peers",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="time PyTorch, ONNX Runtime and OpenVINO beside our own where they are installed; default: yes",
+        help="time PyTorch, ONNX Runtime, OpenVINO, TensorFlow where they are installed beside our own; default: yes",
     )
     bench.add_argument("--out", type=Path, metavar="FILE", help="result file (JSON) with machine, versions and date")
     bench.add_argument("--figure", type=Path, metavar="FILE", help="the operators under the roofline, as SVG")

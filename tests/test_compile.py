@@ -10,7 +10,7 @@ from conftest import GOLDEN
 from golden_rule import load_golden_weights
 
 import minixception as mx
-from minixception import nn, ops
+from minixception import infer, nn, ops
 from minixception.errors import ShapeError
 from minixception.models import Xception, mini_xception
 from minixception.tensor import Tensor
@@ -175,3 +175,43 @@ def test_a_wrong_input_is_a_shape_error_before_anything_runs():
         compiled(np.zeros((1, 70, 70, 3), np.float32))
     with pytest.raises(ShapeError, match="input's shape"):
         _ = mx.compile(nn.Conv2d(3, 4)).plan
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1 << 30, [5]), (2 * 16 * 16 * 32, [2, 2, 1]), (1, [1] * 5)])
+def test_large_batches_go_through_in_parts_that_are_equal_to_the_whole(rng, monkeypatch, limit, expected):
+    monkeypatch.setattr(infer.graph, "_TOGETHER", limit)
+    ran = []
+    run = infer.plan.Plan.run
+    monkeypatch.setattr(infer.plan.Plan, "run", lambda plan, x: ran.append(len(x)) or run(plan, x))
+    model = randomise(mini_xception(8, (32,), 1, 8, (16, 16, 3)), rng)
+    check(model, rng.standard_normal((5, 16, 16, 3), np.float32), 1e-5)
+    assert ran == expected
+
+
+def test_a_batch_whose_images_are_mixed_stays_together(rng, monkeypatch):
+    class MinusTheMean(nn.Module):
+        def __init__(self):
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y - ops.mean(y)
+
+    monkeypatch.setattr(infer.graph, "_TOGETHER", 1)
+    check(MinusTheMean().eval(), rng.standard_normal((4, 8, 8, 3), np.float32), 1e-5)
+
+
+def test_weights_lie_one_behind_the_other_in_running_order(rng):
+    model = randomise(mini_xception(8, (32,), 1, 8, (16, 16, 3)), rng)
+    fast = mx.compile(model)
+    fast(np.zeros((1, 16, 16, 3), np.float32))
+    starts = [layer.packed.ctypes.data for layer in fast._weights.values()]
+    assert starts == sorted(starts)
+    assert all(start % 64 == 0 for start in starts)
+    assert len({id(memory_owner(layer.packed)) for layer in fast._weights.values()}) == 1
+
+
+def memory_owner(array):
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

@@ -427,3 +427,25 @@ def test_the_seed_decides_the_weights():
     same, other = nets[1].state_dict(), nets[2].state_dict()
     assert all(np.array_equal(a, same[name]) for name, a in nets[0].state_dict().items())
     assert not np.array_equal(nets[0].conv.weight.data, other["conv.weight"])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "loops", "cpu"])
+def test_a_relu_runs_inside_of_the_separable_convolution_behind_it(backend, rng):
+    relu, separable = nn.Activation("relu"), nn.SeparableConv2d(20, 4)
+    data = rng.standard_normal((2, 5, 6, 20)).astype(np.float32)
+    data[0, 2, 3, 7] = np.nan
+    cotangent = rng.standard_normal((2, 5, 6, 4)).astype(np.float32)
+    results = []
+    with mx.use_backend(backend):
+        for run in (nn.Sequential(relu, separable), lambda x: separable(relu(x))):
+            x = mx.tensor(data, requires_grad=True)
+            y = run(x)
+            results.append((y, [y.numpy().copy()]))
+            separable.zero_grad()
+            y.backward(cotangent)
+            results[-1][1].extend([x.grad, separable.depthwise.grad, separable.pointwise.grad])
+    (fused, got), (_, expected) = results
+    assert fused.node.op.name == "relu_separable_conv2d"
+    assert np.isnan(got[0]).any()
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception import memory
+from minixception import memory, ops
 from minixception.errors import DTypeError, GraphError, ShapeError
+from minixception.op import Case, Op, Rung
 from minixception.tensor import Tensor
 
 
@@ -187,3 +188,28 @@ def test_pool_hands_a_block_out_again_only_when_nobody_looks_at_it():
 def test_tensor_of_a_number_keeps_its_shape():
     assert mx.tensor(3.0).shape == ()
     assert Tensor(np.ones(3)).shape == (3,)
+
+
+def test_a_gradient_that_goes_to_two_inputs_is_not_added_to_in_place():
+    both = Op(
+        name="both",
+        rungs={
+            "numpy": Rung(lambda a, b: (a + b, None), lambda dy, saved: (twice := 2 * dy, twice))
+        },  # one array, twice
+        shape=lambda a, b: a,
+        sample=lambda draw: Case((draw.normal(2), draw.normal(2))),
+    )
+    x = mx.tensor([1.0, 2.0], requires_grad=True)
+    a, b = x * 1.0, x * 1.0
+    c = a * 3.0  # a second gradient for a, which arrives first: c is younger than b
+    (both(a, b) + c).backward(np.ones(2, np.float32))
+    assert x.grad.tolist() == [7.0, 7.0]  # 2 + 3 through a, 2 through b
+
+
+def test_a_repeated_gradient_meets_another():
+    x = mx.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    y = x * 1.0
+    (
+        ops.sum(y) + ops.sum(y * y)
+    ).backward()  # the gradient of a sum is one number, seen many times: it cannot be added to
+    assert x.grad.tolist() == [[3.0, 5.0], [7.0, 9.0]]
