@@ -105,6 +105,7 @@ class Observer:
         """A layer has run."""
 
 
+_DOWN_FROM = {name: LADDER[i::-1] for i, name in enumerate(LADDER)}  # each backend's rungs, its own first
 _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
@@ -142,8 +143,10 @@ class Op:
 
     def rung(self, backend: str | None = None) -> Rung:
         """The rung for a backend: its own, else the fastest one below it."""
-        ladder = LADDER[: LADDER.index(backend or current_backend()) + 1]
-        return next(self.rungs[name] for name in reversed(ladder) if name in self.rungs)
+        for name in _DOWN_FROM[backend or current_backend()]:
+            if name in self.rungs:
+                return self.rungs[name]
+        raise LookupError(f"{self.name} has no rung at or below {backend or current_backend()}")
 
     def __call__(self, *tensors: Tensor, **params: Any) -> Tensor:
         """Check, run and record; see ``apply`` for operators whose caller needs the saved arrays."""
@@ -175,14 +178,17 @@ class Op:
 
     def _common_dtype(self, tensors: Sequence[Tensor]) -> np.dtype[Any]:
         """The one floating dtype of the inputs; DTypeError if there is another, or an input is no tensor."""
-        for t in tensors:
+        dtypes = set()
+        for i, t in enumerate(tensors):
             if not isinstance(t, Tensor):
                 raise DTypeError(f"{self.name} takes tensors, got {type(t).__name__}: wrap it with mx.tensor(x)")
-        dtypes = {t.dtype for i, t in enumerate(tensors) if i not in self.integer_inputs}
-        if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
+            if i not in self.integer_inputs:
+                dtypes.add(t.data.dtype)
+        dtype = dtypes.pop()
+        if dtypes or dtype.kind != "f":
             got = ", ".join(str(t.dtype) for t in tensors)
             raise DTypeError(f"{self.name} needs inputs of one floating dtype, all float32 or all float64, got {got}")
-        return dtypes.pop()
+        return dtype
 
 
 def shape_only(shape: Shape, dtype: Any = np.float32) -> np.ndarray:

@@ -268,12 +268,13 @@ def _backward(root: Tensor, seed: np.ndarray) -> None:
             _accumulate_leaf(output, dy, dy)
         gradients = node.backward(dy, node.saved)
         node.saved = _USED
+        identities = list(map(id, gradients))  # one array may be the gradient of two inputs
         for parent, gradient in zip(node.parents, gradients, strict=True):
             if isinstance(parent, Tensor):
                 _accumulate_leaf(parent, gradient, dy)
             elif parent is not None:
                 fresh = gradient.flags.writeable and not np.may_share_memory(gradient, dy)
-                pending.add(parent, gradient, ours=fresh and sum(g is gradient for g in gradients) == 1)
+                pending.add(parent, gradient, ours=fresh and identities.count(id(gradient)) == 1)
 
 
 class _Pending:
