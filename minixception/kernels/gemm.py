@@ -75,6 +75,8 @@ def tile(
     b,
     ib,
     k,
+    segments,
+    segment_stride,
     c,
     ic,
     ldc,
@@ -90,9 +92,10 @@ def tile(
     ahead,
     ahead_step,
 ):
-    """C[:rows, :n] = f(A[:rows, :k] B[:k, :n] + start + bias) with C in registers throughout; n <= panel_width.
+    """C[:rows, :n] = f(A[:rows] B[:, :n] + start + bias) with C in registers throughout; n <= panel_width.
 
-    A[i, p] is a.flat[ia + i * row_stride + p * k_stride], B is a packed panel at b.flat[ib], C[i, j] is
+    A has ``segments`` times k columns, and A[i, s * k + p] is a.flat[ia + i * row_stride + s * segment_stride + p *
+    k_stride]: the rows of a convolution's window lie apart. B is a packed panel at b.flat[ib], C[i, j] is
     c.flat[ic + i * ldc + j]. The sums start from ``start``, laid out like C (C itself to accumulate, a residual), and
     from bias.flat[jb + j], each only if asked for; f is ReLU or nothing. A tile of all ROWS also asks for cache lines
     that come next: those of C below, ROWS numbers of a from a.flat[a_ahead] on with each k, and ahead_step numbers from
@@ -102,15 +105,15 @@ def tile(
     width = lanes(dtype)
 
     def codegen(context, builder, signature, args):
-        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, c_, ic_, ldc_, n_, *others = args
+        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, segments_, segment_stride_, c_, ic_, ldc_, n_, *others = args
         start_, add_start_, bias_, jb_, add_bias_, relu_, a_ahead_, fetched_, ahead_, ahead_step_ = others
         a_at = element_pointer(context, builder, signature.args[1], a_, ia_)
         b_at = element_pointer(context, builder, signature.args[5], b_, ib_)
-        c_at = element_pointer(context, builder, signature.args[8], c_, ic_)
-        start_at = element_pointer(context, builder, signature.args[12], start_, ic_)
-        bias_at = element_pointer(context, builder, signature.args[14], bias_, jb_)
+        c_at = element_pointer(context, builder, signature.args[10], c_, ic_)
+        start_at = element_pointer(context, builder, signature.args[14], start_, ic_)
+        bias_at = element_pointer(context, builder, signature.args[16], bias_, jb_)
         a_ahead_at = element_pointer(context, builder, signature.args[1], a_, a_ahead_)
-        ahead_at = element_pointer(context, builder, signature.args[19], fetched_, ahead_)
+        ahead_at = element_pointer(context, builder, signature.args[21], fetched_, ahead_)
 
         def number(value):
             return ir.Constant(ir.IntType(64), value)
@@ -137,15 +140,18 @@ def tile(
             if rows.literal_value == ROWS:
                 for i, j in cells:
                     emit_prefetch(builder, where(c_at, ROWS + i, j), write=True)
-            with cgutils.for_range(builder, k_) as loop:
-                b_row = builder.gep(b_at, [builder.mul(loop.index, number(VECTORS * width))])
+            with cgutils.for_range(builder, segments_) as segment, cgutils.for_range(builder, k_) as loop:
+                step = builder.add(builder.mul(segment.index, k_), loop.index)
+                segment_at = builder.mul(segment.index, segment_stride_)
+                b_row = builder.gep(b_at, [builder.mul(step, number(VECTORS * width))])
                 b_vectors = [
                     emit_whole_load(builder, dtype, builder.gep(b_row, [number(j * width)])) for j in range(vectors)
                 ]
                 if rows.literal_value == ROWS:
-                    emit_prefetch(builder, builder.gep(a_ahead_at, [builder.mul(loop.index, number(ROWS))]))
-                    emit_prefetch(builder, builder.gep(ahead_at, [builder.mul(loop.index, ahead_step_)]))
-                a_column = builder.gep(a_at, [builder.mul(loop.index, k_stride_)])
+                    a_next = builder.add(segment_at, builder.mul(loop.index, number(ROWS)))
+                    emit_prefetch(builder, builder.gep(a_ahead_at, [a_next]))
+                    emit_prefetch(builder, builder.gep(ahead_at, [builder.mul(step, ahead_step_)]))
+                a_column = builder.gep(a_at, [builder.add(segment_at, builder.mul(loop.index, k_stride_))])
                 for i in range(rows.literal_value):
                     scalar = builder.load(builder.gep(a_column, [builder.mul(row_stride_, number(i))]))
                     a_vector = emit_splat(builder, dtype, scalar)
@@ -171,15 +177,16 @@ def tile(
         return context.get_dummy_value()
 
     i, flag = types.intp, types.boolean
-    arrays = (rows, a, i, i, i, b, i, i, c, i, i, i, start, flag, bias, i, flag, flag)
+    arrays = (rows, a, i, i, i, b, i, i, i, i, c, i, i, i, start, flag, bias, i, flag, flag)
     return types.void(*arrays, i, fetched, i, i), codegen
 
 
 @inline
 def strip(
-    a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, start, add_start, bias, jb, add_bias, relu, fetched, ahead
+    a, ia, row_stride, k_stride, m, b, ib, k, segments, segment_stride, c, ic, ldc, n,
+    start, add_start, bias, jb, add_bias, relu, fetched, ahead
 ):  # fmt: skip
-    """``tile`` down m rows of A against one packed panel of B; meanwhile what comes next is fetched.
+    """``tile`` down m rows of A against one packed panel of B; meanwhile what comes next is asked for.
 
     That is the next rows of A, or, if A is transposed, its next block of k; and as many numbers as a panel has from
     fetched.flat[ahead] on.
@@ -190,22 +197,22 @@ def strip(
     i = 0
     while i + ROWS <= m:
         tile(
-            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
-            start, add_start, bias, jb, add_bias, relu,
+            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, segments, segment_stride,
+            c, ic + i * ldc, ldc, n, start, add_start, bias, jb, add_bias, relu,
             ia + (k * k_stride + i * k if transposed else (i + ROWS) * row_stride), fetched, ahead, step,
         )  # fmt: skip
         i += ROWS
-        ahead += k * step
+        ahead += segments * k * step
     while i + 2 <= m:
         tile(
-            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
-            start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
+            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, segments, segment_stride,
+            c, ic + i * ldc, ldc, n, start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
         )  # fmt: skip
         i += 2
     if i < m:
         tile(
-            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, c, ic + i * ldc, ldc, n,
-            start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
+            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, segments, segment_stride,
+            c, ic + i * ldc, ldc, n, start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
         )  # fmt: skip
 
 
@@ -213,7 +220,7 @@ def strip(
 def strip_sum(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulate, fetched, ahead):
     """``strip`` without an epilogue: c (+)= the product."""
     strip(
-        a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, c, accumulate, c, 0, False, False, fetched, ahead
+        a, ia, row_stride, k_stride, m, b, ib, k, 1, 0, c, ic, ldc, n, c, accumulate, c, 0, False, False, fetched, ahead
     )  # fmt: skip
 
 

@@ -77,26 +77,32 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 # pixel starts stride * ci numbers further on. So one output row is a matrix product whose A is x itself, read with
 # overlapping rows: no im2col copy is made. kh of these products, one per row of the window, add up in y:
 #
-#     y[n,i] (wo, co)  +=  x[n, i*s+a] (wo windows, kw*ci)  w[a] (kw*ci, co)          a = 0 .. kh-1
+#     y[n,i] (wo, co)  =  sum over a of  x[n, i*s+a] (wo windows, kw*ci)  w[a] (kw*ci, co)
 #
-# With groups only the ci/G channels of one group are neighbours, and each tap is a product of its own ("run").
+# For the tile they are the kh segments of one long row of A, and the sums stay in registers for all of them. With
+# groups only the ci/G channels of one group are neighbours, and each column of taps is a product of its own ("run").
 # The tile and the packed panels are those of kernels/gemm.py; a task is one output row, or a part of its columns.
 
 
 @parallel
 def pack_kernel(w, packed, groups, width):
-    """packed[group, panel, a] is a panel of depth kw * ci: row (b, c) holds w[a, b, c, columns of the panel]."""
+    """packed[group, panel, a] is a panel of depth kw * ci: row (b, c) holds w[a, b, c, columns of the panel].
+
+    With groups it is packed[group, panel, b, a], of depth ci.
+    """
     kh, kw, ci, co = w.shape
     per_group = co // groups
     panels = (per_group + width - 1) // width
     ws = w.reshape(-1)
-    depth = kw * ci
-    for block in prange(groups * panels * kh):
-        group, panel, a = block // (panels * kh), block // kh % panels, block % kh
+    runs = 1 if groups == 1 else kw
+    depth = kw * ci // runs
+    for block in prange(groups * panels * runs * kh):
+        group, panel = block // (panels * runs * kh), block // (runs * kh) % panels
+        run, a = block // kh % runs, block % kh
         column = panel * width
         pack_panel(
-            ws, a * depth * co + group * per_group + column, co, 1, depth, min(width, per_group - column), width,
-            packed, block * depth * width,
+            ws, (a * kw * ci + run * depth) * co + group * per_group + column, co, 1, depth,
+            min(width, per_group - column), width, packed, block * depth * width,
         )  # fmt: skip
 
 
@@ -117,18 +123,17 @@ def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_res
         top_row = row // ho * hp + row % ho * stride
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             group, column = block // panels, block % panels * width
-            for a in range(kh):
-                for run in range(runs):
-                    first, last = a + run == 0, a == kh - 1 and run == runs - 1
-                    panel = ((block * kh + a) * runs + run) * depth * width
-                    strip(
-                        xs, (top_row + a) * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
-                        packed, panel, depth,
-                        ys, row * wo * co + group * per_group + column, co, min(width, per_group - column),
-                        residuals if first else ys, add_residual or not first,
-                        bias, group * per_group + column, add_bias and first, relu and last,
-                        packed, panel + depth * width,
-                    )  # fmt: skip
+            for run in range(runs):
+                first, last = run == 0, run == runs - 1
+                panel = (block * runs + run) * kh * depth * width
+                strip(
+                    xs, top_row * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
+                    packed, panel, depth, kh, wp * channels,
+                    ys, row * wo * co + group * per_group + column, co, min(width, per_group - column),
+                    residuals if first else ys, add_residual or not first,
+                    bias, group * per_group + column, add_bias and first, relu and last,
+                    packed, panel + kh * depth * width,
+                )  # fmt: skip
 
 
 # dx with stride 1 is a convolution itself: of dy with the kernel turned by half a turn, its input and output channels

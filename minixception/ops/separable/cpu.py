@@ -63,7 +63,7 @@ def fused(
             p += rows * (j1 - j0)
         for column in range(0, co, width):
             strip(
-                buffer, 0, c, 1, p1 - p0, packed, column * c, c,
+                buffer, 0, c, 1, p1 - p0, packed, column * c, c, 1, 0,
                 ys, p0 * co + column, co, min(width, co - column),
                 residuals, add_residual, bias, column, True, relu, packed, (column + width) * c,
             )  # fmt: skip
