@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import memory
-from ..kernels.gemm import K_BLOCK, ROW_BLOCK, pack_panel, panel_width, strip_sum
+from ..kernels.gemm import K_BLOCK, ROWS, pack_panel, panel_width, strip_sum
 from ..kernels.jit import parallel, prange
 from .limits import Limits
 from .measurement import OURS, Measurement, summary
@@ -17,6 +17,7 @@ from .timing import interleaved
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+ROW_BLOCK = 16 * ROWS  # few enough that A stays in L2 beside the panel of B
 _PRODUCTS = 200  # of each thread: about 7 ms
 
 

@@ -48,7 +48,7 @@ from .simd import (
 ROWS = 6
 VECTORS = 4 if REGISTER_BYTES == 64 or platform.machine() in ("arm64", "aarch64") else 2  # 32 or 16 registers
 K_BLOCK = 768
-ROW_BLOCK = 96  # rows of A a task multiplies with a panel while that panel is in L2
+ROW_BLOCK = 360  # rows of A, about, that a task multiplies with a panel while that panel is in L2
 LONG_PARTS = 16  # tasks of a product with a very long k
 LONG_K_BLOCK = 256  # and its block: a panel of B is 64 KiB, and the rows of A beside it stay in L2
 TASKS = 8  # groups of panels that few rows are multiplied with, and pieces of B that are packed at once
