@@ -57,8 +57,7 @@ def fused(
             j1 = min(wo, j0 + p1 - p)
             filter_outputs(
                 xs, m * h * w * c, h, w, floor, wds, kh, kw, buffer, (p - p0) * c, buffer, False,
-                i, i + rows, j0, j1, wo,
-                stride, top, left, c, lanes,
+                i, i + rows, j0, j1, wo, stride, top, left, c, lanes,
             )  # fmt: skip
             p += rows * (j1 - j0)
         for column in range(0, co, width):
@@ -111,7 +110,7 @@ def forward_cpu(
 
 
 # Fast: backward -----------------------------------------------------------------------------------------------------
-# z from x again, which costs less than to write it, keep it and read it; then the two operators' own backward passes.
+# z from x again, so that it need not be kept; then the two operators' own backward passes.
 
 
 def backward_cpu(
