@@ -143,10 +143,8 @@ class Op:
 
     def rung(self, backend: str | None = None) -> Rung:
         """The rung for a backend: its own, else the fastest one below it."""
-        for name in _DOWN_FROM[backend or current_backend()]:
-            if name in self.rungs:
-                return self.rungs[name]
-        raise LookupError(f"{self.name} has no rung at or below {backend or current_backend()}")
+        names = _DOWN_FROM[backend or current_backend()]
+        return next(self.rungs[name] for name in names if name in self.rungs)
 
     def __call__(self, *tensors: Tensor, **params: Any) -> Tensor:
         """Check, run and record; see ``apply`` for operators whose caller needs the saved arrays."""

@@ -9,30 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import (
-    Activation,
-    Add,
-    AvgPool2d,
-    BatchNorm2d,
-    Concat,
-    Conv2d,
-    DepthwiseConv2d,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    Linear,
-    MaxPool2d,
-    Module,
-    PointwiseConv2d,
-    SeparableConv2d,
-)
+from .. import nn
 from ..op import Observer, Op, Shape, observe, shape_only
 from ..tensor import Tensor, no_grad
 
 _TOGETHER = 3 << 20  # numbers in the largest result: 12 MiB of float32, which the L3 of most CPUs holds
-_IMAGE_BY_IMAGE = {
-    *(Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, DepthwiseConv2d, GlobalAvgPool, GlobalMaxPool, Linear),
-    *(MaxPool2d, PointwiseConv2d, SeparableConv2d),
-}  # layers that treat each image of a batch for itself, at inference
+_IMAGE_BY_IMAGE = {  # layers that treat each image of a batch for itself, at inference
+    *(nn.Activation, nn.Add, nn.Concat, nn.BatchNorm2d, nn.Linear),
+    *(nn.Conv2d, nn.DepthwiseConv2d, nn.PointwiseConv2d, nn.SeparableConv2d),
+    *(nn.AvgPool2d, nn.MaxPool2d, nn.GlobalAvgPool, nn.GlobalMaxPool),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Node:
     """
 
     path: str
-    module: Module | None
+    module: nn.Module | None
     inputs: tuple[int, ...]
     output: int
     shape: Shape
@@ -81,10 +67,10 @@ class _Trace(Observer):
 
     shapes_only = True
 
-    def __init__(self, model: Module, x: Tensor) -> None:
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.paths = {module: path for path, module in model.named_modules()}
         self.numbers: dict[Tensor, int] = {x: 0}
-        self.open: list[Module] = []
+        self.open: list[nn.Module] = []
         self.nodes: list[Node] = []
         self.made = {0}
 
@@ -92,7 +78,7 @@ class _Trace(Observer):
         return self.numbers.setdefault(tensor, len(self.numbers))
 
     def _add(
-        self, path: str, module: Module | None, inputs: Sequence[Tensor], output: Tensor, run: Callable[..., Tensor]
+        self, path: str, module: nn.Module | None, inputs: Sequence[Tensor], output: Tensor, run: Callable[..., Tensor]
     ) -> None:
         if output in inputs:  # dropout at inference hands on what it was given
             return
@@ -100,10 +86,10 @@ class _Trace(Observer):
         self.nodes.append(node)
         self.made.add(node.output)
 
-    def enter_module(self, module: Module) -> None:
+    def enter_module(self, module: nn.Module) -> None:
         self.open.append(module)
 
-    def exit_module(self, module: Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+    def exit_module(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
         self.open.pop()
         if not module.children():
             self._add(self.paths[module], module, inputs, output, module)
@@ -115,7 +101,7 @@ class _Trace(Observer):
             self._add(path, None, inputs, output, lambda *tensors: op(*tensors, **params))
 
 
-def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
+def trace(model: nn.Module, shape: Shape, dtype: Any = np.float32) -> Graph:
     """The graph of a model in inference mode for an input of this shape (n, h, w, c)."""
     x = Tensor(shape_only(shape, dtype))
     observer = _Trace(model, x)
