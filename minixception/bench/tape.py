@@ -2,8 +2,8 @@
 
     python -m minixception.bench.tape docs/results/tape.json
 
-Everything that the kernels return in one step (gradients set to zero, forward pass, loss, backward pass; no optimiser)
-is kept. Then steps are timed in which every operator hands out what was kept instead of computing it. What remains is
+Everything that the kernels return in one step (gradients set to zero by the optimiser, forward pass, loss, backward pass;
+no update) is kept. Then steps are timed in which every operator hands out what was kept instead of computing it. What remains is
 Python: layers, checks, the tape and its heap; and the additions where gradients meet, which are arithmetic and are
 therefore timed on their own. What a rung does in Python around its compiled code, such as taking memory from the
 pool, counts as kernel here, and so does giving that memory back: a replay frees no recorded array. The target: without
@@ -28,6 +28,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..op import Op, Rung
 from ..ops import cross_entropy
+from ..optim import SGD
 from ..random import seed
 from ..tables import Table
 from ..tensor import Tensor
@@ -161,9 +162,10 @@ def _training_step(workload: Workload) -> Callable[[], None]:
     assert model.input_shape is not None
     x = Tensor(rng.uniform(-1, 1, (workload.batch, *model.input_shape)).astype(np.float32))
     labels = rng.integers(0, 10, workload.batch)
+    optimizer = SGD(model.parameters(), lr=0.01)
 
     def step() -> None:
-        model.zero_grad()
+        optimizer.zero_grad()
         cross_entropy(model(x), labels).backward()
 
     return step
