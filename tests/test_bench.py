@@ -308,7 +308,7 @@ def test_tuned_malloc_starts_the_same_command_anew(capsys, monkeypatch, tmp_path
     assert arguments[1:4] == ["-m", "minixception", "bench"]
     assert environment["MALLOC_MMAP_THRESHOLD_"] == "8589934592"
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "17179869184"
-    asked = cli._parser().parse_args(arguments[3:])
+    asked = cli.parser().parse_args(arguments[3:])
     assert (asked.what, asked.threads, asked.repeats, asked.peers, asked.json) == ("kernels", [1], 1, False, True)
     assert (asked.malloc, asked.out, asked.figure) == ("tuned", tmp_path, None)
     monkeypatch.setattr(malloc.platform, "libc_ver", lambda: ("", ""))

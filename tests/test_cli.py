@@ -17,6 +17,7 @@ from processes import ROOT, python
 
 import minixception as mx
 from minixception import cli, demo
+from minixception.commands import doctor
 from minixception.data import shapes
 from minixception.doctor import Report, _cache_root
 from minixception.op import Rung
@@ -266,7 +267,7 @@ def test_ctrl_c_elsewhere(call, monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_doctor", interrupted)
+    monkeypatch.setattr(doctor, "run", interrupted)
     assert call("doctor") == (130, "", "minixception: stopped\n")
 
 
