@@ -2,12 +2,12 @@
 
     python -m minixception.bench.tape docs/results/tape.json
 
-Everything that the kernels return in one step (gradients set to zero by the optimiser, forward pass, loss, backward pass;
-no update) is kept. Then steps are timed in which every operator hands out what was kept instead of computing it. What remains is
-Python: layers, checks, the tape and its heap; and the additions where gradients meet, which are arithmetic and are
-therefore timed on their own. What a rung does in Python around its compiled code, such as taking memory from the
-pool, counts as kernel here, and so does giving that memory back: a replay frees no recorded array. The target: without
-the additions, less than 2 % of a step.
+Everything that the kernels return in one step (gradients set to zero by the optimiser, forward pass, loss, backward
+pass; no update) is kept. Then steps are timed in which every operator hands out what was kept instead of computing
+it. What remains is Python: layers, checks, the tape and its heap; and the additions where gradients meet, which are
+arithmetic and are therefore timed on their own. What a rung does in Python around its compiled code, such as taking
+memory from the pool, counts as kernel here, and so does giving that memory back: a replay frees no recorded array.
+The target: without the additions, less than 2 % of a step.
 """
 
 from __future__ import annotations
