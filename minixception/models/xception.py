@@ -84,6 +84,8 @@ class Xception(Module):
     (22910480, 22855952)
     """
 
+    preprocessing = "tf"  # x / 127.5 - 1
+
     def __init__(
         self,
         num_classes: int = 1000,

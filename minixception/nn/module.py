@@ -35,11 +35,12 @@ class Module:
     """Base of layers and networks: subclasses set parameters and sub-modules as attributes and define ``forward``.
 
     Attributes: ``training`` (batchnorm and dropout behave differently), ``input_shape`` (h, w, c) where a network
-    knows it, else None.
+    knows it, else None; ``preprocessing``, how pixels become input ("tf", "caffe", "torch"), where a network has a rule.
     """
 
     training = True
     input_shape: tuple[int, ...] | None = None
+    preprocessing: str | None = None
 
     def forward(self, *inputs: Any) -> Any:
         """What the layer computes; defined by each subclass."""
