@@ -34,8 +34,8 @@ class Buffer(Tensor):
 class Module:
     """Base of layers and networks: subclasses set parameters and sub-modules as attributes and define ``forward``.
 
-    Attributes: ``training`` (batchnorm and dropout behave differently), ``input_shape`` (h, w, c) where a network
-    knows it, else None; ``preprocessing``, how pixels become input ("tf", "caffe", "torch"), where a network has a rule.
+    Attributes: ``training`` (batchnorm and dropout behave differently); where a network knows them, else None:
+    ``input_shape`` (h, w, c) and ``preprocessing``, how pixels become its input ("tf", "caffe" or "torch").
     """
 
     training = True
