@@ -205,9 +205,14 @@ def inception_params(kernel: tuple[int, int], ci: int, co: int, segments: int = 
 
 
 def alternatives(model: Module, input_shape: tuple[int, ...]) -> list[Alternative]:
-    """What the network would cost if its separable convolutions were regular or Inception-style (3 segments) ones."""
+    """What the network would cost if its separable convolutions were regular or Inception-style (3 segments) ones.
+
+    No rows for a network that has none.
+    """
     all_layers = table(model, input_shape)
     separable = [layer for layer in layers(model, input_shape) if isinstance(layer.module, SeparableConv2d)]
+    if not separable:
+        return []
     own_params = sum(layer.module.num_parameters() for layer in separable if layer.module)
     own_macs = sum(layer.macs for layer in separable)
     result = [Alternative("separable (as built)", own_params, own_macs, all_layers.params, all_layers.macs)]

@@ -19,7 +19,7 @@ from minixception.tensor import Tensor
 def randomise(model, rng):
     """Statistics and scales away from 0 and 1, so that folding batchnorm has something to fold."""
     for name, t in model.named_tensors():
-        if name.endswith(("running_mean", "beta")):
+        if name.endswith(("running_mean", "beta", "bias")):
             t.data[...] = rng.standard_normal(t.shape) * 0.1
         elif name.endswith(("running_var", "gamma")):
             t.data[...] = rng.uniform(0.5, 1.5, t.shape)
@@ -33,6 +33,35 @@ def check(model, x, tolerance):
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
     assert np.linalg.norm(got - expected) <= tolerance * np.linalg.norm(expected)
+
+
+ZOO = {  # small networks of the parts that Xception does not have, for images (9, 8, 3)
+    "bias and no gamma": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=True), nn.BatchNorm2d(8, scale=False), nn.Activation("relu"),
+        nn.PointwiseConv2d(8, 8, bias=True), nn.BatchNorm2d(8), nn.Activation("relu"),
+        nn.PointwiseConv2d(8, 6, stride=2, bias=True), nn.BatchNorm2d(6, scale=False),
+    ),
+    "ReLU before batchnorm": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=True), nn.Activation("relu"), nn.BatchNorm2d(8)
+    ),
+    "pixels of padding": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2, padding=3), nn.Activation("relu"), nn.MaxPool2d(3, 2, padding=1),
+        nn.SeparableConv2d(8, 8, 3, padding=2), nn.DepthwiseConv2d(8, 3, 2, padding=1), nn.AvgPool2d(3, 1, padding=1),
+    ),
+    "branches": lambda: nn.Branches(
+        {"trunk": nn.Conv2d(3, 8, 3)},
+        one=nn.PointwiseConv2d(8, 4),
+        two=nn.Sequential(nn.AvgPool2d(3, 1, "same"), nn.PointwiseConv2d(8, 4)),
+        three=nn.Branches(across=nn.Conv2d(8, 2, (1, 3)), down=nn.Conv2d(8, 3, (3, 1))),
+    ),
+    "flatten": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 32), nn.Activation("relu"), nn.Linear(32, 5)
+    ),
+    "NEXcepTion's": lambda: nn.Residual(
+        nn.SeparableConv2d(3, 16, 5), nn.BatchNorm2d(16), nn.Activation("gelu"), nn.MaxPool2d(3, 1, "same"),
+        nn.BlurPool2d(), nn.SqueezeExcite(16), nn.DropPath(0.5), shortcut=nn.PointwiseConv2d(3, 16, 2),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
@@ -69,6 +98,27 @@ def test_mini_xception(rng, batch):
 def test_inception_modules(rng, form):
     model = randomise(nn.Sequential(nn.InceptionModule(5, 12, form), nn.MaxPool2d(2), nn.SpectrumConv2d(12, 6)), rng)
     check(model, rng.standard_normal((2, 9, 8, 5)).astype(np.float32), 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
+def test_what_the_zoo_is_made_of(rng, make, dtype, tolerance):
+    model = randomise(make(), rng).astype(dtype)
+    check(model, rng.standard_normal((3, 9, 8, 3)).astype(dtype), tolerance)
+
+
+def test_a_convolution_with_bias_batchnorm_without_gamma_and_relu_are_one_kernel(rng):
+    compiled = mx.compile(randomise(ZOO["bias and no gamma"](), rng))
+    compiled(np.zeros((1, 9, 8, 3), np.float32))
+    assert [row[0] for row in compiled.plan.rows] == ["0 + 1 + 2", "3 + 4 + 5", "6 + 7"]
+
+
+def test_a_flattened_map_is_not_overwritten_while_it_is_read(rng):
+    """Flatten hands on the memory of its input, which the layer behind it must not get for its own result."""
+    layers = nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(9 * 8 * 4, 9 * 8 * 4), nn.Linear(9 * 8 * 4, 5)
+    check(randomise(nn.Sequential(*layers), rng), rng.standard_normal((2, 9, 8, 3), np.float32), 1e-5)
+    direct = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), rng)
+    check(direct, rng.standard_normal((2, 9, 8, 3), np.float32), 1e-5)
 
 
 class Branches(nn.Module):
@@ -186,6 +236,14 @@ def test_large_batches_go_through_in_parts_that_are_equal_to_the_whole(rng, monk
     model = randomise(mini_xception(8, (32,), 1, 8, (16, 16, 3)), rng)
     check(model, rng.standard_normal((5, 16, 16, 3), np.float32), 1e-5)
     assert ran == expected
+
+
+@pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
+def test_the_zoos_layers_treat_each_image_for_itself(make, rng, monkeypatch):
+    monkeypatch.setattr(infer.graph, "_TOGETHER", 1)
+    compiled = mx.compile(randomise(make(), rng))
+    compiled(rng.standard_normal((3, 9, 8, 3), np.float32))
+    assert [shape for shape, *_ in compiled._plans] == [(1, 9, 8, 3)]
 
 
 def test_a_batch_whose_images_are_mixed_stays_together(rng, monkeypatch):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numba import get_num_threads, set_num_threads
 
 import minixception as mx
+from minixception.errors import ArgumentError, ShapeError
 from minixception.op import RandomDraw, Rung, observe
 from minixception.ops import OPERATORS
 from minixception.tensor import Tensor
@@ -151,3 +152,63 @@ def test_a_layer_on_constant_input_computes_no_gradient_for_it():
     assert calls == [(False, True)]
     assert x.grad is None
     assert w.grad is not None
+
+
+# Padding by a number of pixels, and reflect padding, against NumPy's own pad ------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["conv2d", "depthwise_conv2d", "separable_conv2d"])
+@pytest.mark.parametrize(("kernel", "padding", "stride"), [(3, 1, 2), (3, 2, 1), (5, 2, 1), (7, 3, 2), (5, 4, 2)])
+def test_a_number_of_pixels_is_a_border_of_zeros_on_all_sides(rng, backend, name, kernel, padding, stride):
+    function = getattr(mx.ops, name)
+    weights = {
+        "conv2d": [(kernel, kernel, 3, 4)],
+        "depthwise_conv2d": [(kernel, kernel, 3)],
+        "separable_conv2d": [(kernel, kernel, 3), (3, 4)],
+    }[name]
+    arrays = [rng.standard_normal(shape) for shape in weights]
+    image = rng.standard_normal((2, 8, 6, 3))
+    framed = np.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    results = []
+    for array, how in ((image, padding), (framed, "valid")):
+        x, *ws = (Tensor(a, requires_grad=True) for a in (array, *arrays))
+        with mx.use_backend(backend):
+            y = function(x, *ws, stride=stride, padding=how)
+            y.backward(_cotangent(y))
+        dx = x.grad if how != "valid" else x.grad[:, padding:-padding, padding:-padding]
+        results.append([y.numpy(), dx, *[w.grad for w in ws]])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_padding_that_leaves_a_window_without_a_pixel_is_an_error():
+    x = mx.tensor(np.zeros((1, 4, 4, 2)))
+    for bad in (3, -1, 1.0, "full"):
+        with pytest.raises(ArgumentError, match=f"number of pixels from 0 to 2, .* got {bad!r}"):
+            mx.ops.depthwise_conv2d(x, mx.tensor(np.zeros((3, 3, 2))), padding=bad)
+    with pytest.raises(ArgumentError, match="from 0 to 0"):  # less than each of the window's sides
+        mx.ops.conv2d(x, mx.tensor(np.zeros((1, 7, 2, 2))), padding=3)
+    with pytest.raises(ShapeError, match="a 7x7 window does not fit into 4x4 pixels with padding 1"):
+        mx.ops.conv2d(x, mx.tensor(np.zeros((7, 7, 2, 2))), padding=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_reflect_padding_is_numpys(rng, backend, padding):
+    x = rng.standard_normal((2, 4, 5, 3))
+    with mx.use_backend(backend):
+        y = mx.ops.reflect_pad2d(mx.tensor(x), padding)
+    expected = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_reflect_padding_needs_a_pixel_more_than_it_mirrors():
+    for shape in [(1, 1, 4, 2), (1, 4, 1, 2)]:
+        with pytest.raises(ShapeError, match=r"mirror 1 pixels .* got"):
+            mx.ops.reflect_pad2d(mx.tensor(np.zeros(shape)))
+    with pytest.raises(ShapeError, match=r"must be \(n, h, w, c\)"):
+        mx.ops.reflect_pad2d(mx.tensor(np.zeros((4, 4))))
+    for bad in (-1, 1.0, "same"):
+        with pytest.raises(ArgumentError, match="number of pixels"):
+            mx.ops.reflect_pad2d(mx.tensor(np.zeros((1, 4, 4, 2))), bad)

@@ -90,6 +90,17 @@ def test_same_padding_of_an_even_side_puts_the_extra_pixel_at_the_end(rung):
 
 
 @pytest.mark.parametrize("rung", RUNGS)
+def test_a_number_of_pixels_pads_both_ends(rung):
+    x = image([[1, 2, 3, 4]]).transpose(0, 2, 1, 3).repeat(2, axis=2)  # 4 x 2, so that height and width differ
+    y = run(MAX_POOL2D, rung, x, size=(3, 3), stride=2, padding=1)
+    assert y[0, :, :, 0].tolist() == [[2], [4]]  # windows _ 1 2 and 2 3 4: PyTorch's MaxPool2d(3, 2, 1)
+    y = run(AVG_POOL2D, rung, x, size=(3, 3), stride=2, padding=1)
+    assert y[0, :, :, 0].tolist() == [[1.5], [3]]
+    y = run(MAX_POOL2D, rung, -x, size=(3, 3), stride=1, padding=2)
+    np.testing.assert_array_equal(y[0, :, 1, 0], [-1, -1, -1, -2, -3, -4])  # floor((4 + 2*2 - 3) / 1) + 1 rows
+
+
+@pytest.mark.parametrize("rung", RUNGS)
 def test_windows_of_more_than_256_taps(rung):
     x = np.zeros((1, 20, 20, 1))
     x[0, 18, 19] = 1
@@ -173,8 +184,11 @@ def test_arguments_of_the_functions(pool):
     for bad in (0, (1, 2, 3), (2, 1.5), "2"):
         with pytest.raises(ArgumentError, match=r"size must be a positive integer or a pair .*, got "):
             pool(x, bad, stride=1)
-    with pytest.raises(ArgumentError, match="padding must be 'same' or 'valid', got 'full'"):
+    with pytest.raises(ArgumentError, match=r"must be 'same', 'valid' or a number .* from 0 to 1, .*, got 'full'"):
         pool(x, 2, padding="full")
+    for bad in (2, -1, 0.5):  # 2: a window of 2 could lie outside of the image
+        with pytest.raises(ArgumentError, match=f"from 0 to 1, .*, got {bad}"):
+            pool(x, 2, padding=bad)
     with pytest.raises(ArgumentError, match="stride must be a positive integer, got 0"):
         pool(x, 2, stride=0)
     with pytest.raises(ShapeError, match="5x5 window does not fit into 4x6 pixels"):

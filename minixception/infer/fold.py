@@ -12,6 +12,7 @@ from .. import memory
 from ..kernels.gemm import panel_width
 from ..nn import BatchNorm2d, Conv2d, Linear, Module, PointwiseConv2d, SeparableConv2d
 from ..ops.conv2d.cpu import pack_kernel
+from ..ops.window import Padding
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Folded:
     kernel: tuple[int, int, int, int]
     groups: int
     stride: int
-    padding: str
+    padding: Padding
 
 
 Key = tuple[Module, BatchNorm2d | None]  # a layer with weights, and the batchnorm behind it
@@ -63,8 +64,8 @@ def fold_all(keys: Iterable[Key]) -> dict[Key, Folded]:
 def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
     """The weights of a convolution, or of a linear layer as a 1x1 convolution, with the batchnorm behind it.
 
-    gamma (z - mean) / sqrt(var + eps) + beta is linear in z: the factor scales the output channels of the weights,
-    the rest is a bias. Computed in float64, kept in the weights' dtype.
+    gamma (z - mean) / sqrt(var + eps) + beta is linear in z: the factor scales the output channels of the weights and
+    their bias, the rest is added to the bias. Computed in float64, kept in the weights' dtype.
     """
     if isinstance(module, SeparableConv2d):
         depthwise, dense, groups = module.depthwise.data, module.pointwise.data[None, None], 1
@@ -78,7 +79,7 @@ def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
     if depthwise is None and kh == kw == groups == 1 and stride > 1:
         depthwise = np.ones((1, 1, ci), dense.dtype)
     factor, shift = _affine(norm, co)
-    if isinstance(module, Linear):
+    if getattr(module, "bias", None) is not None:
         shift = factor * module.bias.data + shift
     scaled = np.ascontiguousarray(dense * factor, dtype=dense.dtype)  # (kh, kw, ci/groups, co)
     return Folded(
@@ -96,10 +97,8 @@ def _affine(norm: BatchNorm2d | None, channels: int) -> tuple[np.ndarray, np.nda
     """factor and shift (co,) in float64, with batchnorm(z) = factor * z + shift."""
     if norm is None:
         return np.ones(channels), np.zeros(channels)
-    gamma, beta, mean, var = (
-        t.data.astype(np.float64) for t in (norm.gamma, norm.beta, norm.running_mean, norm.running_var)
-    )
-    factor = gamma / np.sqrt(var + norm.eps)
+    beta, mean, var = (t.data.astype(np.float64) for t in (norm.beta, norm.running_mean, norm.running_var))
+    factor = (1 if norm.gamma is None else norm.gamma.data) / np.sqrt(var + norm.eps)
     return factor, beta - mean * factor
 
 

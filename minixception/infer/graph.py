@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..nn.modern import Scale
 from ..op import Observer, Op, Shape, observe, shape_only
 from ..tensor import Tensor, no_grad
 
 _TOGETHER = 3 << 20  # numbers in the largest result: 12 MiB of float32, which the L3 of most CPUs holds
 _IMAGE_BY_IMAGE = {  # layers that treat each image of a batch for itself, at inference
-    *(nn.Activation, nn.Add, nn.Concat, nn.BatchNorm2d, nn.Linear),
+    *(nn.Activation, nn.Add, nn.Concat, nn.BatchNorm2d, nn.Linear, nn.Flatten, Scale),
     *(nn.Conv2d, nn.DepthwiseConv2d, nn.PointwiseConv2d, nn.SeparableConv2d),
-    *(nn.AvgPool2d, nn.MaxPool2d, nn.GlobalAvgPool, nn.GlobalMaxPool),
+    *(nn.AvgPool2d, nn.MaxPool2d, nn.BlurPool2d, nn.GlobalAvgPool, nn.GlobalMaxPool),
 }
 
 

@@ -125,7 +125,9 @@ class Plan:
 
         def layer(*arrays: np.ndarray) -> np.ndarray:
             with no_grad():
-                return step.node.run(*map(Tensor, arrays)).data
+                y = step.node.run(*map(Tensor, arrays)).data
+            viewed = any(np.may_share_memory(y, x) for x in arrays)  # a reshape: its slot is about to be used again
+            return y.copy() if viewed else y
 
         return layer
 

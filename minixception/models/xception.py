@@ -22,14 +22,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from ..errors import ArgumentError, ShapeError
 from ..nn import (
     Activation,
     BatchNorm2d,
     Conv2d,
     Dropout,
     GlobalAvgPool,
-    GlobalMaxPool,
     Linear,
     MaxPool2d,
     Module,
@@ -38,9 +36,7 @@ from ..nn import (
     SeparableConv2d,
     Sequential,
 )
-from ..tensor import Tensor
-
-MIN_SIZE = 71  # pixels: below, a "valid" window of block1 or what follows it has nothing left to see
+from .network import Network
 
 
 def _sepconvs(channels: Sequence[int], between: str | None, first_act: bool = True) -> dict[str, Module]:
@@ -70,14 +66,15 @@ def _middle(channels: int, between: str | None, residual: bool) -> Module:
     return Residual(**layers) if residual else Sequential(**layers)
 
 
-class Xception(Module):
+class Xception(Network):
     """Xception, (n, h, w, 3) -> logits (n, num_classes): 22,910,480 parameters, 8,357,403,496 MACs at 299x299.
 
-    num_classes, fc_units: the head; fc_units=(4096, 4096) is the paper's variant with fully connected layers. dropout:
-    rate before the logits (the paper trains ImageNet with 0.5). include_top=False ends after block14, with ``pooling``
-    None (n, h, w, 2048), "avg" or "max" (n, 2048). residual=False leaves out all shortcuts (figure 9);
-    intermediate_activation "relu" or "elu" stands between depthwise and pointwise (figure 10). weights: a file for
-    ``load_weights``. Softmax is left to the loss. Raises ArgumentError, and ShapeError for inputs below 71x71.
+    num_classes, fc_units: the head; fc_units=(4096, 4096) is the paper's variant with fully connected layers for JFT,
+    whose images have many labels: ``binary_cross_entropy_with_logits`` on the logits. dropout: rate before the logits
+    (the paper trains ImageNet with 0.5). include_top=False ends after block14, with ``pooling`` None (n, h, w, 2048),
+    "avg" or "max" (n, 2048). residual=False leaves out all shortcuts (figure 9); intermediate_activation "relu" or
+    "elu" stands between depthwise and pointwise (figure 10). weights: a file for ``load_weights``. Softmax is left to
+    the loss. Raises ArgumentError, and ShapeError for inputs below 71x71.
     Source: Chollet 2017, figure 5; Keras 3 ``applications.Xception``.
 
     >>> Xception().num_parameters(), Xception().num_parameters(trainable=True)
@@ -85,6 +82,7 @@ class Xception(Module):
     """
 
     preprocessing = "tf"  # x / 127.5 - 1
+    min_size = 71
 
     def __init__(
         self,
@@ -98,14 +96,11 @@ class Xception(Module):
         weights: Any = None,
         dropout: float = 0.0,
     ) -> None:
-        if pooling not in (None, "avg", "max"):
-            raise ArgumentError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
-        self.input_shape = tuple(input_shape)
-        self._check_input((1, *self.input_shape))
+        super().__init__(input_shape, pooling)
         between = intermediate_activation
 
         self.block1 = Sequential(
-            conv1=Conv2d(self.input_shape[2], 32, 3, stride=2, padding="valid"),
+            conv1=Conv2d(input_shape[2], 32, 3, stride=2, padding="valid"),
             conv1_bn=BatchNorm2d(32),
             conv1_act=Activation("relu"),
             conv2=Conv2d(32, 64, 3, padding="valid"),
@@ -126,33 +121,11 @@ class Xception(Module):
             sepconv2_bn=BatchNorm2d(2048),
             sepconv2_act=Activation("relu"),
         )
-        if include_top or pooling == "avg":
-            self.avg_pool = GlobalAvgPool()
-        elif pooling == "max":
-            self.max_pool = GlobalMaxPool()
+        self._add_pooling("avg" if include_top else pooling)
         if include_top:
-            features = 2048
-            for number, units in enumerate(fc_units, start=1):
-                setattr(self, f"fc{number}", Linear(features, units))
-                setattr(self, f"fc{number}_act", Activation("relu"))
-                features = units
-            if dropout:
-                self.dropout = Dropout(dropout)
-            self.predictions = Linear(features, num_classes)
+            self._add_classifier(2048, num_classes, fc_units, dropout)
         if weights is not None:
             self.load_weights(weights)
-
-    def _check_input(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != 4 or shape[1] < MIN_SIZE or shape[2] < MIN_SIZE:
-            raise ShapeError(
-                f"Xception: the input must be (n, h, w, c) with h and w of at least {MIN_SIZE}, got {tuple(shape)}"
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_input(x.shape)
-        for layer in self.children().values():  # attributes in the order they were set: the order of figure 5
-            x = layer(x)
-        return x
 
 
 def mini_xception(
@@ -187,5 +160,5 @@ def mini_xception(
         layers["dropout"] = Dropout(dropout)
     layers["predictions"] = Linear(channels[-1], num_classes)
     model = Sequential(**layers)
-    model.input_shape = tuple(input_shape)
+    model.input_shape, model.preprocessing = tuple(input_shape), "tf"
     return model

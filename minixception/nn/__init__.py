@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .blocks import InceptionModule, Residual, Sequential, SpectrumConv2d
+from .blocks import Branches, InceptionModule, Residual, Sequential, SpectrumConv2d
 from .layers import (
     Activation,
     Add,
@@ -12,6 +12,7 @@ from .layers import (
     Conv2d,
     DepthwiseConv2d,
     Dropout,
+    Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
     Linear,
@@ -19,6 +20,7 @@ from .layers import (
     PointwiseConv2d,
     SeparableConv2d,
 )
+from .modern import BlurPool2d, DropPath, SqueezeExcite
 from .module import Buffer, Module, Parameter
 
 __all__ = [
@@ -26,11 +28,15 @@ __all__ = [
     "Add",
     "AvgPool2d",
     "BatchNorm2d",
+    "BlurPool2d",
+    "Branches",
     "Buffer",
     "Concat",
     "Conv2d",
     "DepthwiseConv2d",
+    "DropPath",
     "Dropout",
+    "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "InceptionModule",
@@ -43,4 +49,5 @@ __all__ = [
     "SeparableConv2d",
     "Sequential",
     "SpectrumConv2d",
+    "SqueezeExcite",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import zip_longest
 
 from ..errors import ArgumentError
@@ -55,6 +56,26 @@ class Residual(Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.add(super().forward(x), x if self.shortcut is None else self.shortcut(x))
+
+
+class Branches(Module):
+    """Modules side by side on one input, their channels joined: (n, h, w, c) -> (n, h, w, sum of their channels).
+
+    trunk: modules, by name, through which the input goes first, one after the other.
+
+    >>> Branches({"1": PointwiseConv2d(3, 8)}, across=Conv2d(8, 2, (1, 3)), down=Conv2d(8, 4, (3, 1))).children().keys()
+    dict_keys(['1', 'across', 'down', 'concat'])
+    """
+
+    def __init__(self, trunk: Mapping[str, Module] | None = None, **branches: Module) -> None:
+        self.trunk_names, self.branch_names = list(trunk or ()), list(branches)  # attributes, in order
+        vars(self).update({**(trunk or {}), **branches})
+        self.concat = Concat()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.trunk_names:
+            x = getattr(self, name)(x)
+        return self.concat(*[getattr(self, name)(x) for name in self.branch_names])
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> Sequential:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import ArgumentError, ShapeError
+from ..ops.window import Padding
 from ..tensor import Tensor
 from . import init
 from .module import Buffer, Module, Parameter
@@ -17,10 +18,15 @@ def _pair(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
     return (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
 
 
-class Conv2d(Module):
-    """Convolution without bias, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
+def _bias(channels: int, wanted: bool) -> Parameter | None:
+    return Parameter(np.zeros(channels, np.float32)) if wanted else None
 
-    Parameter: weight (kh, kw, in_channels / groups, out_channels). See ``ops.conv2d``.
+
+class Conv2d(Module):
+    """Convolution, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
+
+    Parameters: weight (kh, kw, in_channels / groups, out_channels); with bias=True, for networks that ask for it, bias
+    (out_channels,). padding: "same", "valid" or a number of pixels on each side. See ``ops.conv2d``.
     """
 
     def __init__(
@@ -29,8 +35,9 @@ class Conv2d(Module):
         out_channels: int,
         kernel_size: int | tuple[int, int] = 3,
         stride: int = 1,
-        padding: str = "same",
+        padding: Padding = "same",
         groups: int = 1,
+        bias: bool = False,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ArgumentError(f"Conv2d: groups={groups} must divide {in_channels} and {out_channels} channels")
@@ -38,10 +45,12 @@ class Conv2d(Module):
         shape = (kh, kw, in_channels // groups, out_channels)
         fan_in, fan_out = kh * kw * in_channels // groups, kh * kw * out_channels // groups
         self.weight = Parameter(init.glorot_uniform(shape, fan_in, fan_out))
+        self.bias = _bias(out_channels, bias)
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.stride, self.padding, self.groups)
+        y = ops.conv2d(x, self.weight, self.stride, self.padding, self.groups)
+        return y if self.bias is None else ops.add(y, self.bias)
 
 
 class DepthwiseConv2d(Module):
@@ -51,7 +60,7 @@ class DepthwiseConv2d(Module):
     """
 
     def __init__(
-        self, channels: int, kernel_size: int | tuple[int, int] = 3, stride: int = 1, padding: str = "same"
+        self, channels: int, kernel_size: int | tuple[int, int] = 3, stride: int = 1, padding: Padding = "same"
     ) -> None:
         kh, kw = _pair(kernel_size)
         self.weight = Parameter(init.glorot_uniform((kh, kw, channels), kh * kw, kh * kw))
@@ -62,17 +71,20 @@ class DepthwiseConv2d(Module):
 
 
 class PointwiseConv2d(Module):
-    """1x1 convolution without bias, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
+    """1x1 convolution, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
 
-    Parameter: weight (in_channels, out_channels). See ``ops.pointwise_conv2d``.
+    Parameters: weight (in_channels, out_channels); with bias=True, for networks that ask for it, bias (out_channels,).
+    See ``ops.pointwise_conv2d``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> None:
         self.weight = Parameter(init.glorot_uniform((in_channels, out_channels), in_channels, out_channels))
+        self.bias = _bias(out_channels, bias)
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.pointwise_conv2d(x, self.weight, self.stride)
+        y = ops.pointwise_conv2d(x, self.weight, self.stride)
+        return y if self.bias is None else ops.add(y, self.bias)
 
 
 class SeparableConv2d(Module):
@@ -88,7 +100,7 @@ class SeparableConv2d(Module):
         out_channels: int,
         kernel_size: int | tuple[int, int] = 3,
         stride: int = 1,
-        padding: str = "same",
+        padding: Padding = "same",
         activation: str | None = None,
     ) -> None:
         if activation is not None and activation not in ACTIVATIONS:
@@ -109,11 +121,13 @@ class SeparableConv2d(Module):
 class BatchNorm2d(Module):
     """Batch normalisation over (n, h, w) per channel, by the Keras rule (eps 1e-3, momentum 0.99).
 
-    Parameters: gamma, beta; buffers: running_mean, running_var; all (channels,). See ``ops.batch_norm``.
+    Parameters: gamma, beta; buffers: running_mean, running_var; all (channels,). scale=False has no gamma: where a ReLU
+    and a layer with weights follow, these can scale instead. Frozen, that is when beta takes no gradient, it uses its
+    running statistics in training too and leaves them alone, as Keras does for trainable=False. See ``ops.batch_norm``.
     """
 
-    def __init__(self, channels: int, momentum: float = 0.99, eps: float = 1e-3) -> None:
-        self.gamma = Parameter(np.ones(channels, np.float32))
+    def __init__(self, channels: int, momentum: float = 0.99, eps: float = 1e-3, scale: bool = True) -> None:
+        self.gamma = Parameter(np.ones(channels, np.float32)) if scale else None
         self.beta = Parameter(np.zeros(channels, np.float32))
         self.running_mean = Buffer(np.zeros(channels, np.float32))
         self.running_var = Buffer(np.ones(channels, np.float32))
@@ -122,11 +136,11 @@ class BatchNorm2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.batch_norm(
             x,
-            self.gamma,
+            Tensor(np.ones_like(self.beta.data)) if self.gamma is None else self.gamma,
             self.beta,
             self.running_mean,
             self.running_var,
-            self.training,
+            self.training and self.beta.requires_grad,
             self.momentum,
             self.eps,
         )
@@ -159,9 +173,9 @@ class Activation(Module):
 
 
 class MaxPool2d(Module):
-    """Maximum over a window, (n, h, w, c) -> (n, ho, wo, c)."""
+    """Maximum over a window, (n, h, w, c) -> (n, ho, wo, c); padded pixels never win."""
 
-    def __init__(self, size: int, stride: int | None = None, padding: str = "valid") -> None:
+    def __init__(self, size: int, stride: int | None = None, padding: Padding = "valid") -> None:
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +185,7 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """Mean over the pixels of a window that lie inside of the image, (n, h, w, c) -> (n, ho, wo, c)."""
 
-    def __init__(self, size: int, stride: int | None = None, padding: str = "valid") -> None:
+    def __init__(self, size: int, stride: int | None = None, padding: Padding = "valid") -> None:
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,6 +207,13 @@ class GlobalMaxPool(Module):
             raise ShapeError(f"GlobalMaxPool: x must be (n, h, w, c), got {x.ndim} dimensions: {x.shape}")
         n, h, w, c = x.shape
         return ops.max_pool2d(x, (h, w), stride=1).reshape(n, c)  # one window
+
+
+class Flatten(Module):
+    """All numbers of an image in one row, (n, h, w, c) -> (n, h*w*c), in the order h, w, c."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (x.shape[0], -1))
 
 
 class Dropout(Module):

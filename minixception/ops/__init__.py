@@ -22,6 +22,7 @@ from .loss import (
 from .pointwise import POINTWISE_CONV2D, pointwise_conv2d
 from .pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
 from .reduction import MEAN, SUM, mean, sum
+from .reflect_pad import REFLECT_PAD2D, reflect_pad2d
 from .reshape import CONCAT, RESHAPE, concat, reshape
 from .separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D, separable_conv2d
 from .softmax import LOG_SOFTMAX, SOFTMAX, log_softmax, softmax
@@ -49,6 +50,7 @@ OPERATORS: dict[str, Op] = {
         CONCAT,
         SUM,
         MEAN,
+        REFLECT_PAD2D,
         MAX_POOL2D,
         AVG_POOL2D,
         GLOBAL_AVG_POOL,
@@ -80,6 +82,7 @@ __all__ = [
     "mean",
     "multiply",
     "pointwise_conv2d",
+    "reflect_pad2d",
     "relu",
     "reshape",
     "separable_conv2d",

@@ -1,7 +1,8 @@
 """Where a sliding window lies: output size and padding, shared by convolutions and pooling.
 
 "same" is the TensorFlow rule: ceil(size / stride) outputs; of an odd number of padding pixels the extra one goes to the
-end. "valid" pads nothing and drops what does not fill a window.
+end. "valid" pads nothing and drops what does not fill a window. A number p is PyTorch's rule: p pixels on each side,
+floor((size + 2p - kernel) / stride) + 1 outputs; it is less than the kernel, so that every window meets the image.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 
+Padding = str | int  # "same", "valid", or pixels on each side
 
-def extent(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
+
+def extent(size: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
     """(number of outputs, padding before the first pixel) along one dimension.
 
-    >>> extent(74, 3, 2, "same"), extent(7, 3, 2, "valid")
-    ((37, 0), (3, 0))
+    >>> extent(74, 3, 2, "same"), extent(7, 3, 2, "valid"), extent(74, 3, 2, 1)
+    ((37, 0), (3, 0), (37, 1))
     """
-    if padding == "valid":
-        return (size - kernel) // stride + 1, 0
-    outputs = -(-size // stride)
-    return outputs, max((outputs - 1) * stride + kernel - size, 0) // 2
+    if padding == "same":
+        outputs = -(-size // stride)
+        return outputs, max((outputs - 1) * stride + kernel - size, 0) // 2
+    before = 0 if padding == "valid" else int(padding)
+    return (size + 2 * before - kernel) // stride + 1, before
 
 
 def extents(
-    image: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str
+    image: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: Padding
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """``extent`` down and across, for an image (n, h, w, c) and a kernel (kh, kw, ...).
 
@@ -38,7 +42,7 @@ def extents(
 
 
 def pad_image(
-    x: np.ndarray, kernel: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, kernel: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[int, int], tuple[slice, ...]]:
     """x (n, h, w, c) with a border of zeros that every window fits into, (ho, wo), and where x lies in the result.
 
@@ -70,14 +74,17 @@ def taps(
             yield a, b, (slice(None), rows, columns)
 
 
-def check_window(name: str, kernel: tuple[int, int], stride: int, padding: str) -> None:
-    """ArgumentError unless stride and kernel are positive integers and padding is known."""
+def check_window(name: str, kernel: tuple[int, int], stride: int, padding: Padding) -> None:
+    """ArgumentError unless stride and kernel are positive integers and every window meets a pixel of the image."""
     if not isinstance(stride, int) or stride < 1:
         raise ArgumentError(f"{name}: stride must be a positive integer, got {stride!r}")
-    if padding not in ("same", "valid"):
-        raise ArgumentError(f"{name}: padding must be 'same' or 'valid', got {padding!r}")
     if any(not isinstance(k, int) or k < 1 for k in kernel):
         raise ArgumentError(f"{name}: the window's sides must be positive integers, got {kernel}")
+    if padding not in ("same", "valid") and not (isinstance(padding, int) and 0 <= padding < min(kernel)):
+        raise ArgumentError(
+            f"{name}: padding must be 'same', 'valid' or a number of pixels from 0 to {min(kernel) - 1}, less than the "
+            f"window's sides, got {padding!r}"
+        )
 
 
 def check_image(name: str, x: tuple[int, ...], channels: int | None = None) -> None:
@@ -89,17 +96,23 @@ def check_image(name: str, x: tuple[int, ...], channels: int | None = None) -> N
         raise ShapeError(f"{name}: the kernel is for {channels} input channels, x has {x[3]} in shape {x}{hint}")
 
 
-def window_shape(name: str, x: tuple[int, ...], kernel: tuple[int, int], stride: int, padding: str) -> tuple[int, int]:
-    """Height and width of the output; ShapeError where a valid window does not fit into x."""
+def window_shape(
+    name: str, x: tuple[int, ...], kernel: tuple[int, int], stride: int, padding: Padding
+) -> tuple[int, int]:
+    """Height and width of the output; ShapeError where a window does not fit into x and its padding."""
     check_window(name, kernel, stride, padding)
-    if padding == "valid" and (x[1] < kernel[0] or x[2] < kernel[1]):
-        raise ShapeError(f"{name}: a valid {kernel[0]}x{kernel[1]} window does not fit into {x[1]}x{x[2]} pixels")
-    return extent(x[1], kernel[0], stride, padding)[0], extent(x[2], kernel[1], stride, padding)[0]
+    (ho, _), (wo, _) = extents(x, kernel, stride, padding)
+    if ho < 1 or wo < 1:
+        raise ShapeError(
+            f"{name}: a {kernel[0]}x{kernel[1]} window does not fit into {x[1]}x{x[2]} pixels with padding {padding!r}"
+        )
+    return ho, wo
 
 
-def sample_window(draw: Any) -> tuple[tuple[int, int], int, str, tuple[int, int]]:
+def sample_window(draw: Any) -> tuple[tuple[int, int], int, Padding, tuple[int, int]]:
     """A random kernel, stride, padding, and an image size it fits into."""
     kernel = (draw.choice((1, 2, 3, 5)), draw.choice((1, 3, 5)))
-    stride, padding = draw.choice((1, 2)), draw.choice(("same", "valid"))
-    size = (draw.integer(kernel[0], kernel[0] + 4), draw.integer(kernel[1], kernel[1] + 4))
-    return kernel, stride, padding, size
+    stride, padding = draw.choice((1, 2)), draw.choice(("same", "valid", draw.integer(0, min(kernel) - 1)))
+    added = {"same": max(kernel), "valid": 0}.get(padding, 2 * padding)  # pixels that the image may have less
+    smallest = [max(1, k - added) for k in kernel]
+    return kernel, stride, padding, (draw.integer(smallest[0], kernel[0] + 4), draw.integer(smallest[1], kernel[1] + 4))

@@ -2,7 +2,7 @@
 
     y[n,i,j,o] = sum_{a,b,c} x[n, i*s+a-p, j*s+b-p, g*ci/G + c] * w[a,b,c,o]      g = o // (co/G), c < ci/G
 
-Shapes: x (n, h, w, ci), w (kh, kw, ci/G, co), y (n, ho, wo, co); stride s, padding p by the TensorFlow rule, G groups.
+Shapes: x (n, h, w, ci), w (kh, kw, ci/G, co), y (n, ho, wo, co); stride s, padding p as in ops/window.py, G groups.
 G = 1 is the regular convolution, G = ci = co the depthwise one; the paper's spectrum lies between them.
 Backward: dx[n,u,v,c] = sum over the (i,j,a,b,o) that read it of dy[n,i,j,o] * w[a,b,c,o]
           dw[a,b,c,o] = sum_{n,i,j} x[n, i*s+a-p, j*s+b-p, c] * dy[n,i,j,o]
@@ -15,14 +15,14 @@ from __future__ import annotations
 from ...errors import ArgumentError, ShapeError
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..window import check_image, sample_window, window_shape
+from ..window import Padding, check_image, sample_window, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, w: Shape, *, stride: int, padding: str, groups: int) -> Shape:
+def _shape(x: Shape, w: Shape, *, stride: int, padding: Padding, groups: int) -> Shape:
     if len(w) != 4:
         raise ShapeError(f"conv2d: w must be (kh, kw, ci/groups, co), got {len(w)} dimensions: {w}")
     if not isinstance(groups, int) or groups < 1 or w[3] % groups:
@@ -31,7 +31,7 @@ def _shape(x: Shape, w: Shape, *, stride: int, padding: str, groups: int) -> Sha
     return (x[0], *window_shape("conv2d", x, w[:2], stride, padding), w[3])
 
 
-def _macs(x: Shape, w: Shape, *, stride: int, padding: str, groups: int) -> int:
+def _macs(x: Shape, w: Shape, *, stride: int, padding: Padding, groups: int) -> int:
     n, ho, wo, co = _shape(x, w, stride=stride, padding=padding, groups=groups)
     return n * ho * wo * w[0] * w[1] * w[2] * co
 
@@ -60,12 +60,12 @@ CONV2D = Op(
 # 5. Function -------------------------------------------------------------------------------------------------------
 
 
-def conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: str = "same", groups: int = 1) -> Tensor:
+def conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: Padding = "same", groups: int = 1) -> Tensor:
     """Convolve x (n, h, w, ci) with w (kh, kw, ci/groups, co); y is (n, ho, wo, co).
 
-    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError
-    for an impossible stride, padding or number of groups. Cost: n*ho*wo*kh*kw*(ci/groups)*co MACs. Chollet 2017,
-    section 1.
+    padding: "same", "valid" or a number of pixels on each side (ops/window.py). Raises ShapeError if channels disagree
+    or a window does not fit, DTypeError for mixed dtypes, ArgumentError for an impossible stride, padding or number of
+    groups. Cost: n*ho*wo*kh*kw*(ci/groups)*co MACs. Chollet 2017, section 1.
 
     >>> import minixception as mx
     >>> conv2d(mx.tensor([[[[1.0], [2.0]]]]), mx.tensor([[[[3.0]], [[4.0]]]]), padding="valid").item()

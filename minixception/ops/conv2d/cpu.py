@@ -9,7 +9,7 @@ import numpy as np
 from ... import memory
 from ...kernels.gemm import TASKS, pack_panel, panel_width, strip, strip_sum
 from ...kernels.jit import loops, parallel, prange
-from ..window import extents
+from ..window import Padding, extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def _backward_loops(dy, x, w, dx, dw, stride, top, left):
 
 
 def forward_loops(
-    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding, groups: int
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops."""
     (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
@@ -222,7 +222,7 @@ def _backward_weights(xp, dy, packed, partial, stride, groups, width):
 
 
 def forward_cpu(
-    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding, groups: int
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """kh matrix products per output row, straight from the (padded) input."""
     (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
@@ -263,7 +263,9 @@ def backward_cpu(
     )
 
 
-def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, groups: int) -> np.ndarray:
+def _input_gradient(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, groups: int
+) -> np.ndarray:
     kh, kw, ci, co = w.shape
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     dx = memory.empty(x.shape, x.dtype)
@@ -280,7 +282,7 @@ def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, p
 
 
 def _weight_gradient(
-    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, groups: int
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, groups: int
 ) -> np.ndarray:
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     xp = pad(x, top, left, dy.shape, w.shape, stride)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..window import pad_image, taps
+from ..window import Padding, pad_image, taps
 
 
 def forward_numpy(
-    x: np.ndarray, w: np.ndarray, *, stride: int, padding: str, groups: int
+    x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding, groups: int
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One matrix product over the channels per tap and group, summed."""
     kh, kw, ci, co = w.shape  # ci: input channels of one group

@@ -2,7 +2,7 @@
 
     y[n,i,j,c] = sum_{a,b} x[n, i*s+a-p, j*s+b-p, c] * w[a,b,c]           x is zero outside of the image
 
-Shapes: x (n, h, w, c), w (kh, kw, c), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule.
+Shapes: x (n, h, w, c), w (kh, kw, c), y (n, ho, wo, c); stride s, padding p as in ops/window.py.
 Backward: dx[n,u,v,c] = sum over the (i,j,a,b) with i*s+a-p = u, j*s+b-p = v of dy[n,i,j,c] * w[a,b,c]
           dw[a,b,c]   = sum_{n,i,j} dy[n,i,j,c] * x[n, i*s+a-p, j*s+b-p, c]
 Cost: n*ho*wo*c*kh*kw MACs on x + w + y elements. A 3x3 kernel does 9 MACs for each 8 bytes that must move (one
@@ -15,21 +15,21 @@ from __future__ import annotations
 from ...errors import ShapeError
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..window import check_image, sample_window, window_shape
+from ..window import Padding, check_image, sample_window, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, w: Shape, *, stride: int, padding: str) -> Shape:
+def _shape(x: Shape, w: Shape, *, stride: int, padding: Padding) -> Shape:
     if len(w) != 3:
         raise ShapeError(f"depthwise_conv2d: w must be (kh, kw, c), got {len(w)} dimensions: {w}")
     check_image("depthwise_conv2d", x, channels=w[2])
     return (x[0], *window_shape("depthwise_conv2d", x, w[:2], stride, padding), w[2])
 
 
-def _macs(x: Shape, w: Shape, *, stride: int, padding: str) -> int:
+def _macs(x: Shape, w: Shape, *, stride: int, padding: Padding) -> int:
     n, ho, wo, c = _shape(x, w, stride=stride, padding=padding)
     return n * ho * wo * c * w[0] * w[1]
 
@@ -59,11 +59,12 @@ DEPTHWISE_CONV2D = Op(
 # 5. Function -------------------------------------------------------------------------------------------------------
 
 
-def depthwise_conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: str = "same") -> Tensor:
+def depthwise_conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: Padding = "same") -> Tensor:
     """Filter each channel of x (n, h, w, c) with its own kernel of w (kh, kw, c); y is (n, ho, wo, c).
 
-    Raises ShapeError if channels disagree or a valid window does not fit, DTypeError for mixed dtypes, ArgumentError
-    for a stride or padding that does not exist. Cost: n*ho*wo*c*kh*kw MACs. Chollet 2017, section 2.
+    padding: "same", "valid" or a number of pixels on each side (ops/window.py). Raises ShapeError if channels disagree
+    or a window does not fit, DTypeError for mixed dtypes, ArgumentError for a stride or padding that does not exist.
+    Cost: n*ho*wo*c*kh*kw MACs. Chollet 2017, section 2.
 
     >>> import minixception as mx
     >>> depthwise_conv2d(mx.tensor([[[[1.0]], [[2.0]]]]), mx.tensor([[[3.0]]])).numpy().ravel()

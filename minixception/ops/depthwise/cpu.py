@@ -11,7 +11,7 @@ from ...kernels.correlate import correlate_outputs
 from ...kernels.filter import filter_outputs
 from ...kernels.jit import loops, parallel, prange
 from ...kernels.simd import fma, lanes, load, splat, store
-from ..window import extents
+from ..window import Padding, extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ def _backward_loops(dy, x, w, dx, dw, stride, top, left):
                                 dw[a, b, q] += dy[m, i, j, q] * x[m, u, v, q]
 
 
-def forward_loops(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_loops(x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops."""
     y, top, left = _output(x, w, stride, padding)
     _forward_loops(x, w, y, stride, top, left)
@@ -65,7 +65,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
     return dx, dw
 
 
-def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: str) -> tuple[np.ndarray, int, int]:
+def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding) -> tuple[np.ndarray, int, int]:
     """The array for y, and the padding above and to the left of x."""
     (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
     return memory.empty((x.shape[0], ho, wo, x.shape[3]), x.dtype), top, left
@@ -148,7 +148,7 @@ _TASKS = 32  # bands of rows in all, about: enough to share among threads, and f
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
 
 
-def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Tiles of 2 x 5 outputs and 16 channels in registers; one task per band of rows."""
     return filter_images(x, w, stride, padding, relu=False), (x, w, stride, padding)
 
@@ -167,14 +167,16 @@ def backward_cpu(
 # The three passes as functions, for separable convolution to use as well; relu: of x, on the way in.
 
 
-def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu: bool) -> np.ndarray:
+def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, relu: bool) -> np.ndarray:
     """y, the forward pass."""
     y, top, left = _output(x, w, stride, padding)
     _forward(x, floor(x.dtype, relu), w, y, y, False, stride, top, left, lanes(x.dtype.type))
     return y
 
 
-def input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: str, relu: bool) -> np.ndarray:
+def input_gradient(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, relu: bool
+) -> np.ndarray:
     """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
     kh, kw, _ = w.shape
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
@@ -190,7 +192,7 @@ def input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, pa
 
 
 def weight_gradient(
-    dy: np.ndarray, x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: str, relu: bool
+    dy: np.ndarray, x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: Padding, relu: bool
 ) -> np.ndarray:
     """dw (kh, kw, c)."""
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *kernel), x.dtype)

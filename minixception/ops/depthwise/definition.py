@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..window import pad_image, taps
+from ..window import Padding, pad_image, taps
 
 
-def forward_numpy(x: np.ndarray, w: np.ndarray, *, stride: int, padding: str) -> tuple[np.ndarray, tuple[Any, ...]]:
+def forward_numpy(x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One shifted copy of x per tap of the kernel, each scaled by that tap and summed."""
     xp, outputs, _ = pad_image(x, w.shape[:2], stride, padding)  # (n, hp, wp, c), (ho, wo)
     y = np.zeros((x.shape[0], *outputs, x.shape[3]), x.dtype)

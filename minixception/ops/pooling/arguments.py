@@ -7,10 +7,10 @@ from typing import Any
 
 from ...errors import ArgumentError
 from ...op import Draw, Shape
-from ..window import check_image, sample_window, window_shape
+from ..window import Padding, check_image, sample_window, window_shape
 
 
-def window_params(name: str, size: int | Sequence[int], stride: int | None, padding: str) -> dict[str, Any]:
+def window_params(name: str, size: int | Sequence[int], stride: int | None, padding: Padding) -> dict[str, Any]:
     """The operator's parameters: size as (h, w); stride None is the window's side: windows tile x.
 
     >>> window_params("max_pool2d", 2, None, "valid")
@@ -24,7 +24,7 @@ def window_params(name: str, size: int | Sequence[int], stride: int | None, padd
     return {"size": sides, "stride": sides[0] if stride is None else stride, "padding": padding}
 
 
-def pooled_shape(name: str, x: Shape, size: tuple[int, int], stride: int, padding: str) -> Shape:
+def pooled_shape(name: str, x: Shape, size: tuple[int, int], stride: int, padding: Padding) -> Shape:
     """(n, ho, wo, c); ShapeError or ArgumentError if the window and x do not go together."""
     check_image(name, x)
     return (x[0], *window_shape(name, x, size, stride, padding), x[3])

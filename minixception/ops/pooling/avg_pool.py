@@ -2,7 +2,7 @@
 
     y[n,i,j,c] = 1/k_ij sum_{a,b} x[n, i*s+a-p, j*s+b-p, c]       over the k_ij taps (a,b) inside of the image
 
-Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. k_ij is
+Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p as in ops/window.py. k_ij is
 kh*kw inside and less at the border. (Counting padded zeros, as PyTorch does unless told otherwise, would
 darken the border.)
 Backward: dx[n,u,v,c] = sum of dy[n,i,j,c] / k_ij over the windows (i,j) that cover pixel (u,v)
@@ -23,14 +23,14 @@ from ...kernels.jit import loops, parallel, prange
 from ...kernels.simd import add, lanes, load, multiply, splat, store
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..window import extent, pad_image, taps
+from ..window import Padding, extent, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One shifted copy of x per tap of the window, summed, and divided by the taps inside of the image."""
     xp, outputs, _ = pad_image(x, size, stride, padding)  # (n, hp, wp, c), (ho, wo)
@@ -50,7 +50,7 @@ def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     return (np.ascontiguousarray(dxp[inside]),)
 
 
-def _counts(shape: Shape, size: tuple[int, int], stride: int, padding: str, dtype: np.dtype[Any]) -> np.ndarray:
+def _counts(shape: Shape, size: tuple[int, int], stride: int, padding: Padding, dtype: np.dtype[Any]) -> np.ndarray:
     """The number of taps of each window that lie inside of the image, (ho, wo, 1)."""
     ones = np.ones((1, *shape[1:3], 1), dtype)  # (1, h, w, 1)
     image, outputs, _ = pad_image(ones, size, stride, padding)  # (1, hp, wp, 1)
@@ -97,7 +97,7 @@ def _backward_loops(dy, counts, dx, kh, kw, stride, top, left):
 
 
 def forward_loops(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops, counting as it adds."""
     y, top, left = _output(x, size, stride, padding)
@@ -115,7 +115,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     return (dx,)
 
 
-def _output(x: np.ndarray, size: tuple[int, int], stride: int, padding: str) -> tuple[np.ndarray, int, int]:
+def _output(x: np.ndarray, size: tuple[int, int], stride: int, padding: Padding) -> tuple[np.ndarray, int, int]:
     """The array for y, and the padding above and to the left of x."""
     ho, top = extent(x.shape[1], size[0], stride, padding)
     wo, left = extent(x.shape[2], size[1], stride, padding)
@@ -171,7 +171,7 @@ def _backward(dy, shares, dx, kh, kw, stride, top, left):
 
 
 def forward_cpu(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """A window is summed in registers; one task per output row."""
     y, top, left = _output(x, size, stride, padding)
@@ -195,7 +195,7 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: str) -> Shape:
+def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: Padding) -> Shape:
     return pooled_shape("avg_pool2d", x, size, stride, padding)
 
 
@@ -219,11 +219,12 @@ AVG_POOL2D = Op(
 # 5. Function ------------------------------------------------------------------------------------------------
 
 
-def avg_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid") -> Tensor:
+def avg_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: Padding = "valid") -> Tensor:
     """The mean of each window of x (n, h, w, c) over its pixels inside of x; y is (n, ho, wo, c).
 
-    size: the window's side, or (height, width). stride: None for a window's side.
-    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or
+    size: the window's side, or (height, width). stride: None for a window's side. padding: "same", "valid" or a
+    number of pixels on each side; padded pixels are not counted.
+    Raises ShapeError if x is no image or a window does not fit, ArgumentError for a size, stride or
     padding that does not exist.
 
     >>> import minixception as mx

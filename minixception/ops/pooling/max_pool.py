@@ -2,7 +2,7 @@
 
     y[n,i,j,c] = max_{a,b} x[n, i*s+a-p, j*s+b-p, c]              over the taps (a,b) inside of the image
 
-Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p by the TensorFlow rule. A
+Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p as in ops/window.py. A
 padded pixel never wins, as if it were -inf. Of equal values the first in row-major order of the window wins;
 a NaN wins over every number, and the first NaN over the others, so that NaN propagates as in np.maximum.
 Backward: y[n,i,j,c] is one of the pixels of x, and dy[n,i,j,c] goes there:
@@ -24,14 +24,14 @@ from ... import memory
 from ...kernels.jit import loops, parallel, prange
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..window import extent, pad_image, taps
+from ..window import Padding, extent, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One shifted copy of x per tap of the window; where it is greater than all before, it wins."""
     xp, outputs, _ = pad_image(x, size, stride, padding)  # (n, hp, wp, c), (ho, wo)
@@ -97,7 +97,7 @@ def _backward_loops(dy, tap, dx, kw, stride, top, left):
 
 
 def forward_loops(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops."""
     y, tap, top, left = _outputs(x, size, stride, padding)
@@ -114,7 +114,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 def _outputs(
-    x: np.ndarray, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """The arrays for y and for the winning taps, and the padding above and to the left of x."""
     ho, top = extent(x.shape[1], size[0], stride, padding)
@@ -123,7 +123,7 @@ def _outputs(
     return memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size)), top, left
 
 
-def _before(shape: Shape, size: tuple[int, int], stride: int, padding: str) -> tuple[int, int]:
+def _before(shape: Shape, size: tuple[int, int], stride: int, padding: Padding) -> tuple[int, int]:
     """The padding above and to the left of x."""
     return extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
 
@@ -181,7 +181,7 @@ def _backward(dy, tap, dx, kh, kw, stride, top, left):
 
 
 def forward_cpu(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: str
+    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """All channels of a pixel at once; one task per output row."""
     y, tap, top, left = _outputs(x, size, stride, padding)
@@ -203,7 +203,7 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: str) -> Shape:
+def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: Padding) -> Shape:
     return pooled_shape("max_pool2d", x, size, stride, padding)
 
 
@@ -227,12 +227,12 @@ MAX_POOL2D = Op(
 # 5. Function ------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: str = "valid") -> Tensor:
+def max_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: Padding = "valid") -> Tensor:
     """The greatest value of each window of x (n, h, w, c), channel by channel; y is (n, ho, wo, c).
 
-    size: the window's side, or (height, width). stride: None for a window's side. padding: padded pixels
-    never win.
-    Raises ShapeError if x is no image or a valid window does not fit, ArgumentError for a size, stride or
+    size: the window's side, or (height, width). stride: None for a window's side. padding: "same", "valid" or a
+    number of pixels on each side; padded pixels never win.
+    Raises ShapeError if x is no image or a window does not fit, ArgumentError for a size, stride or
     padding that does not exist. Chollet 2017, figure 5.
 
     >>> import minixception as mx

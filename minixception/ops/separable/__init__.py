@@ -22,14 +22,14 @@ from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
 from ..depthwise import DEPTHWISE_CONV2D
 from ..pointwise import POINTWISE_CONV2D
-from ..window import sample_window
+from ..window import Padding, sample_window
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str) -> Shape:
+def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: Padding) -> Shape:
     between = DEPTHWISE_CONV2D.shape(x, depthwise, stride=stride, padding=padding)
     if len(pointwise) != 2 or pointwise[0] != between[3]:
         raise ShapeError(
@@ -39,7 +39,7 @@ def _shape(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding
     return POINTWISE_CONV2D.shape(between, pointwise, stride=1)
 
 
-def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: str) -> int:
+def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding: Padding) -> int:
     between = DEPTHWISE_CONV2D.shape(x, depthwise, stride=stride, padding=padding)
     return DEPTHWISE_CONV2D.macs(x, depthwise, stride=stride, padding=padding) + POINTWISE_CONV2D.macs(
         between, pointwise, stride=1
@@ -75,7 +75,7 @@ RELU_SEPARABLE_CONV2D = _operator("relu_separable_conv2d", relu=True)
 
 
 def separable_conv2d(
-    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int = 1, padding: str = "same", relu: bool = False
+    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int = 1, padding: Padding = "same", relu: bool = False
 ) -> Tensor:
     """Filter each channel of x (n, h, w, ci) by depthwise (kh, kw, ci), then mix channels by pointwise (ci, co).
 

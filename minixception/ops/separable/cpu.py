@@ -17,7 +17,7 @@ from ...op import Shape
 from ..conv2d.cpu import pack_kernel
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
-from ..window import extents
+from ..window import Padding, extents
 from .definition import chain_backward, chain_forward
 
 # Loops --------------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def strip_pixels(y: Shape, ci: int) -> int:
 
 
 def forward_cpu(
-    x: np.ndarray, wd: np.ndarray, wp: np.ndarray, *, stride: int, padding: str, relu: bool
+    x: np.ndarray, wd: np.ndarray, wp: np.ndarray, *, stride: int, padding: Padding, relu: bool
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Strip by strip: filter into L2, multiply from there."""
     ci, co = wp.shape

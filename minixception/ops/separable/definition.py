@@ -9,13 +9,14 @@ import numpy as np
 
 from ..depthwise import definition as depthwise_numpy
 from ..pointwise import definition as pointwise_numpy
+from ..window import Padding
 
 
 def chain_forward(depthwise: Callable[..., Any], pointwise: Callable[..., Any]) -> Callable[..., Any]:
     """The forward pass made of a depthwise and a pointwise one."""
 
     def forward(
-        x: np.ndarray, wd: np.ndarray, wp: np.ndarray, *, stride: int, padding: str, relu: bool
+        x: np.ndarray, wd: np.ndarray, wp: np.ndarray, *, stride: int, padding: Padding, relu: bool
     ) -> tuple[np.ndarray, tuple[Any, ...]]:
         z, _ = depthwise(np.maximum(x, 0) if relu else x, wd, stride=stride, padding=padding)  # (n, ho, wo, ci)
         y, _ = pointwise(z, wp, stride=1)  # (n, ho, wo, co)
