@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden"
 SEED = 161002357
 
 
-def _draw(tensor: dict[str, Any]) -> np.ndarray:
+def draw(tensor: dict[str, Any]) -> np.ndarray:
     """One tensor of the manifest as float32, from a generator of its own."""
     rng = np.random.Generator(np.random.PCG64([SEED, tensor["index"]]))
     shape, role = tensor["shape"], tensor["role"]
@@ -37,7 +37,7 @@ def load_golden_weights(model: Any) -> None:
     """Set the model's tensors, in order, to those of the manifest; each is held to its checksum."""
     tensors = json.loads((GOLDEN / "weight_manifest.json").read_text())["tensors"]
     for (name, target), tensor in zip(model.named_tensors(), tensors, strict=False):
-        values = _draw(tensor)
+        values = draw(tensor)
         assert hashlib.sha256(values.tobytes()).hexdigest().startswith(tensor["sha256"]), tensor["layer"]
         assert target.data.size == values.size, (name, target.shape, tensor)
         target.data = values.reshape(target.shape).astype(target.dtype)

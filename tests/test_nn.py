@@ -171,7 +171,7 @@ def test_a_damaged_file_is_a_weights_error_that_names_it(tmp_path, damage):
     net.save_weights(path)
     before = {name: a.copy() for name, a in net.state_dict().items()}
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(WeightsError, match=r"w\.safetensors is not a whole \.safetensors file"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors: "):
         net.load_weights(path)
     for name, a in net.state_dict().items():
         np.testing.assert_array_equal(a, before[name])
@@ -181,9 +181,8 @@ def test_a_missing_file_and_another_kind_of_file_are_weights_errors(tmp_path):
     net = small_net()
     with pytest.raises(WeightsError, match="no weights file at"):
         net.load_weights(tmp_path / "none.safetensors")
-    for use in (net.load_weights, net.save_weights):
-        with pytest.raises(WeightsError, match=r"\.safetensors files, got 'w.pickle'"):
-            use(tmp_path / "w.pickle")
+    with pytest.raises(WeightsError, match=r"\.safetensors or \.weights\.h5 files, got 'w.pickle'"):
+        net.save_weights(tmp_path / "w.pickle")
     assert not list(tmp_path.iterdir())
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError, WeightsError
+from ..errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from ..op import current_observer
 from ..tensor import Tensor
 
 if TYPE_CHECKING:
     from ..cost import CostTable
+    from ..imagenet import Prediction
+    from ..weights import Loaded
 
 
 class Parameter(Tensor):
@@ -97,6 +99,50 @@ class Module:
         """
         return sum(t.data.size for _, t in self.named_tensors() if trainable is None or t.requires_grad == trainable)
 
+    # Transfer learning --------------------------------------------------------------------------------------------
+
+    def freeze(self, *names: str, until: str | None = None) -> Module:
+        """Keep these parameters as they are in training; returns self. See docs/transfer.md.
+
+        names: paths of modules or parameters, each with everything below it ("block5", "block2.sepconv1"). until: the
+        path of a module; it and all before it, in the order of ``named_parameters``. Neither: everything. A frozen
+        parameter gets no gradient, so that optimisers leave it alone, weight decay included; and frozen batchnorm uses
+        its running statistics and leaves them, as in Keras. Raises ArgumentError for a path without parameters.
+
+        >>> import minixception as mx
+        >>> model = mx.models.mini_xception(10, widths=(8,), middle_blocks=1, stem=8)
+        >>> model.freeze(until="block3").num_parameters(trainable=True)  # the logits: 8 * 10 + 10
+        90
+        """
+        return self._train_only_if(False, names, until)
+
+    def unfreeze(self, *names: str, until: str | None = None) -> Module:
+        """Let training change these parameters again; arguments, result and errors are those of ``freeze``."""
+        return self._train_only_if(True, names, until)
+
+    def _train_only_if(self, requires_grad: bool, names: tuple[str, ...], until: str | None) -> Module:
+        parameters = dict(self.named_parameters())
+        chosen = set() if names or until is not None else set(parameters)
+        for name in names:
+            chosen.update(self._paths_below(name, parameters))
+        if until is not None:
+            paths = list(parameters)
+            chosen.update(paths[: paths.index(self._paths_below(until, parameters)[-1]) + 1])
+        for path in chosen:
+            parameters[path].requires_grad, parameters[path].grad = requires_grad, None
+        return self
+
+    def _paths_below(self, name: str, paths: Iterable[str]) -> list[str]:
+        """Those of the paths that are ``name`` or below it; ArgumentError, with the names there are, if none is."""
+        below = [path for path in paths if f"{path}.".startswith(f"{name}.")]
+        if not below:
+            parent = name.rpartition(".")[0] + "."
+            prefix = parent if any(path.startswith(parent) for path in paths) else ""
+            inside = (path.removeprefix(prefix) for path in paths if path.startswith(prefix))
+            known = dict.fromkeys(prefix + path.partition(".")[0] for path in inside)
+            raise ArgumentError(f"no parameters at {name!r} in {type(self).__name__}; there are: {', '.join(known)}")
+        return below
+
     # State --------------------------------------------------------------------------------------------------------
 
     def train(self, training: bool = True) -> Module:
@@ -162,16 +208,25 @@ class Module:
             t.data[...] = state[name]
 
     def save_weights(self, path: Any) -> None:
-        """Write all parameters and buffers to a .safetensors file, whole or not at all."""
+        """Write all parameters and buffers: .safetensors, or .weights.h5 for Keras 3. See ``weights.save_weights``."""
         from ..weights import save_weights
 
         save_weights(self, path)
 
-    def load_weights(self, path: Any) -> None:
-        """Read a .safetensors file written by ``save_weights``; strict like ``load_state_dict``."""
+    def load_weights(self, path: Any, conventions: str | None = None) -> Loaded:
+        """Read a file of Keras, timm or ``save_weights``, or "imagenet"; strict. See ``weights.load_weights``."""
         from ..weights import load_weights
 
-        load_weights(self, path)
+        return load_weights(self, path, conventions)
+
+    def predict(self, images: Iterable[Any], top: int = 5, **options: Any) -> list[list[Prediction]]:
+        """The ``top`` most likely classes of each photo: paths, or uint8 arrays (h, w, 3) of any size.
+
+        Further options (rule, batch_size, classes) and errors are those of ``imagenet.predict``, which does it.
+        """
+        from ..imagenet import predict
+
+        return predict(self, images, top, **options)
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> CostTable:
         """The table of layers: text in a terminal, HTML in a notebook. Nothing is computed, only shapes.

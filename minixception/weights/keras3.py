@@ -1,0 +1,117 @@
+"""Keras 3's .weights.h5, alone or inside of a .keras archive: read, and written so that Keras loads it.
+
+    /layers/<class>[_k]/vars/<j>     array j of the layer; k counts the layers of a class in the order of the network
+    /layers/functional/layers/...    the same for a nested model
+
+Newer versions (3.15, not yet 3.3) give the group ``vars`` the layer's true name as an attribute; before, there are only
+the counts. Before version 3 the same lay below ``_layer_checkpoint_dependencies``, where Keras still looks. The
+optimizer's state is no part of the model and is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ..errors import ArgumentError
+from ..files import atomic_path
+from ..nn import Module
+from .hdf5 import Group
+from .layers import FileLayer, network_order
+from .source import StoredTensor
+
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+# The roles of a layer's arrays by its class and their number. A batchnorm of three has no gamma: our layers have beta.
+_KERNELS = {1: ["kernel"], 2: ["kernel", "bias"]}
+_STATISTICS = ["beta", "moving_mean", "moving_variance"]
+_ROLES = {
+    "conv2d": _KERNELS,
+    "depthwise_conv2d": _KERNELS,
+    "dense": _KERNELS,
+    "separable_conv2d": {
+        2: ["depthwise_kernel", "pointwise_kernel"],
+        3: ["depthwise_kernel", "pointwise_kernel", "bias"],
+    },
+    "batch_normalization": {3: _STATISTICS, 4: ["gamma", *_STATISTICS]},
+}
+
+
+_Found = tuple[str, str, str, dict[str, StoredTensor]]  # count, true name, nested model, tensors
+
+
+def is_keras3(root: Group) -> bool:
+    """Does the file have a group of layers where Keras 3 keeps it?"""
+    return _container(root) is not None
+
+
+def read_keras3(root: Group) -> list[FileLayer]:
+    """All layers that have weights. If any of them lacks its true name, none is taken for named."""
+    found = sorted(_read_model(root, ""), key=lambda layer: _class_and_number(layer[0]))
+    named = all(true_name for _, true_name, _, _ in found)
+    return [FileLayer(name if named else count, named, group, group, tensors) for count, name, group, tensors in found]
+
+
+def _class_and_number(count: str) -> tuple[str, int]:
+    """conv2d_12 is the thirteenth conv2d."""
+    kind, _, number = count.rpartition("_")
+    return (kind, int(number)) if number.isdecimal() and len(number) < 10 else (count, 0)
+
+
+def _container(group: Group) -> str | None:
+    return next((name for name in _CONTAINERS if name in group), None)
+
+
+def _read_model(model: Group, path: str) -> Iterator[_Found]:
+    """The layers of a model and of those nested in it, and strays."""
+    container = _container(model)
+    for name in model:
+        if name not in (container, "optimizer"):
+            yield from _strays(model.tensors_of(name), path)
+    if container is None:
+        return
+    layers = model.group(container)
+    for count in layers:
+        layer = layers.group(count)
+        if _container(layer):
+            yield from _read_model(layer, f"{path}/{count}".lstrip("/"))
+            continue
+        for name in layer:
+            if name == "vars":
+                yield from _read_layer(count, layer.group("vars"), path)
+            else:
+                yield from _strays(layer.tensors_of(name), path)
+
+
+def _read_layer(count: str, variables: Group, path: str) -> Iterator[_Found]:
+    names = sorted(variables)
+    roles = _ROLES.get(_class_and_number(count)[0], {}).get(len(names))
+    if roles is None or names != [str(j) for j in range(len(names))]:
+        yield from _strays(variables.tensors(), path)
+        return
+    tensors = {role: variables.tensor(name) for role, name in zip(roles, names, strict=True)}
+    yield count, "".join(variables.texts("name") or []), path, tensors
+
+
+def _strays(tensors: Iterable[StoredTensor], path: str) -> Iterator[_Found]:
+    """Arrays in no layer's place, each as a layer of its own."""
+    return ((t.name, t.name, path, {"": t}) for t in tensors)
+
+
+def write_keras3(model: Module, path: str | os.PathLike[str]) -> None:
+    """Write what Keras' ``load_weights`` takes, whole or not at all. ArgumentError for layers that Keras lacks."""
+    import h5py
+
+    layers = network_order(model)
+    state = model.state_dict()
+    if strange := state.keys() - {slot.tensor for layer in layers for slot in layer.slots.values()}:
+        raise ArgumentError(f"Keras has no layer for: {', '.join(sorted(strange))}; write a .safetensors file")
+    counts: Counter[str] = Counter()
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for layer in layers:
+            number = counts[layer.kind]
+            counts[layer.kind] += 1
+            variables = file.create_group(f"layers/{layer.kind}{f'_{number}' if number else ''}/vars")
+            variables.attrs["name"] = layer.name
+            for j, slot in enumerate(layer.slots.values()):
+                variables.create_dataset(str(j), data=state[slot.tensor].reshape(slot.keras_shape))

@@ -1,0 +1,133 @@
+"""The two sides of a Keras file: its layers as they are read, and the model's as Keras would name and order them.
+
+Keras calls a layer by the name that its author gave it (block2_sepconv1), or makes one of the class and a number
+(conv2d_3). Ours is called by its path: block2.sepconv1 is block2_sepconv1, and what lies in a residual block's shortcut
+leaves that word out: conv2_block1.shortcut.0_conv is conv2_block1_0_conv. Layers with made names go by an order:
+
+    creation order   of the numbers in made names: a shortcut comes before the chain beside it
+    network order    of Keras' model.layers, in which files list or count layers: those furthest from the output come
+                     first, and of two at the same distance the one created first
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import ArgumentError
+from ..nn import (
+    BatchNorm2d,
+    Conv2d,
+    DepthwiseConv2d,
+    Linear,
+    Module,
+    PointwiseConv2d,
+    SeparableConv2d,
+)
+from ..nn.module import Buffer, Parameter
+from ..tensor import Tensor
+from .source import StoredTensor
+
+_KERNEL = {"weight": "kernel", "bias": "bias"}
+# Keras' class and our attribute -> Keras' role, in the order of Keras' get_weights()
+KERAS: dict[type[Module], tuple[str, dict[str, str]]] = {
+    Conv2d: ("conv2d", _KERNEL),
+    PointwiseConv2d: ("conv2d", _KERNEL),
+    DepthwiseConv2d: ("depthwise_conv2d", _KERNEL),
+    SeparableConv2d: ("separable_conv2d", {"depthwise": "depthwise_kernel", "pointwise": "pointwise_kernel"}),
+    BatchNorm2d: (
+        "batch_normalization",
+        {"gamma": "gamma", "beta": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"},
+    ),
+    Linear: ("dense", _KERNEL),
+}
+
+
+@dataclass(frozen=True)
+class FileLayer:
+    """A layer in a file.
+
+    name, named: the one that the layer had in Keras or, if not named, its class with the file's count. group: the
+    nested model that it belongs to, "" outside of any. scope: layers of one class and one scope are in network order.
+    tensors: by Keras' roles, in Keras' shapes.
+    """
+
+    name: str
+    named: bool
+    group: str
+    scope: str
+    tensors: dict[str, StoredTensor]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a tensor of a file: which of the model's tensors it becomes, and its shape here and in Keras."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    keras_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelLayer:
+    """A layer of the model: its path, its name and class in Keras, and its slots by Keras' roles."""
+
+    path: str
+    name: str
+    kind: str
+    slots: dict[str, Slot]
+
+
+def creation_order(model: Module) -> list[ModelLayer]:
+    """The model's layers that Keras has too, in the order in which Keras' models create theirs."""
+    return [_model_layer(path, module) for path, module in _leaves(model, "") if type(module) in KERAS]
+
+
+def network_order(model: Module) -> list[ModelLayer]:
+    """The same in the order of Keras' ``model.layers``. ArgumentError if the model does not know its input's shape."""
+    from ..infer.graph import trace
+
+    if model.input_shape is None:
+        raise ArgumentError(
+            "Keras 3 files count layers in the order of the network: expected model.input_shape = (h, w, c), got None"
+        )
+    with model.inference():  # in training, batchnorm refuses shapes with a single value
+        graph = trace(model, (1, *model.input_shape))
+    value_depths: Counter[int] = Counter()  # longest way from each value to the result, in layers
+    depths: dict[str, int] = {}
+    for node in reversed(graph.nodes):
+        depths[node.path] = value_depths[node.output]
+        for value in node.inputs:
+            value_depths[value] = max(value_depths[value], depths[node.path] + 1)
+    return sorted(creation_order(model), key=lambda layer: -depths[layer.path])
+
+
+def _leaves(module: Module, path: str) -> Iterator[tuple[str, Module]]:
+    """Modules without children, a shortcut's before those of the chain beside it."""
+    children = module.children()
+    if not children:
+        yield path, module
+    for name in sorted(children, key=lambda name: name != "shortcut"):
+        yield from _leaves(children[name], f"{path}.{name}" if path else name)
+
+
+def _model_layer(path: str, module: Module) -> ModelLayer:
+    kind, roles = KERAS[type(module)]
+    slots = {}
+    for attribute, role in roles.items():
+        value = getattr(module, attribute, None)
+        if isinstance(value, Parameter | Buffer):
+            slots[role] = Slot(
+                f"{path}.{attribute}" if path else attribute, value.shape, _keras_shape(kind, role, value)
+            )
+    return ModelLayer(path, "_".join(part for part in path.split(".") if part != "shortcut"), kind, slots)
+
+
+def _keras_shape(kind: str, role: str, tensor: Tensor) -> tuple[int, ...]:
+    """Keras keeps a depthwise kernel with a last axis, and a pointwise one with two first axes, of 1."""
+    if role == "depthwise_kernel" or (kind == "depthwise_conv2d" and role == "kernel"):
+        return (*tensor.shape, 1)
+    if role == "pointwise_kernel" or (kind == "conv2d" and role == "kernel" and tensor.ndim == 2):
+        return (1, 1, *tensor.shape)
+    return tensor.shape
