@@ -7,6 +7,7 @@ no global state), need no screen, and show themselves as vector graphics in a no
 from __future__ import annotations
 
 from .figures import ConvolutionCost, convolution_costs, sample_sheet, spectrum, training_curves
+from .prediction import prediction, predictions
 from .roofline import RooflinePoint, roofline
 from .tape import GraphPicture, graph
 
@@ -16,6 +17,8 @@ __all__ = [
     "RooflinePoint",
     "convolution_costs",
     "graph",
+    "prediction",
+    "predictions",
     "roofline",
     "sample_sheet",
     "spectrum",
