@@ -14,6 +14,7 @@ from .dataset import preprocess as preprocess
 from .dataset import steps_per_epoch as steps_per_epoch
 from .download import cache_dir as cache_dir
 from .folder import load_folder as load_folder
+from .imagenet_folder import ImageNetFolder as ImageNetFolder
 from .shapes import shapes as shapes
 
 SOURCES = ("shapes", "cifar10", "cifar10:FOLDER", "folder:PATH")

@@ -41,11 +41,11 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
         raise ArgumentError(f"expected image_size >= 1 and seed >= 0, got image_size {image_size}, seed {seed}")
     path = Path(path)
     if (path / "train").is_dir() and (test := next(filter(Path.is_dir, (path / "test", path / "val")), None)):
-        names = _class_names(path / "train")
-        chosen = _files(path / "train" if split == "train" else test, names)
+        names = class_names(path / "train")
+        chosen = files_by_class(path / "train" if split == "train" else test, names)
     else:
-        names = _class_names(path)
-        chosen = _draw(_files(path, names), split, seed)
+        names = class_names(path)
+        chosen = _draw(files_by_class(path, names), split, seed)
     pairs = [(label, file) for label, files in enumerate(chosen) for file in files]
     if not pairs:
         kinds = " ".join(SUFFIXES)
@@ -54,7 +54,8 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
     return Dataset(images, np.array([label for label, _ in pairs], np.int64), names)
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
+def class_names(path: Path) -> tuple[str, ...]:
+    """The names of the folders in ``path``, sorted; DataError if there are none."""
     if not path.is_dir():
         raise DataError(f"expected a folder of class folders at {path}, found no such folder")
     names = tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and _is_visible(entry)))
@@ -63,9 +64,9 @@ def _class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _files(path: Path, names: tuple[str, ...]) -> list[list[Path]]:
+def files_by_class(path: Path, names: tuple[str, ...]) -> list[list[Path]]:
     """The image files of each class, sorted by name; a class folder that is not in ``names`` is an error."""
-    if unknown := set(_class_names(path)) - set(names):
+    if unknown := set(class_names(path)) - set(names):
         raise DataError(f"expected the classes {', '.join(names)} in {path}, got also {', '.join(sorted(unknown))}")
     return [sorted(_images(path / name)) for name in names]
 

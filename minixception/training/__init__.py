@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .checkpoint import Progress, read_checkpoint, write_checkpoint
 from .evaluate import evaluate
+from .imagenet import crop_for, evaluate_imagenet, imagenet_model
 from .recipe import RECIPES, Recipe
 from .trainer import Interrupted, Trainer
 
@@ -13,7 +14,10 @@ __all__ = [
     "Progress",
     "Recipe",
     "Trainer",
+    "crop_for",
     "evaluate",
+    "evaluate_imagenet",
+    "imagenet_model",
     "read_checkpoint",
     "write_checkpoint",
 ]
