@@ -76,7 +76,7 @@ def check_golden(folder):
         ours = mx.models.Xception()
         loaded = ours.load_weights(path)
         difference = np.abs(run(ours, x) - FULL["full/f64/logits"]).max()
-        report(f"{path.name} ({loaded.layout}, {loaded.tensors} tensors): golden logits", difference, 1e-3)
+        report(f"{path.name} ({loaded.layout}, {loaded.tensors} tensors): golden logits", difference, 2e-4)
     ours.save_weights(folder / "ours.weights.h5")
     mine, keras_own = arrays(folder / "ours.weights.h5"), arrays(folder / "golden.weights.h5")
     report("arrays of our .weights.h5 that Keras' has not, or the other way", len(mine.keys() ^ keras_own.keys()), 0)
