@@ -1,4 +1,4 @@
-"""Shared by all tests: one hypothesis profile, the golden data, and a source of random choices for operators."""
+"""Shared by all tests: one hypothesis profile, the golden data, random choices for operators, calling a command."""
 
 from __future__ import annotations
 
@@ -63,3 +63,19 @@ def cases(draw: Any, op: Any, dtype: Any) -> Any:
 def rng() -> np.random.Generator:
     """A seeded generator, fresh for each test."""
     return np.random.Generator(np.random.PCG64(161002357))
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run one command in this process: exit status, stdout, stderr."""
+    from minixception import cli
+
+    def run(*arguments: Any) -> tuple[Any, str, str]:
+        try:
+            status: Any = cli.main([str(a) for a in arguments])
+        except SystemExit as error:  # argparse's way out
+            status = error.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

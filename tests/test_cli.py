@@ -24,7 +24,10 @@ from minixception.op import Rung
 from minixception.ops import OPERATORS
 from minixception.training import RECIPES, Trainer
 
-COMMANDS = ("demo", "train", "evaluate", "summary", "cost", "gradcheck", "doctor", "warmup", "bench")
+COMMANDS = (
+    *("demo", "train", "evaluate", "predict", "serve", "summary", "cost", "bench", "reproduce", "gradcheck", "doctor"),
+    "warmup",
+)
 
 
 def write_images(folder, number=30):
@@ -44,21 +47,6 @@ def write_images(folder, number=30):
 def images(tmp_path_factory):
     """Real files to train on: 48 for training, 12 to test."""
     return write_images(tmp_path_factory.mktemp("images") / "photos")
-
-
-@pytest.fixture
-def call(capsys):
-    """Run one command in this process: exit status, stdout, stderr."""
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(a) for a in arguments])
-        except SystemExit as error:  # argparse's way out
-            status = error.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def training(images, out, *more):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import minixception as mx
-from minixception import cli, imagenet
+from minixception import imagenet
 from minixception.data import ImageNetFolder, imagenet_folder
 from minixception.data.imagenet_folder import Crop
 from minixception.errors import ArgumentError, CheckpointError, DataError, NumericError
@@ -54,21 +54,6 @@ def weights(tmp_path_factory):
 
 def load(weights):
     return imagenet_model("mini_xception", str(weights))
-
-
-@pytest.fixture
-def call(capsys):
-    """Run one command in this process: exit status, stdout, stderr."""
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(a) for a in arguments])
-        except SystemExit as error:  # argparse's way out
-            status = error.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def command(folder, weights, *more):

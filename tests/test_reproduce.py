@@ -10,25 +10,10 @@ import pytest
 from PIL import Image
 
 import minixception as mx
-from minixception import cli, imagenet, reproduce
+from minixception import imagenet, reproduce
 from minixception.bench.timing import Timing
 from minixception.errors import NumericError
 from minixception.reproduce import Report, tables, write_report
-
-
-@pytest.fixture
-def call(capsys):
-    """Run one command in this process: exit status, stdout, stderr."""
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(a) for a in arguments])
-        except SystemExit as error:  # argparse's way out
-            status = error.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
