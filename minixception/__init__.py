@@ -6,7 +6,7 @@ Xception on top. Importing compiles nothing and prints nothing.
 
 from __future__ import annotations
 
-from . import cost, data, errors, imagenet, metrics, models, nn, ops, optim, training, viz
+from . import cost, data, errors, hub, imagenet, metrics, models, nn, ops, optim, training, viz
 from .backend import current_backend, use_backend
 from .gradcheck import gradcheck
 from .infer import compile
@@ -27,6 +27,7 @@ __all__ = [
     "data",
     "errors",
     "gradcheck",
+    "hub",
     "imagenet",
     "metrics",
     "models",

@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from . import bench, cost, demo, doctor, evaluate, gradcheck, train, warmup
+from . import bench, cost, demo, doctor, evaluate, gradcheck, predict, reproduce, serve, train, warmup
 
-COMMANDS = (demo, train, evaluate, cost, bench, gradcheck, doctor, warmup)
+COMMANDS = (demo, train, evaluate, predict, serve, cost, bench, reproduce, gradcheck, doctor, warmup)
