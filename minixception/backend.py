@@ -21,7 +21,9 @@ def current_backend() -> str:
 def use_backend(name: str) -> Iterator[None]:
     """Run every operator inside of the block on one rung; the backward pass uses the rung its forward ran on.
 
-    Raises BackendError for an unknown name, and for "cuda", whose kernels are not part of this version.
+    "cuda" moves the inputs of operators to the GPU and leaves results there; operators on arrays that are there already
+    run there in any case. Raises BackendError for an unknown name, and for "cuda" where there is no GPU and
+    MINIXCEPTION_CUDA=simulator is not set.
 
     >>> with use_backend("numpy"):
     ...     current_backend()
@@ -30,7 +32,9 @@ def use_backend(name: str) -> Iterator[None]:
     if name not in LADDER:
         raise BackendError(f"backend must be one of {', '.join(LADDER)}, got {name!r}")
     if name == "cuda":
-        raise BackendError("backend 'cuda' has no kernels in this version: use 'cpu', 'loops' or 'numpy'")
+        from .kernels.gpu import require_gpu
+
+        require_gpu()
     token = _current.set(name)
     try:
         yield

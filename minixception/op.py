@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .backend import LADDER, current_backend
+from .device import is_on_gpu, to_gpu
 from .errors import DTypeError
 from .tensor import Node, Tensor, is_recording
 
@@ -165,9 +166,14 @@ class Op:
         return output, saved
 
     def _run(self, tensors: Sequence[Tensor], params: dict[str, Any]) -> tuple[Tensor, Any]:
-        rung = self.rung()
-        y, saved = rung.forward(*[t.data for t in tensors], **params)
-        y = np.asarray(y)  # NumPy makes a number of a result without dimensions
+        arrays = [t.data for t in tensors]
+        backend = "cuda" if any(map(is_on_gpu, arrays)) else current_backend()
+        rung = self.rung(backend)
+        if backend == "cuda":
+            y, saved = rung.forward(*map(to_gpu, arrays), **params)
+        else:
+            y, saved = rung.forward(*arrays, **params)
+            y = np.asarray(y)  # NumPy makes a number of a result without dimensions
         if not (is_recording() and any(t.requires_grad for t in tensors)):
             return Tensor(y), saved
         parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .device import copy, is_on_gpu, is_writable, share_memory, to_cpu
+from .device import to as move
 from .errors import DTypeError, GraphError, ShapeError
 from .kernels.accumulate import accumulate
 
@@ -112,18 +114,30 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the array lives."""
-        return "cpu"
+        """Where the array lives: "cpu" or "cuda"."""
+        return "cuda" if is_on_gpu(self.data) else "cpu"
+
+    def to(self, device: str) -> Tensor:
+        """A leaf with this tensor's values on "cpu" or "cuda"; the tensor itself if it is there.
+
+        Raises GraphError for a tensor that was computed with a gradient: detach it first, or move what it is computed
+        from. ArgumentError for another device, BackendError where there is no GPU.
+        """
+        if device == self.device:
+            return self
+        if self.node is not None:
+            raise GraphError(f"to({device!r}) is for leaves: this tensor was computed by {self.node.op.name}")
+        return Tensor(move(self.data, device), self.requires_grad)
 
     def numpy(self) -> np.ndarray:
-        """The array itself, not a copy."""
-        return self.data
+        """The array itself, not a copy; of an array on the GPU, a copy."""
+        return to_cpu(self.data)
 
     def item(self) -> float:
         """The only element as a Python number; ShapeError if there are more."""
         if self.data.size != 1:
             raise ShapeError(f"item() needs a tensor of one element, got shape {self.shape}")
-        return self.data.reshape(())[()].item()
+        return to_cpu(self.data).reshape(())[()].item()
 
     def detach(self) -> Tensor:
         """The same array, cut off from the tape."""
@@ -158,15 +172,15 @@ class Tensor:
         if grad is None:
             if self.data.size != 1:
                 raise GraphError(f"backward() of shape {self.shape} needs grad=, the cotangent of the same shape")
-            return np.ones_like(self.data)
+            grad = np.ones(self.shape, self.dtype)
         grad = np.array(grad, dtype=self.dtype, order="C")  # a copy: ours to add to
         if grad.shape != self.shape:
             raise ShapeError(f"grad must have the tensor's shape {self.shape}, got {grad.shape}")
-        return grad
+        return move(grad, self.device)
 
     def __repr__(self) -> str:
         tail = f", op={self.node.op.name}" if self.node else ", requires_grad=True" if self.requires_grad else ""
-        return f"tensor({np.array2string(self.data, precision=4, threshold=20)}, {self.dtype}{tail})"
+        return f"tensor({np.array2string(self.numpy(), precision=4, threshold=20)}, {self.dtype}{tail})"
 
     def __len__(self) -> int:
         return len(self.data)
@@ -273,7 +287,7 @@ def _backward(root: Tensor, seed: np.ndarray) -> None:
             if isinstance(parent, Tensor):
                 _accumulate_leaf(parent, gradient, dy)
             elif parent is not None:
-                fresh = gradient.flags.writeable and not np.may_share_memory(gradient, dy)
+                fresh = is_writable(gradient) and not share_memory(gradient, dy)
                 pending.add(parent, gradient, ours=fresh and identities.count(id(gradient)) == 1)
 
 
@@ -300,7 +314,9 @@ class _Pending:
             accumulate(gradient, self._sums[node])
             self._sums[node] = gradient
         else:
-            self._sums[node], ours = self._sums[node] + gradient, True
+            total, ours = copy(self._sums[node]), True
+            accumulate(total, gradient)
+            self._sums[node] = total
         if ours:
             self._ours.add(node)
 
@@ -311,7 +327,8 @@ class _Pending:
 
 
 def _accumulate_leaf(leaf: Tensor, gradient: np.ndarray, dy: np.ndarray) -> None:
+    gradient = move(gradient, leaf.device)
     if leaf.grad is not None:
-        leaf.grad += gradient
+        accumulate(leaf.grad, gradient)
     else:  # .grad is changed in place by optimisers and clipping: it must not share memory with a gradient in use
-        leaf.grad = gradient.copy() if np.may_share_memory(gradient, dy) else gradient
+        leaf.grad = copy(gradient) if share_memory(gradient, dy) else gradient

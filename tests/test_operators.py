@@ -117,7 +117,7 @@ def test_shapes_can_be_asked_without_computing(name):
 
 
 def test_every_operator_has_all_three_rungs_or_moves_no_bytes():
-    without = {name for name, op in OPERATORS.items() if set(op.rungs) != set(BACKENDS)}
+    without = {name for name, op in OPERATORS.items() if not op.rungs.keys() >= set(BACKENDS)}
     assert without == {"reshape", "concat"}
 
 
@@ -125,8 +125,8 @@ def test_every_operator_has_all_three_rungs_or_moves_no_bytes():
 def test_selective_backward_computes_only_what_is_wanted(name):
     op = OPERATORS[name]
     case = op.sample(RandomDraw(5))
-    for rung in op.rungs.values():
-        if not rung.selective:
+    for rung in map(op.rungs.get, BACKENDS):
+        if rung is None or not rung.selective:
             continue
         y, saved = rung.forward(*case.arrays, **case.params)
         everything = rung.backward(_cotangent(y), saved)

@@ -68,8 +68,8 @@ def test_relu_passes_nan_on_and_has_gradient_0_at_0(backend):
 
 def test_relu_saves_its_output_itself():
     x = np.array([-1.0, 2.0])
-    for rung in RELU.rungs.values():
-        y, saved = rung.forward(x)
+    for backend in BACKENDS:
+        y, saved = RELU.rungs[backend].forward(x)
         assert saved[0] is y
 
 
@@ -194,7 +194,7 @@ def test_the_gradient_of_a_repeated_operand_is_a_sum(data):
 
 def test_add_hands_dy_on_to_both_inputs():
     dy = np.ones(3)
-    for rung in ADD.rungs.values():
+    for rung in map(ADD.rungs.get, BACKENDS):
         assert all(gradient is dy for gradient in rung.backward(dy, ((3,), (3,))))
 
 

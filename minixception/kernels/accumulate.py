@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from .gpu import THREADS, blocks, cuda, kernel
 from .jit import parallel, prange
 
 _LARGE = 1 << 15  # numbers: with fewer, NumPy has finished before the threads have started
 
 
-def accumulate(total: np.ndarray, term: np.ndarray) -> None:
+def accumulate(total: Any, term: Any) -> None:
     """total += term, by all threads where that pays: the sum runs at the speed of memory, and one core has half of it.
 
     >>> total = np.ones(3)
@@ -17,7 +20,9 @@ def accumulate(total: np.ndarray, term: np.ndarray) -> None:
     >>> total
     array([3., 3., 3.])
     """
-    if total.size >= _LARGE and total.flags.c_contiguous and term.flags.c_contiguous:
+    if not isinstance(total, np.ndarray):
+        _accumulate_on_gpu[blocks(total.size), THREADS](total.reshape(total.size), term.reshape(term.size))
+    elif total.size >= _LARGE and total.flags.c_contiguous and term.flags.c_contiguous:
         _accumulate(total.reshape(-1), term.reshape(-1))
     else:
         total += term
@@ -26,4 +31,11 @@ def accumulate(total: np.ndarray, term: np.ndarray) -> None:
 @parallel
 def _accumulate(total: np.ndarray, term: np.ndarray) -> None:
     for i in prange(total.size):
+        total[i] += term[i]
+
+
+@kernel
+def _accumulate_on_gpu(total: Any, term: Any) -> None:
+    i = cuda.grid(1)
+    if i < total.size:
         total[i] += term[i]

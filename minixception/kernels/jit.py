@@ -18,7 +18,7 @@ from typing import Any
 
 from numba import get_num_threads, njit, prange, set_num_threads
 
-__all__ = ["get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
+__all__ = ["closure_name", "get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
 
 
 def _helpers_stamp() -> str:
@@ -35,7 +35,7 @@ _ALWAYS = {"nogil": True, "error_model": "numpy"}
 NAMES: list[str] = []  # of all kernels; no two may be equal
 
 
-def _closure_name(function: Callable[..., Any]) -> str:
+def closure_name(function: Callable[..., Any]) -> str:
     """What tells functions apart that one factory has made: the names or values of what they close over.
 
     Compiled code is linked by name. Numba numbers functions of one name in the order in which a process compiles
@@ -48,7 +48,7 @@ def _closure_name(function: Callable[..., Any]) -> str:
 
 def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
-        function.__qualname__ += _closure_name(function)
+        function.__qualname__ += closure_name(function)
         NAMES.append(f"{function.__module__}.{function.__qualname__}")
         try:
             dispatcher = njit(cache=True, **_ALWAYS, **options)(function)

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
 
 from .. import memory
+from ..kernels.gpu import cuda, device_function, elementwise, kernel
 from ..kernels.jit import loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor
@@ -243,7 +245,28 @@ def _flat(kernel: Any) -> Callable[..., Array]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, nothing in vain
+# ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials hide
+# behind the loads of other warps.
+
+
+def _cuda_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
+    value, slope = device_function(value), device_function(slope)
+
+    @kernel
+    def forward(x, y):
+        i = cuda.grid(1)
+        if i < x.size:
+            y[i] = value(x[i])
+
+    @kernel
+    def backward(dy, saved, dx):
+        i = cuda.grid(1)
+        if i < dy.size:
+            dx[i] = dy[i] * slope(saved[i])
+
+    return _rung(partial(elementwise, forward), partial(elementwise, backward), saves)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -262,6 +285,7 @@ RELU = Op(
         "numpy": _rung(_relu_numpy, _relu_gradient_numpy, saves="y"),
         "loops": _loops_rung(_relu, _relu_slope, saves="y"),
         "cpu": _cpu_rung(_relu, _relu_slope, saves="y"),
+        "cuda": _cuda_rung(_relu, _relu_slope, saves="y"),
     },
     shape=_shape,
     sample=_sample,
@@ -272,6 +296,7 @@ ELU = Op(
         "numpy": _rung(_elu_numpy, _elu_gradient_numpy, saves="y"),
         "loops": _loops_rung(_elu, _elu_slope, saves="y"),
         "cpu": _cpu_rung(_fast_elu, _elu_slope, saves="y"),
+        "cuda": _cuda_rung(_elu, _elu_slope, saves="y"),
     },
     shape=_shape,
     sample=_sample,
@@ -282,6 +307,7 @@ GELU = Op(
         "numpy": _rung(_gelu_numpy, _gelu_gradient_numpy, saves="x"),
         "loops": _loops_rung(_gelu, _gelu_slope, saves="x"),
         "cpu": _cpu_rung(_gelu, _gelu_slope, saves="x"),
+        "cuda": _cuda_rung(_gelu, _gelu_slope, saves="x"),
     },
     shape=_shape,
     sample=_sample,
@@ -292,6 +318,7 @@ SIGMOID = Op(
         "numpy": _rung(_sigmoid_numpy, _sigmoid_gradient_numpy, saves="y"),
         "loops": _loops_rung(_sigmoid, _sigmoid_slope, saves="y"),
         "cpu": _cpu_rung(_fast_sigmoid, _sigmoid_slope, saves="y"),
+        "cuda": _cuda_rung(_sigmoid, _sigmoid_slope, saves="y"),
     },
     shape=_shape,
     sample=_sample,
