@@ -54,6 +54,20 @@ def copy(array: Any) -> Any:
     return twin
 
 
+def full_like(array: Any, value: float) -> Any:
+    """An array beside this one, of its shape and dtype, with one value everywhere."""
+    filled = np.full(array.shape, value, array.dtype)
+    return to_gpu(filled) if is_on_gpu(array) else filled
+
+
+def assign(array: Any, values: Any) -> None:
+    """array[...] = values, wherever each of them is."""
+    if is_on_gpu(array):
+        array.copy_to_device(to_gpu(values) if is_on_gpu(values) else np.ascontiguousarray(values, array.dtype))
+    else:
+        array[...] = to_cpu(values)
+
+
 def is_writable(array: Any) -> bool:
     """Whether the array may be changed in place; an array of the GPU always may."""
     return is_on_gpu(array) or bool(array.flags.writeable)

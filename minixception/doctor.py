@@ -74,12 +74,15 @@ def _cache_root(cache: Path) -> Path:
 
 
 def _gpu() -> str:
-    """What Numba's CUDA target finds. This version has no GPU kernels, so it is for information."""
-    from numba import cuda
+    """The GPU that kernels would run on."""
+    from .kernels.gpu import is_simulated, numba_cuda
 
+    if is_simulated():
+        return "Numba's simulator, which runs the kernels without one, slowly"
+    cuda = numba_cuda()
     if not cuda.is_available():
-        return "none found (not needed: this version runs on the CPU)"
-    return f"{cuda.get_current_device().name.decode()} (not used: this version runs on the CPU)"
+        return "none that Numba can use"
+    return str(cuda.get_current_device().name.decode())
 
 
 def _advice(numba: Any, compiled: int, cache: Path) -> list[str]:

@@ -100,7 +100,7 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes along each dimension; activations are (n, h, w, c)."""
-        return self.data.shape
+        return tuple(self.data.shape)  # the simulator of CUDA has a kind of its own
 
     @property
     def dtype(self) -> np.dtype[Any]:

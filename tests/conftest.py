@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # tiny kernels on a busy machine: threads should sleep, not spin
+os.environ.setdefault("MINIXCEPTION_CUDA", "simulator")  # empty: a real GPU, for `pytest -m gpu`
 
 from collections.abc import Sequence
 from pathlib import Path

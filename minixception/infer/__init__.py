@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import BackendError, ShapeError
 from ..nn import Module
 from ..op import Shape
 from ..tables import Table
@@ -63,7 +63,7 @@ class Compiled:
 
 
 def compile(model: Module) -> Compiled:
-    """The model as a fast function of arrays, in inference mode.
+    """The model as a fast function of arrays, in inference mode, on the CPU; BackendError for a model on the GPU.
 
     >>> import minixception as mx
     >>> model = mx.models.mini_xception(10, (8,), 1, 8).eval()
@@ -72,4 +72,6 @@ def compile(model: Module) -> Compiled:
     ...     bool(np.allclose(compile(model)(x), model(mx.tensor(x)).numpy(), atol=1e-5))
     True
     """
+    if any(tensor.device != "cpu" for _, tensor in model.named_tensors()):
+        raise BackendError("compile() makes a function of the CPU, the model is on the GPU: call model.to('cpu') first")
     return Compiled(model)

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
+from .gpu_simulator import SimulatedCuda
 from .jit import closure_name
 
 VARIABLE = "MINIXCEPTION_CUDA"
@@ -121,10 +122,13 @@ class _Source:
         return made
 
     def made_for(self, number: Any) -> Any:
-        """Compiled for one type of numbers, np.float32 or np.float64; once."""
+        """Compiled for one type of numbers, np.float32 or np.float64, or made for the simulator; once."""
         if number not in self._made:
-            function = self.with_names(numba_cuda(), number, lambda source: source.made_for(number))
-            self._made[number] = numba_cuda().jit(device=self.is_helper)(function)
+            simulated = is_simulated()
+            cuda = SimulatedCuda() if simulated else numba_cuda()
+            function = self.with_names(cuda, number, lambda source: source.made_for(number))
+            plain = simulated and self.is_helper
+            self._made[number] = function if plain else numba_cuda().jit(device=self.is_helper)(function)
         return self._made[number]
 
     is_helper = True
@@ -144,7 +148,8 @@ class Kernel(_Source):
         def launch(*arguments: Any) -> None:
             if _launches is not None:
                 _launches.append((self.name, arguments))
-            number = next(a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
+            floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
+            number = next(floats, np.float32)
             self.made_for(number)[grid](*arguments)
 
         return launch

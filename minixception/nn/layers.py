@@ -136,7 +136,7 @@ class BatchNorm2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.batch_norm(
             x,
-            Tensor(np.ones_like(self.beta.data)) if self.gamma is None else self.gamma,
+            Tensor(np.ones(self.beta.shape, self.beta.dtype)) if self.gamma is None else self.gamma,
             self.beta,
             self.running_mean,
             self.running_var,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..device import assign
+from ..device import to as move
 from ..errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from ..op import current_observer
 from ..tensor import Tensor
@@ -185,12 +187,22 @@ class Module:
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise DTypeError(f"a model is float32 or float64, got {np.dtype(dtype)}")
         for _, t in self.named_tensors():
-            t.data, t.grad = t.data.astype(dtype), None
+            t.data, t.grad = move(t.numpy().astype(dtype), t.device), None
+        return self
+
+    def to(self, device: str) -> Module:
+        """Move all parameters and buffers to "cpu" or "cuda", in place, without their gradients; returns self.
+
+        What it is called on then runs there, its inputs follow. Make optimisers afterwards: their state lies where the
+        parameters are. Raises ArgumentError for another device, BackendError where there is no GPU.
+        """
+        for _, t in self.named_tensors():
+            t.data, t.grad = move(t.data, device), None
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All parameters and buffers by name; the arrays themselves, not copies."""
-        return {name: t.data for name, t in self.named_tensors()}
+        """All parameters and buffers by name; the arrays themselves, not copies, unless they are on the GPU."""
+        return {name: t.numpy() for name, t in self.named_tensors()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Copy values in. Strict: WeightsError lists all that is missing, surplus or misshaped; nothing changes."""
@@ -205,7 +217,7 @@ class Module:
         if problems:
             raise WeightsError("the weights do not fit the model, nothing was loaded:\n  " + "\n  ".join(problems))
         for name, t in tensors.items():
-            t.data[...] = state[name]
+            assign(t.data, state[name])
 
     def save_weights(self, path: Any) -> None:
         """Write all parameters and buffers: .safetensors, or .weights.h5 for Keras 3. See ``weights.save_weights``."""

@@ -20,6 +20,8 @@ import numpy as np
 
 from .. import memory
 from ..errors import DTypeError, ShapeError
+from ..kernels.gpu import THREADS, Kernel, blocks, cuda, elementwise, empty, kernel
+from ..kernels.gpu_reduce import broadcast, offset, sums
 from ..kernels.jit import loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor, tensor
@@ -123,12 +125,97 @@ def _cpu_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arra
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# A thread per element of y, neighbours loading neighbours. Equal shapes, the residual connection, need nothing but the
+# element's own number; operands that are repeated are found by strides of 0, so no large copy of them is made. The
+# backward passes are the same kernels on dy, and then sums along what was repeated, each in a fixed order.
+
+
+def _cuda_kernels(operation: Callable[[Any, Any], Any]) -> tuple[Kernel, Kernel]:
+    """y = operation(a, b), flat: of equal shapes, and of shapes that broadcast."""
+
+    @kernel
+    def same(a, b, y):
+        i = cuda.grid(1)
+        if i < y.size:
+            y[i] = operation(a[i], b[i])
+
+    @kernel
+    def repeated(a, b, sizes, a_strides, b_strides, y):
+        i = cuda.grid(1)
+        if i < y.size:
+            y[i] = operation(a[offset(i, sizes, a_strides)], b[offset(i, sizes, b_strides)])
+
+    return same, repeated
+
+
+@kernel
+def _negate(x, y):
+    i = cuda.grid(1)
+    if i < y.size:
+        y[i] = -x[i]
+
+
+_CUDA = {name: _cuda_kernels(getattr(operator, name)) for name in ("add", "sub", "mul", "truediv")}
+
+
+def _on_gpu(name: str, a: Any, b: Any) -> Any:
+    """The operation on device arrays that broadcast."""
+    same, repeated = _CUDA[name]
+    if a.shape == b.shape:
+        return elementwise(same, a, b)
+    y = empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
+    if y.size:
+        flat_a, flat_b, flat_y = (array.reshape(array.size) for array in (a, b, y))
+        repeated[blocks(y.size), THREADS](flat_a, flat_b, *broadcast(y.shape, a.shape, b.shape), flat_y)
+    return y
+
+
+def _sum_to_on_gpu(gradient: Any, shape: Shape) -> Any:
+    """The same as ``_sum_to``, of a device array."""
+    padded = (1,) * (gradient.ndim - len(shape)) + shape
+    repeated = tuple(i for i, size in enumerate(padded) if size < gradient.shape[i])
+    return sums(gradient, repeated).reshape(shape) if gradient.shape != shape else gradient
+
+
+def _add_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
+    a_shape, b_shape = saved
+    return _sum_to_on_gpu(dy, a_shape), _sum_to_on_gpu(dy, b_shape)
+
+
+def _subtract_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
+    a_shape, b_shape = saved
+    return _sum_to_on_gpu(dy, a_shape), elementwise(_negate, _sum_to_on_gpu(dy, b_shape))
+
+
+def _multiply_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
+    a, b = saved
+    return _sum_to_on_gpu(_on_gpu("mul", dy, b), a.shape), _sum_to_on_gpu(_on_gpu("mul", dy, a), b.shape)
+
+
+def _divide_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
+    a, b = saved
+    da = _on_gpu("truediv", dy, b)  # y.shape
+    minus_db = _on_gpu("truediv", _on_gpu("mul", da, a), b)  # y.shape
+    return _sum_to_on_gpu(da, a.shape), elementwise(_negate, _sum_to_on_gpu(minus_db, b.shape))
+
+
+def _cuda_rung(operation: str, backward: Callable[..., tuple[Any, Any]], saves_arrays: bool) -> Rung:
+    def forward(a: Any, b: Any) -> tuple[Any, tuple[Any, ...]]:
+        return _on_gpu(operation, a, b), (a, b) if saves_arrays else (a.shape, b.shape)
+
+    return Rung(forward, backward)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
-def _operator(name: str, operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Op:
+def _operator(
+    name: str,
+    operation: Callable[[Any, Any], Any],
+    definition: Rung,
+    backward_cuda: Callable[..., tuple[Any, Any]],
+    saves_arrays: bool,
+) -> Op:
     def shape(a: Shape, b: Shape) -> Shape:
         try:
             return np.broadcast_shapes(a, b)
@@ -147,18 +234,39 @@ def _operator(name: str, operation: Callable[[Any, Any], Any], definition: Rung,
         "numpy": definition,
         "loops": _loops_rung(operation, definition, saves_arrays),
         "cpu": _cpu_rung(operation, definition, saves_arrays),
+        "cuda": _cuda_rung(operation.__name__, backward_cuda, saves_arrays),
     }
     return Op(name, rungs, shape, sample)
 
 
-ADD = _operator("add", operator.add, Rung(_add_forward_numpy, _add_backward_numpy), saves_arrays=False)
+ADD = _operator(
+    "add",
+    operator.add,
+    Rung(_add_forward_numpy, _add_backward_numpy),
+    _add_backward_cuda,
+    saves_arrays=False,
+)
 SUBTRACT = _operator(
-    "subtract", operator.sub, Rung(_subtract_forward_numpy, _subtract_backward_numpy), saves_arrays=False
+    "subtract",
+    operator.sub,
+    Rung(_subtract_forward_numpy, _subtract_backward_numpy),
+    _subtract_backward_cuda,
+    saves_arrays=False,
 )
 MULTIPLY = _operator(
-    "multiply", operator.mul, Rung(_multiply_forward_numpy, _multiply_backward_numpy), saves_arrays=True
+    "multiply",
+    operator.mul,
+    Rung(_multiply_forward_numpy, _multiply_backward_numpy),
+    _multiply_backward_cuda,
+    saves_arrays=True,
 )
-DIVIDE = _operator("divide", operator.truediv, Rung(_divide_forward_numpy, _divide_backward_numpy), saves_arrays=True)
+DIVIDE = _operator(
+    "divide",
+    operator.truediv,
+    Rung(_divide_forward_numpy, _divide_backward_numpy),
+    _divide_backward_cuda,
+    saves_arrays=True,
+)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError, ShapeError
+from ..kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
 from ..kernels.jit import loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..random import generator
@@ -91,7 +92,77 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, No
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels of dropout go here; this version has none.
+# A thread per element: one multiplication by the mask and the scale, limited by memory.
+
+
+@kernel
+def _drop_cuda(x, keep, scale, y):
+    i = cuda.grid(1)
+    if i < x.size:
+        y[i] = x[i] * (dtype(keep[i]) * scale)
+
+
+def _dropped_cuda(x: Any, keep: Any, rate: float) -> Any:
+    y = empty(x.shape, x.dtype)
+    if y.size:
+        flat_x, flat_keep, flat_y = (array.reshape(array.size) for array in (x, keep, y))
+        _drop_cuda[blocks(y.size), THREADS](flat_x, flat_keep, x.dtype.type(1 / (1 - rate)), flat_y)
+    return y
+
+
+def forward_cuda(x: Any, keep: Any, *, rate: float) -> tuple[Any, tuple[Any, ...]]:
+    """A thread per element of x and the mask."""
+    return _dropped_cuda(x, keep, rate), (keep, rate)
+
+
+def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, None]:
+    """The same kernel on dy and the mask."""
+    return _dropped_cuda(dy, *saved), None
+
+
+# The mask of an x on the GPU is drawn there: to send it over would cost a copy in every step. A generator with a
+# state, one number after the other, is of no use to thousands of threads. A counter-based one has none: number i is
+# a function of i and a key, so each thread computes its own, in any order, and the same key gives the same mask.
+# This is Philox 4x32-10: ten rounds of two multiplications turn a counter into four numbers of 32 bits that pass
+# the known tests of randomness. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+
+_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+@device_function
+def _philox(c0, c1, c2, c3, k0, k1):
+    """Four numbers of 32 bits from a counter of four and a key of two, all held in uint64."""
+    for _ in range(10):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c2 = (product1 >> _HALF) ^ c1 ^ k0, (product0 >> _HALF) ^ c3 ^ k1
+        c1, c3 = product1 & _LOW, product0 & _LOW
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _LOW, (k1 + _KEY_STEPS[1]) & _LOW
+    return c0, c1, c2, c3
+
+
+@kernel
+def _draw_mask(x, key, threshold, keep):
+    """keep[i] is 1 with probability 1 - threshold / 2^32, else 0; a thread draws four, for x of any values."""
+    thread = cuda.grid(1)
+    counter = np.uint64(thread)
+    zero = np.uint64(0)
+    drawn = _philox(counter & _LOW, counter >> _HALF, zero, zero, key & _LOW, key >> _HALF)
+    for j in range(4):
+        i = 4 * thread + j
+        if i < x.size:
+            keep[i] = drawn[j] >= threshold
+
+
+def _mask_cuda(x: Any, rate: float, key: int) -> Any:
+    """A mask for x on the GPU; the same one for the same key, shape and rate."""
+    keep = empty(x.shape, np.uint8)
+    if x.size:
+        arguments = x.reshape(x.size), np.uint64(key), np.uint64(round(rate * 2**32)), keep.reshape(x.size)
+        _draw_mask[blocks(x.size, 4 * THREADS), THREADS](*arguments)
+    return keep
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -120,6 +191,7 @@ DROPOUT = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu),
+        "cuda": Rung(forward_cuda, backward_cuda),
     },
     shape=_shape,
     sample=_sample,
@@ -133,7 +205,8 @@ DROPOUT = Op(
 def dropout(x: Tensor, rate: float, training: bool = True, rng: np.random.Generator | None = None) -> Tensor:
     """Drop each value of x with probability rate, divide the others by 1 - rate; x itself if not training.
 
-    rng: where the mask comes from; the package's generator (``minixception.random``) if None.
+    rng: where the mask comes from; the package's generator (``minixception.random``) if None. The mask of an x on the
+    GPU is drawn there, from a key of 64 bits that rng gives: another mask than on the CPU, and as reproducible.
     Raises ArgumentError unless 0 <= rate < 1. Srivastava et al. 2014.
 
     >>> import minixception as mx
@@ -143,5 +216,9 @@ def dropout(x: Tensor, rate: float, training: bool = True, rng: np.random.Genera
     _check_rate(rate)
     if not training or rate == 0:
         return x
-    drawn = (rng or generator()).random(x.shape, dtype=np.float32)  # uniform in [0, 1)
-    return DROPOUT(x, Tensor((drawn >= rate).astype(np.uint8)), rate=rate)
+    rng = rng or generator()
+    if x.device == "cuda":
+        keep = _mask_cuda(x.data, rate, key=int(rng.integers(2**64, dtype=np.uint64)))
+    else:
+        keep = (rng.random(x.shape, dtype=np.float32) >= rate).astype(np.uint8)  # random: uniform in [0, 1)
+    return DROPOUT(x, Tensor(keep), rate=rate)

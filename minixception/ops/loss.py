@@ -25,9 +25,12 @@ from numba.extending import register_jitable
 
 from .. import memory
 from ..errors import ArgumentError, LabelError, ShapeError
+from ..kernels.gpu import THREADS, blocks, cuda, dtype, elementwise, empty, kernel
+from ..kernels.gpu_reduce import block_sum, sums
 from ..kernels.jit import loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor, tensor
+from .softmax import LOG_SOFTMAX, launch_rows
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -155,7 +158,89 @@ def _binary_cross_entropy_rung(kernel: Any) -> Rung:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# The loss of each row, or of each element, is computed on its own; their mean is the deterministic one of
+# kernels/gpu_reduce.py. Cross entropy starts from log_softmax, a block for each row: the next kernel reads log p, adds
+# up the row's loss and leaves p in its place, which is what the backward pass needs. Arrays of the size of the logits
+# are tiny beside a network's activations: what counts here is the few microseconds that each launch takes.
+
+
+@kernel
+def _row_losses_cuda(p, labels, smoothing, losses):
+    """p (n, k) holds log p before and p after."""
+    row = cuda.blockIdx.x
+    loss = dtype(0)
+    for j in range(cuda.threadIdx.x, p.shape[1], cuda.blockDim.x):
+        log_p = p[row, j]
+        p[row, j] = math.exp(log_p)
+        target = smoothing / dtype(p.shape[1])
+        if j == labels[row]:
+            target += dtype(1) - smoothing
+        if target > dtype(0):  # log p of -inf costs nothing where nothing is asked: 0 * inf would be NaN
+            loss -= target * log_p
+    loss = block_sum(loss)
+    if cuda.threadIdx.x == 0:
+        losses[row] = loss
+
+
+@kernel
+def _cross_entropy_gradient_cuda(p, labels, smoothing, dy, dlogits):
+    row = cuda.blockIdx.x
+    scale = dy[0] / dtype(p.shape[0])
+    for j in range(cuda.threadIdx.x, p.shape[1], cuda.blockDim.x):
+        target = smoothing / dtype(p.shape[1])
+        if j == labels[row]:
+            target += dtype(1) - smoothing
+        dlogits[row, j] = (p[row, j] - target) * scale
+
+
+def _cross_entropy_forward_cuda(logits: Any, labels: Any, *, label_smoothing: float) -> tuple[Any, tuple[Any, ...]]:
+    p, _ = LOG_SOFTMAX.rungs["cuda"].forward(logits)  # log p so far
+    losses = empty(labels.shape, logits.dtype)
+    launch_rows(_row_losses_cuda, p, labels, logits.dtype.type(label_smoothing), losses)
+    return sums(losses, (0,), mean=True), (p, labels, label_smoothing)
+
+
+def _cross_entropy_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, None]:
+    p, labels, label_smoothing = saved
+    dlogits = empty(p.shape, p.dtype)
+    smoothing = p.dtype.type(label_smoothing)
+    launch_rows(_cross_entropy_gradient_cuda, p, labels, smoothing, dy.reshape(1), dlogits)
+    return dlogits, None
+
+
+@kernel
+def _binary_losses_cuda(logits, targets, losses):
+    i = cuda.grid(1)
+    if i < losses.size:
+        x = logits[i]
+        losses[i] = max(x, dtype(0)) - x * targets[i] + math.log1p(math.exp(-abs(x)))
+
+
+@kernel
+def _binary_cross_entropy_gradient_cuda(logits, targets, dy, dlogits, dtargets):
+    i = cuda.grid(1)
+    if i < logits.size:
+        x = logits[i]
+        scale = dy[0] / dtype(logits.size)
+        e = math.exp(-abs(x))
+        p = (dtype(1) if x >= 0 else e) / (dtype(1) + e)
+        dlogits[i] = (p - targets[i]) * scale
+        dtargets[i] = -x * scale
+
+
+def _binary_cross_entropy_forward_cuda(logits: Any, targets: Any) -> tuple[Any, tuple[Any, ...]]:
+    losses = elementwise(_binary_losses_cuda, logits, targets)
+    return sums(losses, tuple(range(losses.ndim)), mean=True), (logits, targets)
+
+
+def _binary_cross_entropy_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
+    logits, targets = saved
+    n = logits.size
+    dlogits, dtargets = empty(logits.shape, logits.dtype), empty(logits.shape, logits.dtype)
+    arrays = logits.reshape(n), targets.reshape(n), dy.reshape(1), dlogits.reshape(n), dtargets.reshape(n)
+    _binary_cross_entropy_gradient_cuda[blocks(n), THREADS](*arrays)
+    return dlogits, dtargets
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -195,6 +280,7 @@ CROSS_ENTROPY = Op(
         "numpy": Rung(_cross_entropy_forward_numpy, _cross_entropy_backward_numpy),
         "loops": _cross_entropy_rung(_cross_entropy_loops),
         "cpu": _cross_entropy_rung(_cross_entropy_parallel),
+        "cuda": Rung(_cross_entropy_forward_cuda, _cross_entropy_backward_cuda),
     },
     shape=_cross_entropy_shape,
     sample=_cross_entropy_sample,
@@ -206,6 +292,7 @@ BINARY_CROSS_ENTROPY = Op(
         "numpy": Rung(_binary_cross_entropy_forward_numpy, _binary_cross_entropy_backward_numpy),
         "loops": _binary_cross_entropy_rung(_binary_cross_entropy_loops),
         "cpu": _binary_cross_entropy_rung(_binary_cross_entropy_parallel),
+        "cuda": Rung(_binary_cross_entropy_forward_cuda, _binary_cross_entropy_backward_cuda),
     },
     shape=_binary_cross_entropy_shape,
     sample=_binary_cross_entropy_sample,
@@ -230,8 +317,8 @@ def cross_entropy(logits: Tensor, labels: Tensor | np.ndarray | Sequence[int], l
 
 
 def _checked_labels(logits: Tensor, labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    array = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
-    k = logits.shape[-1] if logits.ndim else 0
+    array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)  # from the GPU if need be
+    k = (0, *logits.shape)[-1]  # a scalar has no classes
     expected = f"cross_entropy: labels must be integers from 0 to {k - 1}, as logits are {logits.shape}"
     if array.dtype.kind not in "iu":
         raise LabelError(f"{expected}; got dtype {array.dtype}, {array.ravel()[:1]}")
@@ -252,5 +339,5 @@ def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor | np.ndarra
     0.0
     """
     if not (isinstance(targets, Tensor) and targets.dtype.kind == "f"):
-        targets = tensor(targets.data if isinstance(targets, Tensor) else targets, logits.dtype)
+        targets = tensor(targets.numpy() if isinstance(targets, Tensor) else targets, logits.dtype)
     return BINARY_CROSS_ENTROPY(logits, targets)

@@ -21,6 +21,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError
+from ..kernels.gpu_reduce import repeat, sums
 from ..kernels.jit import loops, parallel, prange
 from ..kernels.simd import add, lanes, load, splat, store
 from ..op import Case, Draw, Op, Rung, Shape
@@ -127,7 +128,20 @@ def _sum_forward_cpu(x: np.ndarray, *, axis: Shape) -> tuple[np.ndarray, tuple[A
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# The sum of kernels/gpu_reduce.py: every thread adds 32 rows, partial sums are added in turn by the same kernel, in an
+# order that depends on the shape alone. Its divisor comes last and makes a mean of it; the backward pass repeats dy.
+
+
+def _cuda_rung(mean: bool) -> Rung:
+    def forward(x: Any, *, axis: Shape) -> tuple[Any, tuple[Any, ...]]:
+        return sums(x, axis, mean), (x.shape, axis)
+
+    def backward(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
+        shape, axis = saved
+        return (repeat(dy, axis, shape, _count(shape, axis) if mean else 1),)
+
+    return Rung(forward, backward)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -143,15 +157,15 @@ def _sample(draw: Draw) -> Case:
     return Case((draw.normal(*shape),), {"axis": axis})
 
 
-SUM_RUNGS = {
+_CPU_RUNGS = {
     "numpy": Rung(_sum_forward_numpy, _sum_backward_numpy),
     "loops": Rung(_sum_forward_loops, _sum_backward_numpy),
     "cpu": Rung(_sum_forward_cpu, _sum_backward_numpy),
 }
-SUM = Op(name="sum", rungs=SUM_RUNGS, shape=_shape, sample=_sample)
+SUM = Op(name="sum", rungs=_CPU_RUNGS | {"cuda": _cuda_rung(mean=False)}, shape=_shape, sample=_sample)
 MEAN = Op(
     name="mean",
-    rungs={name: _mean_of(rung) for name, rung in SUM_RUNGS.items()},
+    rungs={name: _mean_of(rung) for name, rung in _CPU_RUNGS.items()} | {"cuda": _cuda_rung(mean=True)},
     shape=_shape,
     sample=_sample,
 )

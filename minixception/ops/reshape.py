@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError, ShapeError
+from ..kernels.gpu import THREADS, blocks, cuda, empty, kernel
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor
 
@@ -47,10 +48,60 @@ def _concat_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.n
 
 # 2. CPU -----------------------------------------------------------------------------------------------------
 # Nothing to gain: reshape is a new header for the same memory, and concat is NumPy's memory copy, run by run
-# of contiguous elements. Both have the one rung, and every backend falls back to it.
+# of contiguous elements. Both have the one rung, and the backends of the processor fall back to it.
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# reshape is a new header here too: the definition's functions do it. concat is a copy for each input: seen as
+# (outer, size * inner), all inputs stand side by side in the rows of y, each from a column of its own on. A thread
+# moves one number, neighbours move neighbours: within a row, loads and stores are both coalesced.
+
+
+@kernel
+def _paste(part, width, y, y_width, column):
+    i = cuda.grid(1)
+    if i < part.size:
+        row = i // width
+        y[row * y_width + column + i - row * width] = part[i]
+
+
+@kernel
+def _cut(dy, dy_width, column, part, width):
+    i = cuda.grid(1)
+    if i < part.size:
+        row = i // width
+        part[i] = dy[row * dy_width + column + i - row * width]
+
+
+def _concat_forward_cuda(*arrays: Any, axis: int) -> tuple[Any, tuple[Any, ...]]:
+    y = empty(_concat_shape(*[array.shape for array in arrays], axis=axis), arrays[0].dtype)
+    y_width, column = _width(y.shape, axis), 0
+    for array in arrays:
+        width = _width(array.shape, axis)
+        if array.size:
+            part, whole = array.reshape(array.size), y.reshape(y.size)
+            _paste[blocks(part.size), THREADS](part, width, whole, y_width, column)
+        column += width
+    return y, ([array.shape[axis % y.ndim] for array in arrays], axis)
+
+
+def _concat_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, ...]:
+    sizes, axis = saved
+    axis %= dy.ndim
+    parts = [empty((*dy.shape[:axis], size, *dy.shape[axis + 1 :]), dy.dtype) for size in sizes]
+    dy_width, column = _width(dy.shape, axis), 0
+    for part in parts:
+        width = _width(part.shape, axis)
+        if part.size:
+            whole, flat = dy.reshape(dy.size), part.reshape(part.size)
+            _cut[blocks(flat.size), THREADS](whole, dy_width, column, flat, width)
+        column += width
+    return tuple(parts)
+
+
+def _width(shape: Shape, axis: int) -> int:
+    """Elements from the axis on: the length of a row."""
+    return math.prod(shape[axis % len(shape) :])
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -94,13 +145,19 @@ def _concat_sample(draw: Draw) -> Case:
 
 RESHAPE = Op(
     name="reshape",
-    rungs={"numpy": Rung(_reshape_forward_numpy, _reshape_backward_numpy)},
+    rungs={
+        "numpy": Rung(_reshape_forward_numpy, _reshape_backward_numpy),
+        "cuda": Rung(_reshape_forward_numpy, _reshape_backward_numpy),
+    },
     shape=_reshape_shape,
     sample=_reshape_sample,
 )
 CONCAT = Op(
     name="concat",
-    rungs={"numpy": Rung(_concat_forward_numpy, _concat_backward_numpy)},
+    rungs={
+        "numpy": Rung(_concat_forward_numpy, _concat_backward_numpy),
+        "cuda": Rung(_concat_forward_cuda, _concat_backward_cuda),
+    },
     shape=_concat_shape,
     sample=_concat_sample,
 )

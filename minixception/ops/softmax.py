@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from numba.extending import register_jitable
 
 from .. import memory
 from ..errors import ShapeError
+from ..kernels.gpu import Kernel, cuda, device_function, dtype, empty, kernel
+from ..kernels.gpu_reduce import block_max, block_sum, row_threads
 from ..kernels.jit import loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor
@@ -130,17 +133,17 @@ def _cpu_rung(value: Callable[..., None], gradient: Callable[..., None]) -> Rung
     return _rung(forward, backward)
 
 
-def _rung(forward_rows: Any, backward_rows: Any) -> Rung:
+def _rung(forward_rows: Any, backward_rows: Any, empty: Callable[..., Any] = memory.empty) -> Rung:
     """Kernels on rows (n, k), as a rung for arrays (..., k)."""
 
     def forward(x: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-        y = memory.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         forward_rows(_rows(x), _rows(y))
         return y, (y,)
 
     def backward(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
         (y,) = saved
-        dx = memory.empty(y.shape, y.dtype)
+        dx = empty(y.shape, y.dtype)
         backward_rows(_rows(dy), _rows(y), _rows(dx))
         return (dx,)
 
@@ -148,17 +151,93 @@ def _rung(forward_rows: Any, backward_rows: Any) -> Rung:
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    return x.reshape(-1, x.shape[-1])
+    *_, k = x.shape
+    return x.reshape(-1, k)
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# A block works on a row, its threads on every 128th element (with fewer for short rows), so that neighbours load
+# neighbours at any length of the row. The block needs two numbers of the whole row, each one reduction in shared
+# memory: its maximum and its sum of exponentials. x is read three times, but a row of 1000 classes is 4 kB: the
+# second and third time it comes from the cache. The exponentials are computed twice, which is cheaper than to write
+# them down in between.
+
+
+@device_function
+def _row_top(x, row):
+    """The maximum of a row, for all threads of the block. A NaN may get lost here: its exponential will not."""
+    top = dtype(-math.inf)
+    for j in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+        if x[row, j] > top:
+            top = x[row, j]
+    return block_max(top)
+
+
+@device_function
+def _row_total(x, row, top):
+    """The sum of e^(x - top) of a row, for all threads of the block."""
+    total = dtype(0)
+    for j in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+        total += math.exp(x[row, j] - top)
+    return block_sum(total)
+
+
+@kernel
+def _softmax_cuda(x, y):
+    row = cuda.blockIdx.x
+    top = _row_top(x, row)
+    total = _row_total(x, row, top)
+    for j in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+        y[row, j] = math.exp(x[row, j] - top) / total
+
+
+@kernel
+def _softmax_gradient_cuda(dy, y, dx):
+    row = cuda.blockIdx.x
+    dot = dtype(0)
+    for j in range(cuda.threadIdx.x, y.shape[1], cuda.blockDim.x):
+        dot += dy[row, j] * y[row, j]
+    dot = block_sum(dot)
+    for j in range(cuda.threadIdx.x, y.shape[1], cuda.blockDim.x):
+        dx[row, j] = y[row, j] * (dy[row, j] - dot)
+
+
+@kernel
+def _log_softmax_cuda(x, y):
+    row = cuda.blockIdx.x
+    top = _row_top(x, row)
+    log_total = math.log(_row_total(x, row, top))
+    for j in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+        y[row, j] = x[row, j] - top - log_total
+
+
+@kernel
+def _log_softmax_gradient_cuda(dy, y, dx):
+    row = cuda.blockIdx.x
+    total = dtype(0)
+    for j in range(cuda.threadIdx.x, y.shape[1], cuda.blockDim.x):
+        total += dy[row, j]
+    total = block_sum(total)
+    for j in range(cuda.threadIdx.x, y.shape[1], cuda.blockDim.x):
+        dx[row, j] = dy[row, j] - math.exp(y[row, j]) * total
+
+
+def launch_rows(kernel: Kernel, *arrays: Any) -> None:
+    """Run a kernel of one block per row on device arrays, the first of which is (n, k)."""
+    n, k = arrays[0].shape
+    if n:
+        kernel[n, row_threads(k)](*arrays)
+
+
+def _cuda_rung(forward: Kernel, backward: Kernel) -> Rung:
+    return _rung(partial(launch_rows, forward), partial(launch_rows, backward), empty)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
 def _shape(x: Shape) -> Shape:
-    if not x or x[-1] == 0:
+    if (0, *x)[-1] == 0:  # a scalar has no classes
         raise ShapeError(f"softmax and log_softmax: x must be (..., k) with at least one class, got shape {x}")
     return x
 
@@ -173,6 +252,7 @@ SOFTMAX = Op(
         "numpy": Rung(_softmax_forward_numpy, _softmax_backward_numpy),
         "loops": _loops_rung(_softmax, _softmax_gradient),
         "cpu": _cpu_rung(_softmax, _softmax_gradient),
+        "cuda": _cuda_rung(_softmax_cuda, _softmax_gradient_cuda),
     },
     shape=_shape,
     sample=_sample,
@@ -183,6 +263,7 @@ LOG_SOFTMAX = Op(
         "numpy": Rung(_log_softmax_forward_numpy, _log_softmax_backward_numpy),
         "loops": _loops_rung(_log_softmax, _log_softmax_gradient),
         "cpu": _cpu_rung(_log_softmax, _log_softmax_gradient),
+        "cuda": _cuda_rung(_log_softmax_cuda, _log_softmax_gradient_cuda),
     },
     shape=_shape,
     sample=_sample,

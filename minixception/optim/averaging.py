@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ..device import assign, copy, is_on_gpu, to_cpu
+from . import gpu
 from .common import Parameter, Scratch, check_range, load_arrays
 
 
@@ -36,7 +38,7 @@ class EMA:
         self.params = list(params)
         self.decay = decay
         self.updates = 0
-        self._averages = [p.data.copy() for p in self.params]
+        self._averages = [copy(p.data) for p in self.params]
         self._scratch = Scratch()
 
     def update(self) -> None:
@@ -44,13 +46,16 @@ class EMA:
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for p, average in zip(self.params, self._averages, strict=True):
-            difference = np.subtract(p.data, average, out=self._scratch(average, 0))
-            average += np.multiply(difference, share, out=difference)
+            if is_on_gpu(average):
+                gpu.update(gpu.average, average, p.data, share=share)
+            else:
+                difference = np.subtract(p.data, average, out=self._scratch(average, 0))
+                average += np.multiply(difference, share, out=difference)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """In the ``with`` block the parameters hold their averages; after it, bit for bit what they held."""
-        kept = [p.data.copy() for p in self.params]
+        kept = [copy(p.data) for p in self.params]
         self._assign(self._averages)
         try:
             yield
@@ -59,11 +64,14 @@ class EMA:
 
     def _assign(self, arrays: list[np.ndarray]) -> None:
         for p, array in zip(self.params, arrays, strict=True):
-            p.data[...] = array
+            assign(p.data, array)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The averages, as copies, and the number of updates."""
-        return {"updates": np.array(self.updates, np.int64), **{k: v.copy() for k, v in self._flat().items()}}
+        return {
+            "updates": np.array(self.updates, np.int64),
+            **{k: np.array(to_cpu(v)) for k, v in self._flat().items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over a state of :meth:`state_dict`, whole or not at all.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from ..device import is_on_gpu, to_cpu
 from ..errors import ArgumentError, NumericError
+from . import gpu
 from .common import Parameter
 
 
@@ -28,11 +31,18 @@ def clip_grad_norm(params: Iterable[Parameter], max_norm: float) -> float:
     if not max_norm > 0:
         raise ArgumentError(f"expected a max_norm above 0, got {max_norm}")
     gradients = [p.grad for p in params if p.grad is not None]
-    squares = (np.einsum("i,i->", g.ravel(), g.ravel(), dtype=np.float64) for g in gradients)
-    norm = math.sqrt(sum(map(float, squares)))
+    norm = math.sqrt(sum(map(_sum_of_squares, gradients)))
     if not math.isfinite(norm):
         raise NumericError(f"expected finite gradients, got a gradient norm of {norm}")
     if norm > max_norm:
         for g in gradients:
-            g *= max_norm / norm
+            if is_on_gpu(g):
+                gpu.update(gpu.scale, g, factor=max_norm / norm)
+            else:
+                g *= max_norm / norm
     return norm
+
+
+def _sum_of_squares(g: Any) -> float:
+    flat = to_cpu(g).ravel()  # of the GPU too: one pass over the bus, to be summed in float64
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..device import assign
 from ..errors import ArgumentError, CheckpointError
 
 
@@ -52,4 +53,4 @@ def load_arrays(state: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], 
                 f"got {got.dtype} of shape {got.shape}"
             )
     for name, array in own.items():
-        array[...] = state[name]
+        assign(array, state[name])

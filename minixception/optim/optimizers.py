@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
+from ..device import full_like, is_on_gpu, to_cpu
 from ..errors import ArgumentError
 from ..kernels.jit import parallel, prange
+from . import gpu
 from .common import Parameter, Scratch, check_range, load_arrays
 
 _CHUNK = 1 << 14  # numbers of one task; fixed, so that vectors and what is left over do not depend on the threads
@@ -57,11 +60,16 @@ class Optimizer(ABC):
         self.steps += 1
         for i, p in enumerate(self.params):
             if p.grad is not None:
-                self._update(i, p.data, p.grad, self.weight_decay if self._decays[i] else 0.0)
+                update = self._update_on_gpu if is_on_gpu(p.data) else self._update
+                update(i, p.data, p.grad, self.weight_decay if self._decays[i] else 0.0)
 
     @abstractmethod
     def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
         """Update parameter i, whose array is w, from its gradient g, which stays as it is, plus decay * w."""
+
+    @abstractmethod
+    def _update_on_gpu(self, i: int, w: Any, g: Any, decay: float) -> None:
+        """The same for arrays of the GPU, by one kernel."""
 
     def _decayed(self, w: np.ndarray, g: np.ndarray, decay: float) -> np.ndarray:
         """g + decay * w."""
@@ -80,7 +88,7 @@ class Optimizer(ABC):
         """Everything a resumed run needs, as copies: "steps" and "<slot>/<position of the parameter>"."""
         return {
             "steps": np.array(self.steps, np.int64),
-            **{k: v.copy() for k, v in self._flat_slots().items()},
+            **{k: np.array(to_cpu(v)) for k, v in self._flat_slots().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -98,7 +106,7 @@ class Optimizer(ABC):
 
     def _slot(self, name: str, initial: float = 0.0) -> list[np.ndarray]:
         """One array for each parameter, of its shape and dtype, that is part of the state."""
-        return self._slots.setdefault(name, [np.full_like(p.data, initial) for p in self.params])
+        return self._slots.setdefault(name, [full_like(p.data, initial) for p in self.params])
 
 
 class SGD(Optimizer):
@@ -127,6 +135,13 @@ class SGD(Optimizer):
         check_range("momentum", momentum, 0, 1)
         self.momentum = momentum
         self._velocity = self._slot("velocity") if momentum else None
+
+    def _update_on_gpu(self, i: int, w: Any, g: Any, decay: float) -> None:
+        if self._velocity is None:
+            gpu.update(gpu.sgd, w, g, lr=self.lr, decay=decay)
+        else:
+            v = self._velocity[i]
+            gpu.update(gpu.momentum_sgd, w, g, v, lr=self.lr, momentum=self.momentum, decay=decay)
 
     def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
         if self._velocity is None:
@@ -180,6 +195,14 @@ class RMSprop(Optimizer):
         self._square = self._slot("square", initial=1.0)
         self._velocity = self._slot("velocity") if momentum else None
 
+    def _update_on_gpu(self, i: int, w: Any, g: Any, decay: float) -> None:
+        scalars = {"lr": self.lr, "rho": self.rho, "eps": self.eps, "decay": decay}
+        if self._velocity is None:
+            gpu.update(gpu.rmsprop, w, g, self._square[i], **scalars)
+        else:
+            v = self._velocity[i]
+            gpu.update(gpu.momentum_rmsprop, w, g, self._square[i], v, **scalars, momentum=self.momentum)
+
     def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
         g, tmp = self._decayed(w, g, decay), self._scratch(w, 1)
         s = self._square[i]
@@ -227,6 +250,13 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self._mean = self._slot("mean")
         self._square = self._slot("square")
+
+    def _update_on_gpu(self, i: int, w: Any, g: Any, decay: float) -> None:
+        rate, square_scale = self.lr / (1 - self.beta1**self.steps), 1 / (1 - self.beta2**self.steps)
+        gpu.update(
+            gpu.adam, w, g, self._mean[i], self._square[i],
+            rate=rate, beta1=self.beta1, beta2=self.beta2, square_scale=square_scale, eps=self.eps, decay=decay,
+        )  # fmt: skip
 
     def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
         g, tmp = self._decayed(w, g, decay), self._scratch(w, 1)
