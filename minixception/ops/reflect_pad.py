@@ -18,6 +18,8 @@ import numpy as np
 
 from .. import memory
 from ..errors import ArgumentError, ShapeError
+from ..kernels.gpu import device_function, dtype, empty, kernel
+from ..kernels.gpu_pixels import pixel_grid, this_element
 from ..kernels.jit import inline, loops, parallel, prange
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor
@@ -145,7 +147,58 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels of reflect padding go here; this version has none.
+# A thread per element of y, and backward of dx, laid out as kernels/gpu_pixels.py says. Forward is a copy: one read for
+# each number written, both of whole lines of memory. Backward a pixel gathers from the at most 3x3 places that show it;
+# but near the corners it is one. Atomic additions, which a scatter would need, change their order from run to run.
+
+_mirror_on_gpu = device_function(_mirror.py_func)
+
+
+@device_function
+def _place(u, size, padding, k):
+    """Where y shows row u of x: itself (k = 0), mirrored before the first row (1), after the last (2); else -1."""
+    i = u if k == 0 else (-u if k == 1 else 2 * (size - 1) - u)
+    is_shown = (k == 0 or i != u) and -padding <= i and i < size + padding
+    return i + padding if is_shown else -1
+
+
+@kernel
+def _forward_on_gpu(x, y, padding):
+    _, h, w, c = x.shape
+    m, i, j, q = this_element(y.shape[1])
+    if j < y.shape[2] and q < c:
+        y[m, i, j, q] = x[m, _mirror_on_gpu(i - padding, h), _mirror_on_gpu(j - padding, w), q]
+
+
+@kernel
+def _backward_on_gpu(dy, dx, padding):
+    _, h, w, c = dx.shape
+    m, u, v, q = this_element(h)
+    if v < w and q < c:
+        total = dtype(0)
+        for a in range(3):
+            i = _place(u, h, padding, a)
+            for b in range(3):
+                j = _place(v, w, padding, b)
+                if i >= 0 and j >= 0:
+                    total += dy[m, i, j, q]
+        dx[m, u, v, q] = total
+
+
+def forward_cuda(x: Any, *, padding: int) -> tuple[Any, tuple[Any, ...]]:
+    """A thread per element of y."""
+    y = empty(_shape(x.shape, padding=padding), x.dtype)
+    _forward_on_gpu[pixel_grid(y.shape)](x, y, padding)
+    return y, (x.shape, padding)
+
+
+def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
+    """A thread per element of dx gathers what shows it."""
+    shape, padding = saved
+    dx = empty(shape, dy.dtype)
+    _backward_on_gpu[pixel_grid(shape)](dy, dx, padding)
+    return (dx,)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -175,6 +228,7 @@ REFLECT_PAD2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu),
+        "cuda": Rung(forward_cuda, backward_cuda),
     },
     shape=_shape,
     sample=_sample,

@@ -39,11 +39,22 @@ Chollet 2017 does.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from ...device import is_on_gpu, to_cpu
 from ...errors import ArgumentError, ShapeError
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .cuda import (
+    backward_cuda,
+    backward_cuda_block,
+    backward_cuda_naive,
+    forward_cuda,
+    forward_cuda_block,
+    forward_cuda_naive,
+    move_cuda,
+)
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator ------------------------------------------------------------------------------------------------
@@ -91,6 +102,9 @@ BATCH_NORM = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu),
+        "cuda_naive": Rung(forward_cuda_naive, backward_cuda_naive),
+        "cuda_block": Rung(forward_cuda_block, backward_cuda_block),
+        "cuda": Rung(forward_cuda, backward_cuda),
     },
     shape=_shape,
     sample=_sample,
@@ -130,7 +144,15 @@ def batch_norm(
     y, saved = BATCH_NORM.apply(x, gamma, beta, running_mean, running_var, training=training, eps=eps)
     if training and saved is not None:  # None: an observer asked for shapes only
         _, _, mean, var, _, _ = saved
-        for running, batch in ((running_mean, mean), (running_var, var)):
-            running.data *= momentum
-            running.data += (1 - momentum) * batch
+        _move(running_mean.data, mean, momentum)
+        _move(running_var.data, var, momentum)
     return y
+
+
+def _move(running: Any, batch: Any, momentum: float) -> None:
+    """Move running statistics towards the batch's, in place; they may lie on the GPU, or the batch's alone."""
+    if is_on_gpu(running):
+        move_cuda(running, batch, momentum)
+    else:
+        running *= momentum
+        running += (1 - momentum) * to_cpu(batch)

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from ... import memory
+from ...kernels.gpu import dtype, empty, kernel
+from ...kernels.gpu_pixels import element, pixel_grid, this_element
 from ...kernels.jit import loops, parallel, prange
 from ...kernels.simd import add, lanes, load, multiply, splat, store
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..window import Padding, extent, pad_image, taps
+from ..window import Padding, extent, extents, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -190,7 +192,60 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels of average pooling go here; this version has none.
+# A thread per output, and backward a thread per pixel of x, laid out as kernels/gpu_pixels.py says: the 32 threads of a
+# warp have 32 neighbouring channels of one pixel, and every load is of whole lines of memory.
+# Forward, an output reads its window, 9 numbers for 3x3; what several windows share is read by neighbours at the same
+# moment, and the cache answers. Memory itself sees x once. Backward gathers, as on the CPU, at most 4 numbers for each
+# pixel with 3x3 and stride 2: a scatter would need atomic additions, whose order changes from run to run. How many taps
+# of a window lie inside of the image is a matter of four integers, cheaper to work out again than to read.
+
+
+@kernel
+def _forward_on_gpu(x, y, kh, kw, stride, top, left):
+    _, h, w, c = x.shape
+    m, i, j, q = this_element(y.shape[1])
+    if j < y.shape[2] and q < c:
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+        total = dtype(0)
+        for a in range(a0, a1):
+            for b in range(b0, b1):
+                total += element(x, m, i * stride + a - top, j * stride + b - left, q)
+        y[m, i, j, q] = total / dtype((a1 - a0) * (b1 - b0))
+
+
+@kernel
+def _backward_on_gpu(dy, dx, kh, kw, stride, top, left):
+    _, h, w, c = dx.shape
+    _, ho, wo, _ = dy.shape
+    m, row, column, q = this_element(h)
+    if column < w and q < c:
+        u, v = row + top, column + left
+        total = dtype(0)
+        for i in range(max(0, (u - kh) // stride + 1), min(ho, u // stride + 1)):  # the windows that cover (u, v)
+            down = min(kh, h + top - i * stride) - max(0, top - i * stride)  # taps inside of the image
+            for j in range(max(0, (v - kw) // stride + 1), min(wo, v // stride + 1)):
+                across = min(kw, w + left - j * stride) - max(0, left - j * stride)
+                total += element(dy, m, i, j, q) / dtype(down * across)
+        dx[m, row, column, q] = total
+
+
+def forward_cuda(x: Any, *, size: tuple[int, int], stride: int, padding: Padding) -> tuple[Any, tuple[Any, ...]]:
+    """A thread per output sums its window in a register."""
+    (ho, top), (wo, left) = extents(x.shape, size, stride, padding)
+    y = empty((x.shape[0], ho, wo, x.shape[3]), x.dtype)
+    _forward_on_gpu[pixel_grid(y.shape)](x, y, *size, stride, top, left)
+    return y, (x.shape, size, stride, padding)
+
+
+def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
+    """A thread per pixel of x gathers its shares of dy."""
+    shape, size, stride, padding = saved
+    dx = empty(shape, dy.dtype)
+    (_, top), (_, left) = extents(shape, size, stride, padding)
+    _backward_on_gpu[pixel_grid(shape)](dy, dx, *size, stride, top, left)
+    return (dx,)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -210,6 +265,7 @@ AVG_POOL2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu),
+        "cuda": Rung(forward_cuda, backward_cuda),
     },
     shape=_shape,
     sample=_sample,

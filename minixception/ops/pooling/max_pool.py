@@ -15,16 +15,19 @@ Source: Chollet 2017, figure 5 (3x3, stride 2, padding "same"); the padding rule
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ... import memory
+from ...kernels.gpu import dtype, empty, kernel
+from ...kernels.gpu_pixels import element, pixel_grid, this_element
 from ...kernels.jit import loops, parallel, prange
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..window import Padding, extent, pad_image, taps
+from ..window import Padding, extent, extents, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -198,7 +201,63 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels of max pooling go here; this version has none.
+# A thread per output, and backward a thread per pixel of x, laid out as kernels/gpu_pixels.py says: the 32 threads of a
+# warp have 32 neighbouring channels of one pixel, and every load is of whole lines of memory.
+# Forward, an output reads its window, 9 numbers for 3x3; what several windows share is read by neighbours at the same
+# moment, and the cache answers. Memory itself sees x once: with stride 2, 4 numbers for each output.
+# Backward gathers, as on the CPU: a pixel asks each window that covers it (at most 4 for 3x3 with stride 2) for its
+# tap, one byte, and reads dy only where it has won. A scatter would need atomic additions, whose order changes from
+# run to run.
+
+
+@kernel
+def _forward_on_gpu(x, y, tap, kh, kw, stride, top, left):
+    _, h, w, c = x.shape
+    m, i, j, q = this_element(y.shape[1])
+    if j < y.shape[2] and q < c:
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+        best, winner = dtype(-math.inf), a0 * kw + b0
+        for a in range(a0, a1):
+            for b in range(b0, b1):
+                value = element(x, m, i * stride + a - top, j * stride + b - left, q)
+                if (not value <= best) and best == best:  # greater, or the first NaN
+                    best, winner = value, a * kw + b
+        y[m, i, j, q] = best
+        tap[m, i, j, q] = winner
+
+
+@kernel
+def _backward_on_gpu(dy, tap, dx, kh, kw, stride, top, left):
+    _, h, w, c = dx.shape
+    _, ho, wo, _ = dy.shape
+    m, row, column, q = this_element(h)
+    if column < w and q < c:
+        u, v = row + top, column + left
+        total = dtype(0)
+        for i in range(max(0, (u - kh) // stride + 1), min(ho, u // stride + 1)):  # the windows that cover (u, v)
+            for j in range(max(0, (v - kw) // stride + 1), min(wo, v // stride + 1)):
+                if element(tap, m, i, j, q) == (u - i * stride) * kw + v - j * stride:
+                    total += element(dy, m, i, j, q)
+        dx[m, row, column, q] = total
+
+
+def forward_cuda(x: Any, *, size: tuple[int, int], stride: int, padding: Padding) -> tuple[Any, tuple[Any, ...]]:
+    """A thread per output walks over its window."""
+    (ho, top), (wo, left) = extents(x.shape, size, stride, padding)
+    shape = (x.shape[0], ho, wo, x.shape[3])
+    y, tap = empty(shape, x.dtype), empty(shape, _tap_dtype(size))
+    _forward_on_gpu[pixel_grid(shape)](x, y, tap, *size, stride, top, left)
+    return y, (tap, x.shape, size, stride, padding)
+
+
+def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
+    """A thread per pixel of x gathers from the windows that it won."""
+    tap, shape, size, stride, padding = saved
+    dx = empty(shape, dy.dtype)
+    _backward_on_gpu[pixel_grid(shape)](dy, tap, dx, *size, stride, *_before(shape, size, stride, padding))
+    return (dx,)
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -218,6 +277,7 @@ MAX_POOL2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu),
+        "cuda": Rung(forward_cuda, backward_cuda),
     },
     shape=_shape,
     sample=_sample,
