@@ -18,6 +18,8 @@ import numpy as np
 from .. import memory
 from ..errors import ShapeError
 from ..kernels.gemm import gemm
+from ..kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
+from ..kernels.gpu_gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B, register_tiled
 from ..kernels.jit import loops
 from ..op import Case, Draw, Op, Rung, Shape
 from ..tensor import Tensor
@@ -105,7 +107,51 @@ def backward_cpu(
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The numba.cuda kernels go here; this version has none.
+# The three products on the fastest step of kernels/gpu_gemm.py. The bias is added to the sums while they are still in
+# registers. db is a thread per column: neighbouring threads read neighbours, row after row.
+
+
+@device_function
+def _add_bias(total, b, j):
+    return total + b[j]
+
+
+_product = register_tiled(MATRIX_A, MATRIX_B, MATRIX_C)
+_biased_product = register_tiled(MATRIX_A, MATRIX_B, MATRIX_C, _add_bias)
+_input_product = register_tiled(MATRIX_A, TRANSPOSED_B, MATRIX_C)
+_weight_product = register_tiled(TRANSPOSED_A, MATRIX_B, MATRIX_C)
+
+
+@kernel
+def _sum_rows(dy, db):
+    j = cuda.grid(1)
+    if j < db.size:
+        total = dtype(0)
+        for m in range(dy.shape[0]):
+            total += dy[m, j]
+        db[j] = total
+
+
+def forward_cuda(x: Any, w: Any, b: Any | None = None) -> tuple[Any, tuple[Any, ...]]:
+    """y = x w + b."""
+    (n, ci), co = x.shape, w.shape[1]
+    y = empty((n, co), x.dtype)
+    product = _product if b is None else _biased_product
+    return product(x, w, y, (n, co, ci), extra=b), (x, w, b is not None)
+
+
+def backward_cuda(dy: Any, saved: tuple[Any, ...], wanted: tuple[bool, ...] = (True, True)) -> tuple[Any | None, ...]:
+    """dx = dy wᵀ and dw = xᵀ dy, each only if wanted."""
+    x, w, has_bias = saved
+    (n, ci), co = x.shape, w.shape[1]
+    dx = _input_product(dy, w, empty(x.shape, x.dtype), (n, ci, co)) if wanted[0] else None
+    dw = _weight_product(x, dy, empty(w.shape, w.dtype), (ci, co, n), split=True) if wanted[1] else None
+    if not has_bias:
+        return dx, dw
+    db = empty((co,), dy.dtype)
+    _sum_rows[blocks(co), THREADS](dy, db)
+    return dx, dw, db
+
 
 # 4. Operator ------------------------------------------------------------------------------------------------
 
@@ -136,6 +182,7 @@ LINEAR = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu, selective=True),
+        "cuda": Rung(forward_cuda, backward_cuda, selective=True),
     },
     shape=_shape,
     macs=_macs,

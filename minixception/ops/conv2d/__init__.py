@@ -17,6 +17,7 @@ from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
 from ..window import Padding, check_image, sample_window, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .cuda import backward_cuda, forward_cuda
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
@@ -50,6 +51,7 @@ CONV2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu, selective=True),
+        "cuda": Rung(forward_cuda, backward_cuda, selective=True),
     },
     shape=_shape,
     macs=_macs,

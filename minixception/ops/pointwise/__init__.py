@@ -17,6 +17,7 @@ from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
 from ..window import check_image, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .cuda import COALESCED, FAST, NAIVE, TILED
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
@@ -46,6 +47,10 @@ POINTWISE_CONV2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu, selective=True),
+        "cuda_naive": NAIVE,
+        "cuda_coalesced": COALESCED,
+        "cuda_tiled": TILED,
+        "cuda": FAST,
     },
     shape=_shape,
     macs=_macs,
