@@ -6,7 +6,7 @@ Xception on top. Importing compiles nothing and prints nothing.
 
 from __future__ import annotations
 
-from . import cost, data, errors, hub, imagenet, metrics, models, nn, ops, optim, training, viz
+from . import cost, data, errors, hub, imagenet, lab, metrics, models, nn, ops, optim, training, viz
 from .backend import current_backend, use_backend
 from .gradcheck import gradcheck
 from .infer import compile
@@ -29,6 +29,7 @@ __all__ = [
     "gradcheck",
     "hub",
     "imagenet",
+    "lab",
     "metrics",
     "models",
     "nn",

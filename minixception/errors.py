@@ -31,6 +31,10 @@ class GraphError(ValueError):
     """backward() was asked for where no gradient can flow: no recorded path, or the tape was already used."""
 
 
+class KernelError(ValueError):
+    """A kernel does what no kernel may: a race, an index outside of an array, a barrier that not all threads reach."""
+
+
 class GradientError(ValueError):
     """gradcheck found an analytic gradient that disagrees with finite differences."""
 

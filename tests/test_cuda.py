@@ -1,12 +1,10 @@
 """The GPU's rungs: the walk over the operator table, tensors and models on the device, and a training run there.
 
-Everything runs in Numba's simulator, where a CUDA thread is a Python thread; with MINIXCEPTION_CUDA set to nothing, on a
-GPU: `MINIXCEPTION_CUDA= pytest -m gpu`.
+Everything runs in Numba's simulator, where a CUDA thread is a Python thread; with MINIXCEPTION_CUDA set to nothing, on
+a GPU: `MINIXCEPTION_CUDA= pytest -m gpu`.
 """
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 import pytest
@@ -23,15 +21,6 @@ from minixception.tensor import Tensor
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 RUNGS = [(name, rung) for name, op in OPERATORS.items() for rung in op.rungs if rung.startswith("cuda")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_turns():
-    """The simulator's threads wait for each other by asking: let none ask for longer than a tenth of a millisecond."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
 
 
 def _on_gpu(value):

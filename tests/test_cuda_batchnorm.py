@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -19,15 +18,6 @@ from minixception.tensor import Tensor
 pytestmark = pytest.mark.gpu
 RUNGS = [name for name in BATCH_NORM.rungs if name.startswith("cuda")]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_turns():
-    """The simulator's threads wait for each other by asking: let none ask for longer than a tenth of a millisecond."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
 
 
 def parameters(c, dtype=np.float64):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -14,15 +12,6 @@ from minixception.ops.reflect_pad import REFLECT_PAD2D
 
 pytestmark = pytest.mark.gpu
 nan, inf = np.nan, np.inf
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_turns():
-    """The simulator's threads wait for each other by asking: let none ask for longer than a tenth of a millisecond."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
 
 
 def run(op, x, dy, **params):

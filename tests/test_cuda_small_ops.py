@@ -19,15 +19,6 @@ from minixception.tensor import Tensor
 pytestmark = pytest.mark.gpu
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_turns():
-    """The simulator's threads wait for each other by asking: let none ask for longer than a tenth of a millisecond."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
-
-
 # Sums and broadcasting ------------------------------------------------------------------------------------------------
 
 

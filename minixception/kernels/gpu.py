@@ -55,6 +55,8 @@ def numba_cuda() -> Any:
         raise BackendError(f"{VARIABLE} must be 'simulator' or empty, got {wanted!r}")
     import numba
 
+    if wanted == "simulator":  # its threads wait by asking again and again: none should ask for 5 ms at a time
+        sys.setswitchinterval(1e-4)
     if wanted == "simulator" and not numba.config.ENABLE_CUDASIM:
         if "numba.cuda" in sys.modules:
             raise BackendError(
@@ -114,7 +116,8 @@ class _Source:
         def filled(value: Any) -> Any:
             return helper(value) if isinstance(value, _Source) else value
 
-        names = {name: filled(value) for name, value in f.__globals__.items() if name in f.__code__.co_names}
+        used = f.__code__.co_names
+        names = {name: filled(value) for name, value in (_BUILTINS | f.__globals__).items() if name in used}
         names |= {"cuda": cuda, "dtype": dtype, "__name__": f.__module__}
         cells = tuple(CellType(filled(cell.cell_contents)) for cell in f.__closure__ or ())
         made = FunctionType(f.__code__, names, f.__name__, f.__defaults__, cells)
@@ -172,6 +175,24 @@ def blocks(items: int, threads: int = THREADS) -> int:
     8
     """
     return -(-items // threads)
+
+
+# Python's min and max of two: Numba 0.68's own CUDA target cannot compile them, and libdevice's pass over a NaN.
+
+
+@device_function
+def smaller(a: Any, b: Any) -> Any:
+    """What ``min(a, b)`` means in a kernel."""
+    return b if b < a else a
+
+
+@device_function
+def larger(a: Any, b: Any) -> Any:
+    """What ``max(a, b)`` means in a kernel."""
+    return b if b > a else a
+
+
+_BUILTINS = {"min": smaller, "max": larger}
 
 
 @contextmanager

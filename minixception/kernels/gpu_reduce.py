@@ -15,7 +15,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
+from .gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel, larger
 
 Shape = tuple[int, ...]
 
@@ -59,7 +59,7 @@ block_sum = _block_reduction(operator.add)
 For blocks of one dimension with 8 to ``THREADS`` threads.
 """
 
-block_max = _block_reduction(max)
+block_max = _block_reduction(larger)
 """The maximum likewise; which of a NaN and a number wins is not defined."""
 
 

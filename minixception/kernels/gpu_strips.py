@@ -103,9 +103,10 @@ def filter_kernel(size: Size, columns: int, turned: bool) -> Callable[..., None]
 
 # The gradient of the weights --------------------------------------------------------------------------------------
 # The walk down a strip once more. Now the rows of dy that a row of x meets are kept, and the sums are the taps'. In the
-# end the warps of a block lay their sums into shared memory, and after the barrier 8 of them are added at a time.
+# end the warps of a block lay their sums into shared memory; after the barrier those of the 8 warps are added. Strips
+# are as high as the image, so that there are few partial sums, unless that makes too few strips to fill a GPU.
 
-_STRIPS = 1 << 13  # for all channels, where images are small; enough to fill a GPU. Else strips are as high as images
+_STRIPS = 1 << 13  # that fill a GPU; those of each 32 channels count
 
 
 @device_function

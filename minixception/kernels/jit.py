@@ -5,8 +5,8 @@
 into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
 
 Compiled code is cached on disk. Numba looks only at the file a kernel is written in, so an edit of a helper in
-another file would go unnoticed: here the stamp of the cache also covers every file of ``kernels/`` but those of the GPU.
-And functions that a factory makes get names of their own.
+another file would go unnoticed: here the stamp of the cache also covers every file of ``kernels/`` but those of the
+GPU. And functions that a factory makes get names of their own.
 """
 
 from __future__ import annotations

@@ -10,11 +10,13 @@ from .figures import ConvolutionCost, convolution_costs, sample_sheet, spectrum,
 from .prediction import prediction, predictions
 from .roofline import RooflinePoint, roofline
 from .tape import GraphPicture, graph
+from .threads import ThreadPanel, threads
 
 __all__ = [
     "ConvolutionCost",
     "GraphPicture",
     "RooflinePoint",
+    "ThreadPanel",
     "convolution_costs",
     "graph",
     "prediction",
@@ -22,5 +24,6 @@ __all__ = [
     "roofline",
     "sample_sheet",
     "spectrum",
+    "threads",
     "training_curves",
 ]

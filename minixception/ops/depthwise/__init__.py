@@ -17,6 +17,14 @@ from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
 from ..window import Padding, check_image, sample_window, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .cuda import (
+    backward_cuda,
+    backward_cuda_simple,
+    forward_cuda,
+    forward_cuda_coalesced,
+    forward_cuda_naive,
+    forward_cuda_tiled,
+)
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
@@ -34,8 +42,16 @@ def _macs(x: Shape, w: Shape, *, stride: int, padding: Padding) -> int:
     return n * ho * wo * c * w[0] * w[1]
 
 
-def _sample(draw: Draw) -> Case:
+def sample_filter(draw: Draw) -> tuple[tuple[int, int], int, Padding, tuple[int, int]]:
+    """``sample_window``, but more often than not 3x3: as in every network here, and some rungs have a kernel for it."""
     kernel, stride, padding, size = sample_window(draw)
+    if draw.choice((True, True, False)):
+        kernel, padding, size = (3, 3), draw.choice(("same", "valid", 1)), (draw.integer(3, 6), draw.integer(3, 6))
+    return kernel, stride, padding, size
+
+
+def _sample(draw: Draw) -> Case:
+    kernel, stride, padding, size = sample_filter(draw)
     c = draw.integer(1, 20)
     return Case(
         (draw.normal(draw.integer(1, 2), *size, c), draw.normal(*kernel, c)),
@@ -49,6 +65,10 @@ DEPTHWISE_CONV2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu, selective=True),
+        "cuda_naive": Rung(forward_cuda_naive, backward_cuda_simple, selective=True),
+        "cuda_coalesced": Rung(forward_cuda_coalesced, backward_cuda_simple, selective=True),
+        "cuda_tiled": Rung(forward_cuda_tiled, backward_cuda_simple, selective=True),
+        "cuda": Rung(forward_cuda, backward_cuda, selective=True),
     },
     shape=_shape,
     macs=_macs,

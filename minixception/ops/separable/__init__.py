@@ -20,10 +20,11 @@ from functools import partial
 from ...errors import ShapeError
 from ...op import Case, Draw, Op, Rung, Shape
 from ...tensor import Tensor
-from ..depthwise import DEPTHWISE_CONV2D
+from ..depthwise import DEPTHWISE_CONV2D, sample_filter
 from ..pointwise import POINTWISE_CONV2D
-from ..window import Padding, sample_window
+from ..window import Padding
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
+from .cuda import backward_cuda, forward_cuda, forward_cuda_fused
 from .definition import backward_numpy, forward_numpy
 
 # 4. Operator -------------------------------------------------------------------------------------------------------
@@ -47,10 +48,10 @@ def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding:
 
 
 def _sample(draw: Draw) -> Case:
-    kernel, stride, padding, size = sample_window(draw)
+    kernel, stride, padding, size = sample_filter(draw)
     ci, co = draw.integer(1, 12), draw.integer(1, 12)
-    arrays = draw.distinct(draw.integer(1, 2), *size, ci), draw.normal(*kernel, ci), draw.normal(ci, co)
-    return Case(arrays, {"stride": stride, "padding": padding})
+    x = draw.distinct(draw.integer(1, 2), *size, ci) / 8  # smaller, lest sums of them that cancel leave only rounding
+    return Case((x, draw.normal(*kernel, ci), draw.normal(ci, co)), {"stride": stride, "padding": padding})
 
 
 def _operator(name: str, relu: bool) -> Op:
@@ -60,6 +61,8 @@ def _operator(name: str, relu: bool) -> Op:
             "numpy": Rung(partial(forward_numpy, relu=relu), backward_numpy),
             "loops": Rung(partial(forward_loops, relu=relu), backward_loops),
             "cpu": Rung(partial(forward_cpu, relu=relu), backward_cpu, selective=True),
+            "cuda_fused": Rung(partial(forward_cuda_fused, relu=relu), backward_cuda, selective=True),
+            "cuda": Rung(partial(forward_cuda, relu=relu), backward_cuda, selective=True),
         },
         shape=_shape,
         macs=_macs,

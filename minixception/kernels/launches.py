@@ -1,0 +1,82 @@
+"""Where launches of kernels go: to a GPU or to Numba's simulator, or to whoever wants to look at them.
+
+``redirected(machine)`` sends everything an operator asks of a GPU, new arrays, copies and launches, to a stand-in. So
+the arguments of every kernel can be learnt, and every access of its threads be watched, without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from . import gpu
+
+
+class HostArray:
+    """An array of a stand-in for a GPU: used like a device array, its numbers are ``data`` (C-contiguous)."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+        self.shape, self.dtype, self.ndim, self.size = data.shape, data.dtype, data.ndim, data.size
+
+    def reshape(self, *shape: Any) -> Self:
+        """The same numbers in another shape."""
+        return type(self)(self.data.reshape(*shape))
+
+    def copy_to_host(self) -> np.ndarray:
+        """A copy of the numbers."""
+        return self.data.copy()
+
+    def copy_to_device(self, source: Any) -> None:
+        """Overwrite the numbers."""
+        self.data[...] = source.data if isinstance(source, HostArray) else source
+
+
+class Machine(Protocol):
+    """A stand-in for a GPU: numba.cuda as far as operators use it outside of kernels, and what a launch does."""
+
+    def device_array(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A new array."""
+
+    def to_device(self, array: np.ndarray) -> Any:
+        """A copy."""
+
+    def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+        """Do what ``kernel[grid](*arguments)`` means."""
+
+
+@contextmanager
+def redirected(machine: Machine) -> Iterator[None]:
+    """Send new arrays, copies and launches inside of the block to ``machine``; not for several threads at once."""
+    numba_cuda, getitem = gpu.numba_cuda, gpu.Kernel.__getitem__
+
+    def to_machine(kernel: gpu.Kernel, grid: tuple[Any, ...]) -> Callable[..., None]:
+        return lambda *arguments: machine.launch(kernel, grid, arguments)
+
+    names: dict[str, Any] = {"numba_cuda": lambda: machine}
+    try:
+        vars(gpu).update(names)
+        gpu.Kernel.__getitem__ = to_machine  # type: ignore[method-assign]
+        yield
+    finally:
+        vars(gpu)["numba_cuda"] = numba_cuda
+        gpu.Kernel.__getitem__ = getitem  # type: ignore[method-assign]
+
+
+def three(extent: Any) -> tuple[int, int, int]:
+    """The x, y and z of a grid or a block.
+
+    >>> three(4), three((2, 3))
+    ((4, 1, 1), (2, 3, 1))
+    """
+    x, y, z = (*np.atleast_1d(extent).tolist(), 1, 1)[:3]
+    return x, y, z
+
+
+def number_type(arguments: tuple[Any, ...]) -> Any:
+    """What the name ``dtype`` stands for in a kernel launched on these arguments: see kernels/gpu.py."""
+    floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
+    return next(floats, np.float32)
