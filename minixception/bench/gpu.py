@@ -3,8 +3,8 @@
     python -m minixception.bench.gpu docs/results/gpu.json
 
 Two parts. For each kernel, what the compiler gave it: registers, shared memory, spills, and how much of a
-multiprocessor it can fill (kernels/gpu_compile.py; needs the extra ``cuda``). For the operators with a ladder, what each
-rung asks of memory per output (mx.lab.ladder_table). How long anything takes only a GPU can tell.
+multiprocessor it can fill (kernels/gpu_compile.py; needs the extra ``cuda``). For the operators with a ladder, what
+each rung asks of memory per output (mx.lab.ladder_table). How long anything takes only a GPU can tell.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
-from .gpu_simulator import SimulatedCuda
+from .gpu_simulator import SimulatedCuda, take_turns
 from .jit import closure_name
 
 VARIABLE = "MINIXCEPTION_CUDA"
@@ -55,8 +55,6 @@ def numba_cuda() -> Any:
         raise BackendError(f"{VARIABLE} must be 'simulator' or empty, got {wanted!r}")
     import numba
 
-    if wanted == "simulator":  # its threads wait by asking again and again: none should ask for 5 ms at a time
-        sys.setswitchinterval(1e-4)
     if wanted == "simulator" and not numba.config.ENABLE_CUDASIM:
         if "numba.cuda" in sys.modules:
             raise BackendError(
@@ -66,6 +64,8 @@ def numba_cuda() -> Any:
         numba.config.ENABLE_CUDASIM = 1
     from numba import cuda
 
+    if numba.config.ENABLE_CUDASIM:
+        take_turns()
     return cuda
 
 
