@@ -49,7 +49,7 @@ def take_turns() -> None:
     """Let the simulator's threads take turns."""
     from numba.cuda.simulator import kernel
 
-    class Thread(kernel.BlockThread):  # type: ignore[misc]
+    class Thread(kernel.BlockThread):
         """A thread that runs when it is its turn."""
 
         def __init__(self, *arguments: Any) -> None:
@@ -69,7 +69,7 @@ def take_turns() -> None:
             if self.abort:
                 raise RuntimeError("another thread of the block has failed")
 
-    class Block(kernel.BlockManager):  # type: ignore[misc]
+    class Block(kernel.BlockManager):
         """A block whose threads go on one after the other."""
 
         def run(self, place: Any, *arguments: Any) -> None:
