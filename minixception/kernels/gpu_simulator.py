@@ -1,8 +1,8 @@
 """Numba's simulator, with its threads taking turns.
 
-The simulator starts a Python thread for each thread of a block, lets all run at once, and asks again and again who waits
-at the barrier: with hundreds of threads most of the time goes into asking. And threads that may be interrupted anywhere
-meet in it: it puts its own module in the place of ``cuda`` whenever a helper is called and the real one back
+The simulator starts a Python thread for each thread of a block, lets all run at once, and asks again and again who
+waits at the barrier: with hundreds of threads most of the time goes into asking. And threads that may be interrupted
+anywhere meet in it: it puts its own module in the place of ``cuda`` whenever a helper is called and the real one back
 afterwards, and makes a shared array when the first thread asks for it. Here each thread runs until its barrier or its
 end, then the next: the order is the same in every run. ``cuda`` is looked up anew at each use.
 """
