@@ -14,6 +14,7 @@ from .errors import ArgumentError
 from .kernels import gpu
 
 DEVICES = ("cpu", "cuda")
+_OF_THE_CPU = (np.ndarray, np.generic)
 
 
 def is_on_gpu(array: Any) -> bool:
@@ -22,7 +23,7 @@ def is_on_gpu(array: Any) -> bool:
     >>> is_on_gpu(np.zeros(3))
     False
     """
-    return not isinstance(array, np.ndarray | np.generic)
+    return not isinstance(array, _OF_THE_CPU)
 
 
 def to_gpu(array: Any) -> Any:

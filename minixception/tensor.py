@@ -327,7 +327,8 @@ class _Pending:
 
 
 def _accumulate_leaf(leaf: Tensor, gradient: np.ndarray, dy: np.ndarray) -> None:
-    gradient = move(gradient, leaf.device)
+    if is_on_gpu(gradient) != is_on_gpu(leaf.data) or not gradient.shape:  # NumPy's numbers become arrays
+        gradient = move(gradient, leaf.device)
     if leaf.grad is not None:
         accumulate(leaf.grad, gradient)
     else:  # .grad is changed in place by optimisers and clipping: it must not share memory with a gradient in use
