@@ -64,6 +64,7 @@ def print_planted():
 
 def _compiled_elsewhere(*arguments):
     done = python(*arguments, MINIXCEPTION_CUDA="")
+    # Nothing but NVVM compiles for a GPU, and there is none for macOS. Linux's build machines must have it: REQUIRED.
     if "needs NVIDIA's NVVM library" in done.stderr and not REQUIRED:
         pytest.skip("no NVVM: python -m pip install 'minixception[cuda]'")
     return done

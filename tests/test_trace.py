@@ -11,8 +11,7 @@ from processes import python
 import minixception as mx
 from minixception import lab, viz
 from minixception.errors import ArgumentError, KernelError, ShapeError
-from minixception.kernels.gpu import cuda, device_function, dtype, kernel
-from minixception.kernels.launches import redirected
+from minixception.kernels.gpu import cuda, device_function, dtype, kernel, redirected
 from minixception.lab.counts import count, races
 from minixception.lab.recorder import Recorder
 from minixception.op import Case, Op, Rung

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -19,10 +18,10 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects (ten at most) to http and https alone; urllib's own would follow them to ftp too."""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         _check_scheme(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def fetch(url: str, limit: int, seconds: float) -> bytes:

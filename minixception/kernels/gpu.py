@@ -42,14 +42,20 @@ dtype: Any = None  # in kernels: the type of the numbers
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
 _launches: list[tuple[str, tuple[Any, ...]]] | None = None
+_machine: Any = None  # a stand-in for a GPU: see kernels/launches.py
 
 
-@cache
 def numba_cuda() -> Any:
     """numba.cuda: of the package numba-cuda if it is installed, else Numba's own; its simulator if that is asked for.
 
-    BackendError for another value of MINIXCEPTION_CUDA, or where the simulator comes too late.
+    Inside of ``redirected`` it is the stand-in. BackendError for another value of MINIXCEPTION_CUDA, or where the
+    simulator comes too late.
     """
+    return _imported_numba_cuda() if _machine is None else _machine
+
+
+@cache
+def _imported_numba_cuda() -> Any:
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", "simulator"):
         raise BackendError(f"{VARIABLE} must be 'simulator' or empty, got {wanted!r}")
@@ -149,6 +155,9 @@ class Kernel(_Source):
 
     def __getitem__(self, grid: tuple[Any, Any]) -> Callable[..., None]:
         def launch(*arguments: Any) -> None:
+            if _machine is not None:
+                _machine.launch(self, grid, arguments)
+                return
             if _launches is not None:
                 _launches.append((self.name, arguments))
             floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
@@ -193,6 +202,17 @@ def larger(a: Any, b: Any) -> Any:
 
 
 _BUILTINS = {"min": smaller, "max": larger}
+
+
+@contextmanager
+def redirected(machine: Any) -> Iterator[None]:
+    """Send new arrays, copies and launches inside of the block to ``machine``; not for several threads at once."""
+    global _machine
+    before, _machine = _machine, machine
+    try:
+        yield
+    finally:
+        _machine = before
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from ..errors import BackendError
 from ..files import atomic_path
 from ..tables import Table
 from . import gpu
-from .launches import HostArray, number_type, redirected, three
+from .launches import HostArray, number_type, three
 from .occupancy import ARCHITECTURES, occupancy
 
 DTYPES = ("float32", "float64")
@@ -150,7 +150,7 @@ class Notebook:
 def signatures(samples: int = 4) -> list[Signature]:
     """Those of all kernels that operators (so many samples of each), optimisers and training launch."""
     notebook = Notebook()
-    with redirected(notebook):
+    with gpu.redirected(notebook):
         for dtype in DTYPES:
             for rung, run in (*_operators(dtype, samples), *_others(dtype)):
                 notebook.rung = rung

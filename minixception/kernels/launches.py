@@ -1,13 +1,11 @@
-"""Where launches of kernels go: to a GPU or to Numba's simulator, or to whoever wants to look at them.
+"""Stand-ins for a GPU, to which ``gpu.redirected`` sends all that an operator asks of one.
 
-``redirected(machine)`` sends everything an operator asks of a GPU, new arrays, copies and launches, to a stand-in. So
-the arguments of every kernel can be learnt, and every access of its threads be watched, without a GPU.
+New arrays, copies and launches: so the arguments of every kernel can be learnt, and every access of its threads be
+watched, without a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -46,24 +44,6 @@ class Machine(Protocol):
 
     def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         """Do what ``kernel[grid](*arguments)`` means."""
-
-
-@contextmanager
-def redirected(machine: Machine) -> Iterator[None]:
-    """Send new arrays, copies and launches inside of the block to ``machine``; not for several threads at once."""
-    numba_cuda, getitem = gpu.numba_cuda, gpu.Kernel.__getitem__
-
-    def to_machine(kernel: gpu.Kernel, grid: tuple[Any, ...]) -> Callable[..., None]:
-        return lambda *arguments: machine.launch(kernel, grid, arguments)
-
-    names: dict[str, Any] = {"numba_cuda": lambda: machine}
-    try:
-        vars(gpu).update(names)
-        gpu.Kernel.__getitem__ = to_machine  # type: ignore[method-assign]
-        yield
-    finally:
-        vars(gpu)["numba_cuda"] = numba_cuda
-        gpu.Kernel.__getitem__ = getitem  # type: ignore[method-assign]
 
 
 def three(extent: Any) -> tuple[int, int, int]:

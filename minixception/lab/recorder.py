@@ -95,7 +95,7 @@ class Launch:
 
 
 class Recorder:
-    """A stand-in for a GPU that notes what kernels do, for ``kernels.launches.redirected``.
+    """A stand-in for a GPU that notes what kernels do, for ``kernels.gpu.redirected``.
 
     blocks: how many blocks of a launch run at most, spread evenly over its grid; None for all of them.
     """

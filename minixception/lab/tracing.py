@@ -10,7 +10,7 @@ import numpy as np
 
 from ..device import to_gpu
 from ..errors import ArgumentError, KernelError
-from ..kernels.launches import redirected
+from ..kernels.gpu import redirected
 from ..op import Case, Op, RandomDraw, Shape
 from ..ops import OPERATORS
 from ..tables import Table

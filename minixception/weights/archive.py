@@ -24,7 +24,9 @@ MAX_DIRECTORY = 1 << 20  # bytes; zipfile keeps some hundred bytes of its own fo
 MAX_GROWTH = 2  # weights hardly shrink when packed: what claims more is no weights file
 ALLOWANCE = 1 << 20  # bytes that a small archive may grow by in any case
 _BLOCK = 1 << 16
-# What zipfile raises where an archive contradicts itself; an OSError when it is sent before the start of the file
+# What zipfile raises for a damaged archive: its own error; its decompressor's; those of headers that are cut short or
+# hold impossible numbers; NotImplementedError for a way of packing that it does not know; and OSError when it is sent
+# to before the start of the file. Each becomes a WeightsError, and any other is a mistake of ours and shows.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, OSError)
 
 
