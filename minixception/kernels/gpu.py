@@ -160,11 +160,15 @@ class Kernel(_Source):
                 return
             if _launches is not None:
                 _launches.append((self.name, arguments))
-            floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
-            number = next(floats, np.float32)
-            self.made_for(number)[grid](*arguments)
+            self.made_for(number_type(arguments))[grid](*arguments)
 
         return launch
+
+
+def number_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
+    """What ``dtype`` stands for in a kernel launched on these arguments; float32 where no array holds floats."""
+    floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
+    return next(floats, np.float32)
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:

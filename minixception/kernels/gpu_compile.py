@@ -37,7 +37,7 @@ from ..errors import BackendError
 from ..files import atomic_path
 from ..tables import Table
 from . import gpu
-from .launches import HostArray, number_type, three
+from .launches import HostArray, three
 from .occupancy import ARCHITECTURES, occupancy
 
 DTYPES = ("float32", "float64")
@@ -140,7 +140,7 @@ class Notebook:
 
     def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         """Note it."""
-        number, kinds = number_type(arguments), tuple(map(_kind, arguments))
+        number, kinds = gpu.number_type(arguments), tuple(map(_kind, arguments))
         seen = self.signatures.setdefault((kernel.name, number, kinds), Signature(kernel, number, kinds))
         seen.threads = max(seen.threads, math.prod(three(grid[1])))
         if self.rung not in seen.rungs:

@@ -54,9 +54,3 @@ def three(extent: Any) -> tuple[int, int, int]:
     """
     x, y, z = (*np.atleast_1d(extent).tolist(), 1, 1)[:3]
     return x, y, z
-
-
-def number_type(arguments: tuple[Any, ...]) -> Any:
-    """What the name ``dtype`` stands for in a kernel launched on these arguments: see kernels/gpu.py."""
-    floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
-    return next(floats, np.float32)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import ArgumentError, KernelError
 from ..kernels import gpu
-from ..kernels.launches import HostArray, number_type, three
+from ..kernels.launches import HostArray, three
 from .names import CudaNames, unset
 from .turns import Turns, places
 
@@ -134,7 +134,7 @@ class Recorder:
         launch = Launch(kernel, (blocks, threads), ran, arrays)
         self.launches.append(launch)
         cuda = CudaNames(self, blocks, threads)
-        run = _filled(kernel, cuda, number_type(arguments))
+        run = _filled(kernel, cuda, gpu.number_type(arguments))
         rows: list[tuple[int, ...]] = []
         where = list(places(blocks))
         with Turns(lambda: run(*arguments), threads) as self.turns:
