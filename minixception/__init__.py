@@ -10,6 +10,7 @@ from . import cost, data, errors, hub, imagenet, lab, metrics, models, nn, ops, 
 from .backend import current_backend, use_backend
 from .gradcheck import gradcheck
 from .infer import compile
+from .interop import from_dlpack
 from .ops import binary_cross_entropy_with_logits, cross_entropy
 from .random import seed
 from .tensor import Tensor, no_grad, tensor
@@ -26,6 +27,7 @@ __all__ = [
     "current_backend",
     "data",
     "errors",
+    "from_dlpack",
     "gradcheck",
     "hub",
     "imagenet",

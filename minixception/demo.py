@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def run(folder: Path) -> None:
-    """Train, print what was learned, and write two figures to the folder; an earlier demo there is replaced."""
+def run(folder: Path, device: str = "cpu") -> None:
+    """Train on "cpu" or "cuda", print what was learned, and write two figures to the folder, over an earlier demo's."""
     recipe = RECIPES["demo"]
     train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
     if (folder / CHECKPOINT).exists() and read_checkpoint(folder / CHECKPOINT).recipe != recipe:
         raise ArgumentError(f"{folder} holds a run that is not a demo: name another folder with --out")
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    trainer = Trainer(recipe, train, test, folder)
+    trainer = Trainer(recipe, train, test, folder, device=device)
     print(
         f"Training a small Xception ({trainer.model.num_parameters(trainable=True):,} parameters) on {len(train):,} "
         f"drawn {train.images.shape[1]}x{train.images.shape[2]} pictures of {train.num_classes} classes.\n"
@@ -51,7 +51,9 @@ def _predict(trainer: Trainer, dataset: Dataset) -> np.ndarray:
     """The most likely class of each image, (n,)."""
     with trainer.model.inference(), no_grad():
         parts = np.array_split(dataset.images, max(1, len(dataset) // 250))
-        return np.concatenate([trainer.model(Tensor(preprocess(p))).numpy().argmax(axis=1) for p in parts])
+        return np.concatenate(
+            [trainer.model(Tensor(preprocess(p)).to(trainer.device)).numpy().argmax(axis=1) for p in parts]
+        )
 
 
 def _samples(dataset: Dataset, predicted: np.ndarray) -> Figure:

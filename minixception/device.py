@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import ArgumentError
 from .kernels import gpu
+from .kernels.gpu_memory import MemoryUse
 
 DEVICES = ("cpu", "cuda")
 _OF_THE_CPU = (np.ndarray, np.generic)
@@ -28,12 +29,31 @@ def is_on_gpu(array: Any) -> bool:
 
 def to_gpu(array: Any) -> Any:
     """The array on the GPU, C-contiguous: itself if it is there, else a copy."""
-    return array if is_on_gpu(array) else gpu.numba_cuda().to_device(np.ascontiguousarray(array).reshape(array.shape))
+    if is_on_gpu(array):
+        return array
+    there = gpu.empty(array.shape, array.dtype)
+    _upload(there, array)
+    return there
+
+
+def _upload(there: Any, array: Any) -> None:
+    """Overwrite an array of the GPU; waits, since the copy may read ``array`` at any time until it is done."""
+    _queue_copy(there, np.ascontiguousarray(array).reshape(array.shape))
+    gpu.synchronize()
+
+
+def _queue_copy(there: Any, array: Any) -> None:
+    if array.size:  # an empty array's strides may be anything, which numba.cuda takes for a mistake
+        there.copy_to_device(array, stream=gpu.stream())
 
 
 def to_cpu(array: Any) -> np.ndarray:
-    """The array as a NumPy array: itself if it is one, else a copy."""
-    return array.copy_to_host() if is_on_gpu(array) else np.asarray(array)
+    """The array as a NumPy array: itself if it is one, else a copy, after all that the GPU was asked for."""
+    if not is_on_gpu(array):
+        return np.asarray(array)
+    here = array.copy_to_host(stream=gpu.stream())
+    gpu.synchronize()
+    return here
 
 
 def to(array: Any, device: str) -> Any:
@@ -51,7 +71,7 @@ def copy(array: Any) -> Any:
     if not is_on_gpu(array):
         return np.array(array)
     twin = gpu.empty(array.shape, array.dtype)
-    twin.copy_to_device(array)
+    _queue_copy(twin, array)
     return twin
 
 
@@ -63,10 +83,12 @@ def full_like(array: Any, value: float) -> Any:
 
 def assign(array: Any, values: Any) -> None:
     """array[...] = values, wherever each of them is."""
-    if is_on_gpu(array):
-        array.copy_to_device(to_gpu(values) if is_on_gpu(values) else np.ascontiguousarray(values, array.dtype))
-    else:
+    if not is_on_gpu(array):
         array[...] = to_cpu(values)
+    elif is_on_gpu(values):
+        _queue_copy(array, values)
+    else:
+        _upload(array, np.asarray(values, array.dtype))
 
 
 def is_writable(array: Any) -> bool:
@@ -86,3 +108,17 @@ def _address(array: Any) -> int:
     if gpu.is_simulated():
         return int(array._ary.ctypes.data)
     return int(array.device_ctypes_pointer.value or 0)
+
+
+def memory_use() -> MemoryUse:
+    """How much of the GPU's memory arrays take, and how often the driver was asked for some: in a step, never.
+
+    >>> memory_use().cached <= memory_use().held
+    True
+    """
+    return gpu.pool().use()
+
+
+def empty_cache() -> None:
+    """Give the GPU's memory that is kept for later arrays back to the driver, for other programs and libraries."""
+    gpu.pool().empty_cache()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .errors import BackendError
 from .tables import Table
 
 
@@ -30,7 +32,7 @@ class Report:
 
 
 def examine() -> Report:
-    """Versions, threads, vector width, GPU and cache folder of this machine. Compiles one small kernel.
+    """Versions, threads, vector width, GPU and cache folder of this machine. Compiles one small kernel for the CPU.
 
     >>> "threads" in dict(examine().facts)
     True
@@ -61,7 +63,7 @@ def examine() -> Report:
             "vector registers",
             f"{8 * REGISTER_BYTES} bits: {lanes(np.float32)} float32, {lanes(np.float64)} float64",
         ),
-        ("GPU", _gpu()),
+        *_gpu_facts(),
         ("kernel cache", f"{root}, {compiled} compiled kernels"),
     ]
     return Report(facts, _advice(numba, compiled, cache))
@@ -73,16 +75,40 @@ def _cache_root(cache: Path) -> Path:
     return package if cache.is_relative_to(package) else cache.parent  # in __pycache__ folders, or all in one place
 
 
-def _gpu() -> str:
-    """The GPU that kernels would run on."""
+def _gpu_facts() -> list[tuple[str, str]]:
+    """Which numba.cuda there is, and what its kernels would run on or why they cannot."""
     from .kernels.gpu import is_simulated, numba_cuda
 
+    try:
+        cuda = numba_cuda()
+    except (BackendError, ImportError) as error:
+        return [("numba.cuda", "cannot be imported"), ("GPU", f"none: {_first_line(error)}")]
+    package = "numba-cuda" if getattr(cuda, "implementation", "") == "NVIDIA" else "numba"
+    source = f"of the package {package} {version(package)}"
     if is_simulated():
-        return "Numba's simulator, which runs the kernels without one, slowly"
-    cuda = numba_cuda()
-    if not cuda.is_available():
-        return "none that Numba can use"
-    return str(cuda.get_current_device().name.decode())
+        return [("numba.cuda", f"{source}, its simulator"), ("GPU", "none: the simulator runs the kernels, slowly")]
+    return [("numba.cuda", source), ("GPU", _gpu(cuda))]
+
+
+def _gpu(cuda: Any) -> str:
+    """Name, compute capability and memory of the GPU, or in one line why there is none."""
+    try:
+        compiles = cuda.is_available()  # also starts the driver
+        if error := cuda.cuda_error():
+            return f"none: {_first_line(error)}"
+        device = cuda.get_current_device()
+        memory = cuda.current_context().get_memory_info().total
+    except Exception as error:  # what a driver raises depends on what it lacks
+        return f"none: {_first_line(error)}"
+    name = device.name if isinstance(device.name, str) else device.name.decode()  # bytes in Numba's own numba.cuda
+    major, minor = device.compute_capability
+    found = f"{name}, compute capability {major}.{minor}, {memory / 2**30:.1f} GiB"
+    return found if compiles else f"{found}; without NVVM to compile for it: pip install 'minixception[cuda]'"
+
+
+def _first_line(error: object) -> str:
+    """The first line of an error's text that says something; the error's kind if none does."""
+    return next((text for line in str(error).splitlines() if (text := line.strip(" .:"))), type(error).__name__)
 
 
 def _advice(numba: Any, compiled: int, cache: Path) -> list[str]:

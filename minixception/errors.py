@@ -27,6 +27,14 @@ class BackendError(ValueError):
     """The backend asked for does not exist or cannot run here."""
 
 
+class DeviceMemoryError(ValueError, MemoryError):
+    """The GPU has no room for an array, even with nothing kept for later."""
+
+
+class InteropError(ValueError, BufferError):
+    """Memory cannot be shared with another library: only a copy would do."""
+
+
 class GraphError(ValueError):
     """backward() was asked for where no gradient can flow: no recorded path, or the tape was already used."""
 

@@ -42,8 +42,12 @@ class _Block:
         _free.setdefault(self._size, []).append(self._raw)
 
 
-def _rounded(nbytes: int) -> int:
-    """Up to the next eighth of a power of two: at most 12.5 % waste, and near sizes share blocks."""
+def rounded(nbytes: int) -> int:
+    """Up to the next eighth of a power of two: at most 12.5 % waste, and near sizes share blocks.
+
+    >>> rounded(1_000_000)
+    1048576
+    """
     step = max(_ALIGN, 1 << max(nbytes.bit_length() - 4, 0))
     return -(-nbytes // step) * step
 
@@ -58,7 +62,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _SMALL:
         return np.empty(shape, dtype)
-    size = _rounded(nbytes)
+    size = rounded(nbytes)
     try:
         raw = _free[size].pop()
     except (KeyError, IndexError):

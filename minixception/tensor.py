@@ -27,6 +27,7 @@ import numpy as np
 from .device import copy, is_on_gpu, is_writable, share_memory, to_cpu
 from .device import to as move
 from .errors import DTypeError, GraphError, ShapeError
+from .kernels import gpu
 from .kernels.accumulate import accumulate
 
 if TYPE_CHECKING:
@@ -137,7 +138,39 @@ class Tensor:
         """The only element as a Python number; ShapeError if there are more."""
         if self.data.size != 1:
             raise ShapeError(f"item() needs a tensor of one element, got shape {self.shape}")
-        return to_cpu(self.data).reshape(())[()].item()
+        return to_cpu(self.data).item()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """For libraries that use the GPU's memory in place; AttributeError on the processor and in the simulator.
+
+        It names our stream, for which they wait. The tape does not see what they write.
+        """
+        array: Any = self.data
+        if not is_on_gpu(array):
+            raise AttributeError("a tensor on the cpu has no __cuda_array_interface__")
+        return {**array.__cuda_array_interface__, "stream": int(gpu.stream())}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack's (type, id) of the device: (1, 0) is the processor, (2, id) a GPU."""
+        from .interop import dlpack_device
+
+        return dlpack_device(self.data)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
+        """A DLPack capsule of the memory, for ``from_dlpack`` of other libraries; see interop.py.
+
+        Shared, not copied, unless copy=True: the tape does not see what others write. On the GPU it returns when the
+        values are there, or at once with stream=-1. Raises InteropError for another device than the tensor's.
+
+        >>> np.from_dlpack(tensor([1.0, 2.0]))
+        array([1., 2.], dtype=float32)
+        """
+        from .interop import to_dlpack
+
+        return to_dlpack(self.data, stream, max_version, dl_device, copy)
 
     def detach(self) -> Tensor:
         """The same array, cut off from the tape."""
@@ -244,23 +277,35 @@ class Tensor:
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A leaf tensor from an array, a list or a number.
 
-    Floating data keeps float32 or float64 (Python numbers become float32); integers stay integers (labels).
-    Raises DTypeError for any other dtype, and for requires_grad on integers.
+    Floating data keeps float32 or float64 (Python numbers become float32); integers stay integers (labels). A
+    C-contiguous NumPy array of the right dtype is shared, not copied. So is the GPU's memory of an object with
+    ``__cuda_array_interface__``, always: the tensor is on the GPU then.
+    Raises DTypeError for any other dtype, and for requires_grad on integers; of an array of the GPU also if ``dtype``
+    is not its own, and InteropError unless it is C-contiguous.
 
     >>> tensor([[1.0, 2.0]]).shape
     (1, 2)
     """
+    if hasattr(data, "__cuda_array_interface__"):
+        from .interop import from_cuda_array
+
+        return from_cuda_array(data, dtype, requires_grad)
     array = np.asarray(data)
     if dtype is None:
         dtype = (
             np.float32 if not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind == "f" else array.dtype
         )
     dtype = np.dtype(dtype)
+    check_dtype(dtype, requires_grad)
+    return Tensor(np.ascontiguousarray(array, dtype=dtype).reshape(array.shape), requires_grad)
+
+
+def check_dtype(dtype: np.dtype[Any], requires_grad: bool = False) -> None:
+    """DTypeError unless a tensor may hold such numbers (and have a gradient)."""
     if dtype.kind not in "iu" and dtype not in (np.float32, np.float64):
         raise DTypeError(f"a tensor holds float32, float64 or integers (labels), got {dtype}: convert it first")
     if requires_grad and dtype.kind in "iu":
         raise DTypeError(f"only floating tensors can require a gradient, got {dtype}")
-    return Tensor(np.ascontiguousarray(array, dtype=dtype).reshape(array.shape), requires_grad)
 
 
 def _backward(root: Tensor, seed: np.ndarray) -> None:

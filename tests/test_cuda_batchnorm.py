@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
+from test_ptx import _compiled_elsewhere
 
 import minixception as mx
 from minixception.backend import use_backend
 from minixception.device import is_on_gpu, to_cpu, to_gpu
-from minixception.kernels.gpu import recorded_launches
+from minixception.kernels import gpu_compile
+from minixception.kernels.gpu import recorded_launches, redirected
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cuda import _slabs
 from minixception.tensor import Tensor
@@ -175,6 +178,43 @@ def test_inference_is_one_pass():
         False,
         True,
     ]
+
+
+# Shuffles
+
+
+def print_shuffles():
+    """For another process: shuffles in the PTX of each kernel of the fast rung in training, and spills."""
+    notebook, found = gpu_compile.Notebook(), {}
+    with redirected(notebook):
+        arrays = [notebook.to_device(a) for a in (np.ones((4, 3), np.float32), *parameters(3, np.float32))]
+        y, saved = BATCH_NORM.rungs["cuda"].forward(*arrays, training=True, eps=1e-3)
+        BATCH_NORM.rungs["cuda"].backward(y, saved)
+    for one in notebook.signatures.values():
+        name = one.kernel.__qualname__
+        found[name] = [gpu_compile.ptx(one, at).count("shfl.sync.bfly") for at in gpu_compile.ARCHITECTURES]
+    print(json.dumps(found))
+
+
+def test_what_reduces_by_shuffles_has_them_in_its_ptx():
+    code = "import test_cuda_batchnorm as t; t.gpu_compile.require_nvvm(); t.print_shuffles()"
+    done = _compiled_elsewhere("-c", code)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name for name, counts in found.items() if all(counts)} == {
+        "group_statistics", "group_gradient_sums", "_merge_statistics", "_merge_gradient_sums",
+    }  # fmt: skip
+    assert found["_normalise"] == found["_input_gradient"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("rung", ["cuda_block", "cuda"])
+def test_blocks_have_no_race_and_no_bank_conflict(rung, direction, dtype):
+    traced = mx.lab.trace("batch_norm", rung, (1, 7, 13, 33), dtype, direction)  # raises at a race
+    first = traced.counts[0]
+    assert first.conflicts == 1
+    assert first.shared_writes >= 2 * 256  # two numbers of each thread, in each block: the kernel of the slabs
 
 
 # Running statistics

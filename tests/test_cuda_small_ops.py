@@ -9,10 +9,11 @@ import pytest
 
 import minixception as mx
 from minixception.device import to_cpu, to_gpu
-from minixception.kernels.gpu import cuda, kernel
+from minixception.kernels.gpu import cuda, kernel, recorded_launches
 from minixception.kernels.gpu_reduce import block_max, block_sum, broadcast, repeat, sums
 from minixception.ops import CONCAT, CROSS_ENTROPY, MULTIPLY, SOFTMAX
 from minixception.ops.dropout import DROPOUT, dropout
+from minixception.optim.gpu import sum_of_squares
 from minixception.random import seed
 from minixception.tensor import Tensor
 
@@ -30,7 +31,7 @@ def _block_results(x, results):
     results[0, thread], results[1, thread] = total, top
 
 
-@pytest.mark.parametrize("threads", [8, 32, 96, 128])
+@pytest.mark.parametrize("threads", [32, 64, 96, 128])
 def test_all_threads_of_a_block_get_the_sum_and_the_maximum(rng, threads):
     x = rng.standard_normal(threads)
     results = to_gpu(np.zeros((2, threads)))
@@ -44,7 +45,10 @@ def test_all_threads_of_a_block_get_the_sum_and_the_maximum(rng, threads):
     ("shape", "axes"),
     [
         ((3, 70, 2), (1,)),
-        ((1100,), (0,)),  # more than 32 * 32: three stages
+        ((1100,), (0,)),  # more than 32 * 32: two stages, by warps
+        ((1100, 2), (0,)),  # three stages
+        ((3, 33), (1,)),  # a warp for each row, and one without a row
+        ((32,), (0,)),  # a single thread
         ((33, 2), (0,)),
         ((4, 5, 6, 7), (0, 2)),
         ((4, 5, 6, 7), (0, 1, 3)),
@@ -62,6 +66,23 @@ def test_sums_over_any_axes_are_the_same_in_every_run(rng, shape, axes):
         assert to_cpu(sums(there, axes, mean)).tobytes() == y.tobytes()
     repeated = to_cpu(repeat(to_gpu(y), axes, shape, divisor=2))
     np.testing.assert_array_equal(repeated, np.broadcast_to(np.expand_dims(y, axes), shape) / 2)
+
+
+@pytest.mark.parametrize(("shape", "launches"), [((32,), 1), ((1024,), 1), ((1025,), 2), ((1025, 2), 3), ((5, 33), 1)])
+def test_warps_make_stages_few(shape, launches):
+    x = to_gpu(np.ones(shape))
+    with recorded_launches() as found:
+        sums(x, (len(shape) - 1,) if shape == (5, 33) else (0,))
+    assert len(found) == launches
+
+
+def test_sums_of_squares_of_many_arrays(rng):
+    arrays = [rng.standard_normal(shape) for shape in (5000, 3, (0, 2), (7, 20))]
+    arrays[1] = np.float32(1e30) * np.ones(3, np.float32)  # its square is no float32
+    there = [to_gpu(array) for array in arrays]
+    exact = sum(np.square(array, dtype=np.float64).sum() for array in arrays)
+    assert sum_of_squares(there) == pytest.approx(exact, rel=1e-12)
+    assert sum_of_squares(there[2:]) == pytest.approx(np.square(arrays[3]).sum(), rel=1e-12)
 
 
 def test_axes_are_merged_as_far_as_all_inputs_allow():

@@ -12,6 +12,7 @@ import minixception as mx
 from minixception import lab, viz
 from minixception.errors import ArgumentError, KernelError, ShapeError
 from minixception.kernels.gpu import cuda, device_function, dtype, kernel, redirected
+from minixception.kernels.gpu_vectors import VECTOR, load4, store4
 from minixception.lab.counts import count, races
 from minixception.lab.recorder import Recorder
 from minixception.op import Case, Op, Rung
@@ -93,6 +94,22 @@ def _neighbour(barrier):
 
 
 NEIGHBOUR = {barrier: _neighbour(barrier) for barrier in ("block", "warp", "none")}
+
+
+@kernel
+def copy_vectors(x, y, shift):
+    at = cuda.grid(1) * VECTOR + shift
+    a, b, c, d = load4(x, at)
+    store4(y, at, d, c, b, a)
+
+
+@kernel
+def overlapping(x, y):
+    i = cuda.threadIdx.x
+    if i == 0:
+        store4(y, 0, x[0], x[0], x[0], x[0])
+    else:
+        y[i + 2] = x[0]
 
 
 @kernel
@@ -197,6 +214,18 @@ def test_shuffles_exchange_and_touch_no_memory():
     assert (counts.global_reads, counts.global_writes, counts.shared_reads) == (64, 2, 0)
 
 
+@pytest.mark.parametrize(("number", "accesses"), [(np.float32, 1), (np.float64, 2)])
+def test_a_vector_is_one_access_of_16_bytes(number, accesses):
+    x = floats(2 * 32 * VECTOR, number=number)
+    launch, (_, y, _) = record(copy_vectors, (1, 64), x, np.zeros_like(x), 0)
+    np.testing.assert_array_equal(y.reshape(-1, VECTOR), x.reshape(-1, VECTOR)[:, ::-1])
+    counts = count(launch)
+    assert counts.global_reads == counts.global_writes == x.size
+    assert counts.global_accesses == 2 * 2 * accesses  # a read and a write by each of two warps
+    assert counts.sectors == 2 * 2 * accesses * (32 * VECTOR * 4 // 32 if accesses == 1 else 32)
+    assert counts.coalescing == 1 / accesses  # of float64 each access takes the half of each sector
+
+
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +250,12 @@ def test_a_barrier_of_warps_orders_a_warp_and_not_two():
     assert list(races(launch)) == []
 
 
+def test_a_vector_meets_what_lies_within_it():
+    launch, _ = record(overlapping, (1, 3), floats(4), floats(5))
+    (found,) = races(launch)
+    assert found.startswith("y[3]: thread 0 of block 0 writes and thread 1")
+
+
 @pytest.mark.parametrize("grid", [(1, 2), (2, 1)])
 def test_two_threads_of_a_block_or_of_two_at_one_output_are_a_race(grid):
     launch, _ = record(add_to_one, grid, floats(2), floats(1))
@@ -237,12 +272,18 @@ def test_two_threads_of_a_block_or_of_two_at_one_output_are_a_race(grid):
             r"test_trace.one_too_far, block 1: thread 31: index \(64,\) is outside .* shape \(64,\)",
         ),
         (parted, (1, 64), "test_trace.parted, block 0: thread 0 waits for its block at line .* thread 32 at line"),
-        (warp_sums, (1, 16), "thread 0 takes the value of lane 16, which takes no part"),
+        (warp_sums, (1, 16), "thread 0 waits for its warp at line .* lane 16, which the block does not have"),
     ],
 )
 def test_kernels_that_cannot_run_say_where(wrong, grid, message):
     with pytest.raises(KernelError, match=message):
         record(wrong, grid, floats(64), floats(64))
+
+
+@pytest.mark.parametrize(("shift", "threads", "at"), [(2, 1, 2), (0, 17, 64), (-4, 1, -4)])
+def test_a_vector_that_does_not_lie_in_fours_or_in_the_array_is_an_error(shift, threads, at):
+    with pytest.raises(KernelError, match=f"thread {threads - 1}: no vector of 4 begins at number {at} of 64"):
+        record(copy_vectors, (1, threads), floats(64), floats(64), shift)
 
 
 def test_an_unknown_name_of_cuda_is_named():

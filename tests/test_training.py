@@ -412,8 +412,8 @@ def test_memory_does_not_grow(tmp_path):
         gc.enable()
     in_cycles, traced, cached = zip(*readings, strict=True)
     assert in_cycles[-1] < 100  # not one object per step
-    # A leak grows all the time; Python's own caches fill up once, by 10 to 20 kB, at some time over the first hundreds.
-    assert min(np.diff(traced)) < 10_000  # bytes in 200 steps: one batch alone has 24,576
+    # A leak grows all the time, a cache of Python or NumPy that fills up does it once: the smaller growth counts.
+    assert min(np.diff(traced)) < 4_800  # bytes in 200 steps: not one float (24 bytes) a step
     assert cached[-1] <= cached[0]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..tables import Table
-from .common import Add, add_json, positive, show
+from .common import Add, add_device, add_json, chosen_device, device_words, positive, show
 
 
 def register(add: Add) -> None:
@@ -21,6 +21,7 @@ def register(add: Add) -> None:
     parser = add("evaluate", run, "accuracy of a trained run, or of a network on ImageNet's validation images")
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a folder that train wrote, or its checkpoint")
     parser.add_argument("--data", metavar="SPEC", help="RUN: default: what it was trained on; --model: imagenet:DIR")
+    add_device(parser)
     add_json(parser)
     own = parser.add_argument_group("a run of our own")
     own.add_argument("--split", choices=("train", "test"), help="default: test")
@@ -55,6 +56,7 @@ def _run_of_our_own(options: argparse.Namespace) -> int:
     from ..training import evaluate, read_checkpoint
     from ..training.trainer import CHECKPOINT
 
+    device = chosen_device(options)
     path = options.run / CHECKPOINT if options.run.is_dir() else options.run
     checkpoint = read_checkpoint(path)
     recipe = checkpoint.recipe
@@ -62,7 +64,7 @@ def _run_of_our_own(options: argparse.Namespace) -> int:
     if dataset.class_names != checkpoint.class_names:
         expected, got = ", ".join(checkpoint.class_names), ", ".join(dataset.class_names)
         raise DataError(f"{path} was trained on the classes {expected}; the data has {got}")
-    model = recipe.make_model(len(checkpoint.class_names), checkpoint.image_shape)
+    model = recipe.make_model(len(checkpoint.class_names), checkpoint.image_shape).to(device)
     model.load_state_dict(checkpoint.parts["model"])
     ema = EMA([t for _, t in model.named_tensors()], recipe.ema_decay)
     ema.load_state_dict(checkpoint.parts["ema"])
@@ -79,8 +81,9 @@ def _published_network(options: argparse.Namespace) -> int:
     from ..data import ImageNetFolder
     from ..training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
 
-    images = ImageNetFolder(_imagenet_folder(options))
-    model = imagenet_model(options.model, options.weights, options.size)
+    folder, device = _imagenet_folder(options), chosen_device(options)
+    images = ImageNetFolder(folder)
+    model = imagenet_model(options.model, options.weights, options.size).to(device)
     crop = crop_for(model, **_given(options, "center_crop", "resize"))
     state = options.state or Path("runs") / f"evaluate-{options.model}.json"
     saved = SavedScore(state, model, images, crop, resume=bool(options.resume))
@@ -123,5 +126,5 @@ def _again(options: argparse.Namespace, state: Path) -> str:
     """The command that goes on from the state."""
     values = _given(options, "model", "weights", "data", "size", "center_crop", "resize", "batch_size")
     words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    flags = ["--resume"] * state.exists() + ["--json"] * options.json
+    flags = device_words(options) + ["--resume"] * state.exists() + ["--json"] * options.json
     return shlex.join(["minixception", "evaluate", *words, "--state", str(state), *flags])

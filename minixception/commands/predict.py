@@ -11,7 +11,7 @@ from ..imagenet import Prediction, predict, read_image, resize
 from ..imagenet.images import RULES
 from ..models import MODELS
 from ..tables import Table
-from .common import Add, add_json, positive, show
+from .common import Add, add_device, add_json, chosen_device, positive, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ def register(add: Add) -> None:
     parser.add_argument("--resize", choices=RULES, default="bilinear", help="default: %(default)s")
     parser.add_argument("--top", type=positive, metavar="K", default=5, help="how many classes; default: %(default)s")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw photos and bars: .png, .svg or .pdf")
+    add_device(parser)
     add_json(parser)
 
 
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the likeliest classes of each photo, and draw them."""
     from tqdm import tqdm
 
+    device = chosen_device(options)
     size = {} if options.size is None else {"input_shape": (options.size, options.size, 3)}
     model = MODELS[options.model](num_classes=options.classes, **size)
     assert model.input_shape is not None  # every network of MODELS has one
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     images, shown = _read(options, (height, width))  # before the weights: those may have to be downloaded
     model.load_weights(options.weights)
     with tqdm(images, desc=options.model, unit=" photos", leave=False, disable=None) as bar:
-        results = predict(model, bar, options.top, batch_size=_AT_A_TIME)
+        results = predict(model.to(device), bar, options.top, batch_size=_AT_A_TIME)
     if options.figure:
         _draw(options.figure, shown, results)
     named = list(zip(options.photos, results, strict=True))

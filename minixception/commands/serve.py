@@ -7,7 +7,7 @@ import contextlib
 
 from ..errors import ArgumentError
 from ..models import MODELS
-from .common import Add
+from .common import Add, add_device, chosen_device
 
 
 def register(add: Add) -> None:
@@ -17,6 +17,7 @@ def register(add: Add) -> None:
     parser.add_argument("--model", choices=MODELS, metavar="MODEL", default="xception", help=", ".join(MODELS))
     parser.add_argument("--weights", metavar="FILE", default="imagenet", help="default: imagenet, the released weights")
     parser.add_argument("--allow-urls", action="store_true", help="fetch pictures from addresses that a request names")
+    add_device(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,9 +26,10 @@ def run(options: argparse.Namespace) -> int:
     from ..hub.samples import SAMPLES, sample
     from ..hub.server import Server
 
+    device = chosen_device(options)
     model = MODELS[options.model](num_classes=1000)
     model.load_weights(options.weights)
-    hub = Hub(model, options.model)
+    hub = Hub(model.to(device), options.model)
     try:
         server = Server(hub, options.port, options.allow_urls)
     except OSError as error:

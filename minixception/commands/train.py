@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .common import Add
+from .common import Add, add_device, chosen_device, device_words
 
 
 def register(add: Add) -> None:
@@ -22,7 +22,8 @@ def register(add: Add) -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, on any device")
+    add_device(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training import RECIPES, Interrupted, Trainer, read_checkpoint
     from ..training.trainer import CHECKPOINT
 
+    device = chosen_device(options)
     name = options.recipe or "cifar10"
     folder = options.out or Path("runs") / name
     resumes_its_own = options.resume and not options.recipe
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     }
     recipe = replace(recipe, **changes)
     train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
-    trainer = Trainer(recipe, train, test, folder, resume=options.resume)
+    trainer = Trainer(recipe, train, test, folder, resume=options.resume, device=device)
     parameters = trainer.model.num_parameters(trainable=True)
     print(f"{len(train):,} training and {len(test):,} test images, {parameters:,} parameters, run in {folder}")
     try:
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         done = trainer.progress
         print(
             f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; "
-            f"go on with: minixception train --out {folder} --resume",
+            f"go on with: {' '.join(['minixception train --out', str(folder), '--resume', *device_words(options)])}",
             file=sys.stderr,
         )
         return 130

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
+from .gpu_memory import GpuMemory, Pool, SimulatedMemory
 from .gpu_simulator import SimulatedCuda, take_turns
 from .jit import closure_name
 
@@ -72,6 +73,7 @@ def _imported_numba_cuda() -> Any:
 
     if numba.config.ENABLE_CUDASIM:
         take_turns()
+    numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small array has a small grid, and nothing is wrong with that
     return cuda
 
 
@@ -160,7 +162,7 @@ class Kernel(_Source):
                 return
             if _launches is not None:
                 _launches.append((self.name, arguments))
-            self.made_for(number_type(arguments))[grid](*arguments)
+            self.made_for(number_type(arguments))[(*grid, stream())](*arguments)
 
         return launch
 
@@ -238,6 +240,38 @@ def elementwise(kernel: Kernel, *arrays: Any) -> Any:
     return out
 
 
+def stream() -> Any:
+    """The stream in which all kernels and copies of the package are, in the order they were asked for.
+
+    A stream is a queue: the processor puts work in and goes on. ``synchronize`` waits until it is done. This one is not
+    the default stream, but waits for that and is waited for, as CUDA has it: so work that other libraries put into
+    the default stream is in order with ours. 0 inside of ``redirected``.
+    """
+    return 0 if _machine is not None else _made_stream()
+
+
+@cache
+def _made_stream() -> Any:
+    return _imported_numba_cuda().stream()
+
+
+def synchronize() -> None:
+    """Wait until the GPU has done all that it was asked for."""
+    if _machine is None:
+        stream().synchronize()
+
+
+@cache
+def pool() -> Pool:
+    """The memory of the GPU's arrays: see kernels/gpu_memory.py."""
+    cuda = _imported_numba_cuda()
+    import numba
+
+    return Pool(SimulatedMemory() if numba.config.ENABLE_CUDASIM else GpuMemory(cuda))
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An uninitialised C-contiguous array on the device."""
-    return numba_cuda().device_array(shape, np.dtype(dtype))
+    """An uninitialised C-contiguous array on the device, from the pool; DeviceMemoryError where there is no room."""
+    if _machine is not None:
+        return _machine.device_array(shape, np.dtype(dtype))
+    return pool().empty(shape, dtype)

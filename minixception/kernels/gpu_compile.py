@@ -37,6 +37,7 @@ from ..errors import BackendError
 from ..files import atomic_path
 from ..tables import Table
 from . import gpu
+from .gpu_vectors import Access
 from .launches import HostArray, three
 from .occupancy import ARCHITECTURES, occupancy
 
@@ -183,6 +184,14 @@ def _run(rung: Any, case: Any) -> None:
     rung.backward(to_gpu(np.ones(y.shape, y.dtype)), saved)
 
 
+_IN_FOURS: tuple[tuple[str, tuple[tuple[int, ...], ...], dict[str, Any]], ...] = (  # sizes that vectors can be read of
+    ("pointwise_conv2d", ((1, 1, 1, 4), (4, 4)), {"stride": 1}),
+    ("conv2d", ((1, 1, 1, 4), (1, 1, 4, 4)), {"stride": 1, "padding": "same", "groups": 1}),
+    ("linear", ((4, 4), (4, 4)), {}),
+    ("linear", ((4, 4), (4, 4), (4,)), {}),
+)
+
+
 def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """What runs beside the rungs: sums of gradients, masks, running statistics, long products, and optimisers."""
     from .. import ops, optim
@@ -198,7 +207,8 @@ def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
         weight = Tensor(ones(3).data, requires_grad=True)
         weight.grad = ones(3).data
         optimizer, averages = rule([weight], lr=0.1, **options), optim.EMA([weight], decay=0.9)
-        optim.clip_grad_norm([weight], 0.1)
+        optim.clip_grad_norm([weight], 0.1)  # the norm is 0 where nothing is computed, and nothing scaled
+        optim.gpu.update(optim.gpu.scale, weight.grad, factor=0.1)
         optimizer.step()
         averages.update()
 
@@ -207,6 +217,9 @@ def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "batch_norm cuda", lambda: ops.batch_norm(ones(2, 3), ones(3), ones(3), ones(3), ones(3), training=True)
     many_pixels = Case((np.ones((1, 64, 64, 2), dtype), np.ones((2, 2), dtype)), {"stride": 1})
     yield "pointwise_conv2d cuda", partial(_run, ops.OPERATORS["pointwise_conv2d"].rungs["cuda"], many_pixels)
+    for name, shapes, params in _IN_FOURS:
+        case = Case(tuple(np.ones(shape, dtype) for shape in shapes), params)
+        yield f"{name} cuda", partial(_run, ops.OPERATORS[name].rungs["cuda"], case)
     for momentum in (0.0, 0.9):
         yield "optim cuda", partial(step, optim.SGD, momentum=momentum)
         yield "optim cuda", partial(step, optim.RMSprop, momentum=momentum)
@@ -252,6 +265,8 @@ def _pretended_device(capability: tuple[int, int]) -> Iterator[None]:
 
 @cache  # what Numba makes of a helper is linked into many kernels, and is the same for all architectures
 def _helper(number: Any, source: gpu._Source) -> Any:
+    if isinstance(source, Access):
+        return source.instruction()
     cuda = gpu.numba_cuda()
     return cuda.jit(device=True)(source.with_names(cuda, number, partial(_helper, number)))
 

@@ -3,9 +3,10 @@
 Floating-point addition is not associative: a sum that adds whatever arrives first, as atomic operations do, has other
 last bits in every run. Here each addition has its place in an order that depends on the shapes alone.
 
-Inside of a block, ``block_sum`` and ``block_max`` combine one number of each thread. Across the whole grid,
-``sums`` adds along axes in stages: each makes an array of partial sums, which the next one adds up. ``broadcast`` and
-``offset`` go the other way: they find the element of a small array that is repeated at a place of a large one.
+Inside of a warp ``warp_sum`` adds up one number of each thread; inside of a block ``block_sum`` does, and ``block_max``
+takes the maximum. Across the whole grid, ``sums`` adds along axes in stages: each makes an array of partial sums, which
+the next one adds up. ``broadcast`` and ``offset`` go the other way: they find the element of a small array that is
+repeated at a place of a large one.
 """
 
 from __future__ import annotations
@@ -16,50 +17,61 @@ from collections.abc import Callable
 from typing import Any
 
 from .gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel, larger
+from .gpu_warps import ALL_LANES, WARP
 
 Shape = tuple[int, ...]
 
-# Inside of a block ------------------------------------------------------------------------------------------
-# The threads of a block meet in shared memory: all of them put their number there, the first 8 combine every eighth
-# number each, and in the end everybody combines those 8. With 128 threads that is 16 + 8 steps between two barriers;
-# halving the number of threads step by step takes 7 barriers. Neither step makes the banks of shared memory
-# collide: neighbouring threads read neighbouring numbers, and one number read by all is sent to all at once.
-# Warps could exchange numbers without shared memory (cuda.shfl_down_sync), but Numba's simulator has no
-# such instruction, and a kernel here is one source for both.
+# Inside of a warp, inside of a block --------------------------------------------------------------------------
+# The 32 threads ("lanes") of a warp run in step, and a shuffle lets each read a register of another: no shared memory,
+# no barrier. In shfl_xor_sync(ALL_LANES, value, 16) lane 0 and lane 16 exchange their values, 1 and 17, and so on; each
+# adds what it gets to its own. Then neighbours at a distance of 8 do, 4, 2 and 1, and after 5 steps every lane
+# has the sum of all 32. Which addition comes when is the same in every run. All lanes that the mask names (a bit
+# for each: here all) must take part, or the warp waits for ever: no shuffle may stand behind an `if` that parts them.
+#
+# Warps of a block then meet in shared memory, where the first lane of each leaves its result: 4 numbers instead of 128.
 
-_FEW = 8
+_WARPS = THREADS // WARP
 
 
-def _block_reduction(combine: Callable[[Any, Any], Any]) -> Any:
+def _warp_reduction(combine: Callable[[Any, Any], Any]) -> Any:
     @device_function
-    def reduce(value):
-        values = cuda.shared.array(THREADS, dtype)
-        combined = cuda.shared.array(_FEW, dtype)
-        thread = cuda.threadIdx.x
-        values[thread] = value
-        cuda.syncthreads()  # all numbers are there
-        if thread < _FEW:
-            for i in range(thread + _FEW, cuda.blockDim.x, _FEW):
-                value = combine(value, values[i])
-            combined[thread] = value
-        # The second barrier also makes a next call safe: behind it nobody reads `values`, and nobody writes to
-        # `combined` before all have come to the first barrier of that call, done with reading.
-        cuda.syncthreads()
-        value = combined[0]
-        for i in range(1, _FEW):
-            value = combine(value, combined[i])
+    def reduce_warp(value):
+        distance = 16
+        while distance:
+            value = combine(value, cuda.shfl_xor_sync(ALL_LANES, value, distance))
+            distance >>= 1
         return value
 
-    return reduce
+    return reduce_warp
 
 
-block_sum = _block_reduction(operator.add)
+def _block_reduction(combine: Callable[[Any, Any], Any], reduce_warp: Any) -> Any:
+    @device_function
+    def reduce_block(value):
+        of_warps = cuda.shared.array(_WARPS, dtype)
+        value = reduce_warp(value)
+        if cuda.laneid == 0:
+            of_warps[cuda.threadIdx.x // WARP] = value
+        cuda.syncthreads()  # the results of all warps are there
+        value = of_warps[0]
+        for warp in range(1, cuda.blockDim.x // WARP):
+            value = combine(value, of_warps[warp])
+        cuda.syncthreads()  # all have read: a next call may write
+        return value
+
+    return reduce_block
+
+
+warp_sum = _warp_reduction(operator.add)
+"""The sum of one number of each lane; all lanes of the warp must call it, and all get the result."""
+
+block_sum = _block_reduction(operator.add, warp_sum)
 """The sum of one ``dtype`` number of each thread; all threads of the block must call it, and all get the result.
 
-For blocks of one dimension with 8 to ``THREADS`` threads.
+For blocks of one dimension, of whole warps, with up to ``THREADS`` threads.
 """
 
-block_max = _block_reduction(larger)
+block_max = _block_reduction(larger, _warp_reduction(larger))
 """The maximum likewise; which of a NaN and a number wins is not defined."""
 
 
@@ -69,7 +81,7 @@ def row_threads(length: int) -> int:
     >>> row_threads(10), row_threads(33), row_threads(1000)
     (32, 64, 128)
     """
-    return min(THREADS, blocks(max(length, 1), 32) * 32)
+    return min(THREADS, blocks(max(length, 1), WARP) * WARP)
 
 
 # Across the grid --------------------------------------------------------------------------------------------
@@ -77,6 +89,7 @@ def row_threads(length: int) -> int:
 # length: y[o, chunk, i] is the sum of the rows chunk, chunk + chunks, chunk + 2 chunks ... of x[o], one thread for
 # each. Rows are dealt out in turn, not in runs, for the sake of the loads: the chunks and columns of one o count on
 # through one number q, and the threads q, q + 1, q + 2 ... load neighbours in every step, even where inner is 1.
+# Where it is 1, the lanes of a warp hold parts of one sum, and may add them up by shuffles: a stage leaves a 1024th.
 
 _ROWS = 32  # that one thread adds: the first stage moves nearly all bytes, and chains of 32 keep rounding errors small
 
@@ -93,11 +106,25 @@ def _add_rows(x, size, width, divisor, y):
         y[i] = total / divisor
 
 
+@kernel
+def _add_row(x, size, width, divisor, y):
+    """x (outer * size,), y (outer * width,), a warp for each number of y; as above, with WARP * width for width."""
+    i = cuda.grid(1) // WARP  # the warp's number: its lanes go through the `if` together
+    if i < y.size:
+        o = i // width
+        total = dtype(0)
+        for at in range(o * size + (i - o * width) * WARP + cuda.laneid, (o + 1) * size, width * WARP):
+            total += x[at]
+        total = warp_sum(total)
+        if cuda.laneid == 0:
+            y[i] = total / divisor
+
+
 def sums(x: Any, axes: Shape, mean: bool = False) -> Any:
     """The sum, or the mean, of a device array over ``axes``, counted from the front in ascending order.
 
-    Launches: one for each power of 32 in the length of each run of neighbouring axes. Bytes: x is read once, and all
-    that follows is a 32nd of it.
+    Launches: one for each power of 32 in the length of each run of neighbouring axes, of 1024 for the last axes. Bytes:
+    x is read once, and all that follows is a 32nd of it.
     """
     rest = list(axes)
     while rest:  # from the back, so that the numbers of the axes in front stay what they are
@@ -112,11 +139,15 @@ def sums(x: Any, axes: Shape, mean: bool = False) -> Any:
 
 
 def _sum_middle(x: Any, outer: int, length: int, inner: int, divisor: int) -> Any:
-    chunks = max(blocks(length, _ROWS), 1)
+    in_warps = inner == 1 and length > _ROWS
+    chunks = max(blocks(length, _ROWS * WARP if in_warps else _ROWS), 1)
     y = empty((outer * chunks * inner,), x.dtype)
     if y.size:
         by = x.dtype.type(divisor if chunks == 1 else 1)
-        _add_rows[blocks(y.size), THREADS](x, length * inner, chunks * inner, by, y)
+        if in_warps:
+            _add_row[blocks(y.size * WARP), THREADS](x, length, chunks, by, y)
+        else:
+            _add_rows[blocks(y.size), THREADS](x, length * inner, chunks * inner, by, y)
     return y if chunks == 1 else _sum_middle(y, outer, chunks, inner, divisor)
 
 

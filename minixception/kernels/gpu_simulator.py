@@ -15,12 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import KernelError
+from .gpu_warps import Waiter, WarpNames, release
+
 
 def _context() -> Any:
     """The simulator's module for the kernel that is running: it knows which thread asks."""
     from numba.cuda.simulator.kernel import _get_kernel_context
 
     return _get_kernel_context()
+
+
+def _this_thread() -> Any:
+    """Whose turn it is."""
+    return threading.current_thread()
 
 
 class _Shared:
@@ -36,10 +44,19 @@ class _Shared:
         return arrays[line]
 
 
-class SimulatedCuda:
-    """``cuda``: everything but shared arrays is the simulator's own."""
+class SimulatedCuda(WarpNames):
+    """``cuda``: shared arrays and what lanes of a warp do together are made here, the rest is the simulator's own."""
 
     shared = _Shared()
+
+    @property
+    def laneid(self) -> int:
+        """The number of the thread in its warp."""
+        return _this_thread().lane
+
+    def wait_for_warp(self, line: int, mask: int, offer: Any, source: int) -> Any:
+        """Wait for lanes of the warp."""
+        return _this_thread().wait("warp", line, mask, offer, source)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_context(), name)
@@ -49,49 +66,61 @@ def take_turns() -> None:
     """Let the simulator's threads take turns."""
     from numba.cuda.simulator import kernel
 
-    class Thread(kernel.BlockThread):
+    class Thread(kernel.BlockThread, Waiter):
         """A thread that runs when it is its turn."""
 
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            self.turn = threading.Semaphore(0)
-            self.waits = False
+            Waiter.__init__(self, self.thread_id)
+            self.turn = threading.Lock()  # held by others while it has not the turn
+            self.turn.acquire()
 
         def run(self) -> None:
             super().run()
+            self.waits = "ended"
             self._manager.back.release()
 
-        def syncthreads(self) -> None:
-            self.waits = True
+        def wait(self, what: str, line: int, mask: int = 0, offer: Any = None, source: int = 0) -> Any:
+            self.waits, self.line, self.mask, self.offer, self.source = what, line, mask, offer, source
             self._manager.back.release()
             self.turn.acquire()
-            self.waits = False
             if self.abort:
                 raise RuntimeError("another thread of the block has failed")
+            return self.taken
+
+        def syncthreads(self) -> None:
+            self.wait("block", sys._getframe(2).f_lineno)  # called by the kernel by way of the simulator
 
     class Block(kernel.BlockManager):
         """A block whose threads go on one after the other."""
 
         def run(self, place: Any, *arguments: Any) -> None:
-            self.back = threading.Semaphore(0)  # the turn comes back
-            alive = [
-                Thread(lambda: self._f(*arguments), self, place, number, self._debug)
-                for number in np.ndindex(*self._block_dim)
+            self.back = threading.Lock()  # held by others until the turn comes back
+            self.back.acquire()
+            threads = [
+                Thread(lambda: self._f(*arguments), self, place, number[::-1], self._debug)
+                for number in np.ndindex(*self._block_dim[::-1])
             ]
-            for thread in alive:
-                thread.start()
-                self._until_back(thread, alive)
-            while alive := [thread for thread in alive if thread.waits]:
-                for thread in alive:
-                    thread.turn.release()
-                    self._until_back(thread, alive)
+            try:
+                for thread in threads:
+                    thread.start()
+                    self._until_back(thread)
+                while released := release(threads):
+                    for thread in released:
+                        thread.turn.release()
+                        self._until_back(thread)
+            except KernelError as error:
+                raise KernelError(f"{self._f.__qualname__}, block {tuple(place)}: {error}") from error
+            finally:  # after an error: end those that wait
+                for thread in threads:
+                    if thread.waits in ("block", "warp"):
+                        thread.abort = True
+                        thread.turn.release()
+                        self.back.acquire()
 
-        def _until_back(self, thread: Thread, alive: list[Thread]) -> None:
+        def _until_back(self, thread: Thread) -> None:
             self.back.acquire()
             if thread.exception:
-                for other in alive:
-                    other.abort = True
-                    other.turn.release()
                 error, trace = thread.exception
                 raise error.with_traceback(trace)
 

@@ -24,11 +24,11 @@ class HostArray:
         """The same numbers in another shape."""
         return type(self)(self.data.reshape(*shape))
 
-    def copy_to_host(self) -> np.ndarray:
+    def copy_to_host(self, stream: Any = 0) -> np.ndarray:
         """A copy of the numbers."""
         return self.data.copy()
 
-    def copy_to_device(self, source: Any) -> None:
+    def copy_to_device(self, source: Any, stream: Any = 0) -> None:
         """Overwrite the numbers."""
         self.data[...] = source.data if isinstance(source, HostArray) else source
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ..errors import ArgumentError, KernelError
-from .turns import ALL_LANES, WARP, CudaThread
+from ..errors import ArgumentError
+from ..kernels.gpu_warps import WARP, WarpNames
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _AXES = ("x", "y", "z")
 
 
-class CudaNames:
-    """threadIdx, grid, syncthreads, shared.array, shuffles: their meaning for the thread whose turn it is."""
+class CudaNames(WarpNames):
+    """threadIdx, grid, syncthreads, shared.array: their meaning for the thread whose turn it is."""
 
     warpsize = WARP
 
@@ -59,44 +59,11 @@ class CudaNames:
 
     def syncthreads(self) -> None:
         """Wait for the block."""
-        self._recorder.turns.wait("block")
+        self._recorder.turns.wait("block", sys._getframe(1).f_lineno)
 
-    def syncwarp(self, mask: int = ALL_LANES) -> None:
-        """Wait for the warp."""
-        self._recorder.turns.wait("warp", mask)
-
-    def shfl_sync(self, mask: int, value: Any, lane: int) -> Any:
-        """The value of one lane."""
-        return self._recorder.turns.wait("warp", mask, value, self._from(lambda _: lane))
-
-    def shfl_up_sync(self, mask: int, value: Any, delta: int) -> Any:
-        """The value of the lane so many below; the lowest lanes keep their own."""
-        return self._recorder.turns.wait("warp", mask, value, self._from(lambda me: me - delta))
-
-    def shfl_down_sync(self, mask: int, value: Any, delta: int) -> Any:
-        """The value of the lane so many above; the highest lanes keep their own."""
-        return self._recorder.turns.wait("warp", mask, value, self._from(lambda me: me + delta))
-
-    def shfl_xor_sync(self, mask: int, value: Any, flip: int) -> Any:
-        """The value of the lane whose number differs in these bits."""
-        return self._recorder.turns.wait("warp", mask, value, self._from(lambda me: me ^ flip))
-
-    def _from(self, source: Callable[[int], int]) -> Callable[[Sequence[CudaThread]], Any]:
-        """What the thread takes in a shuffle: the offer of the lane ``source`` names."""
-        me = self._recorder.turns.now
-
-        def take(lanes: Sequence[CudaThread]) -> Any:
-            wanted = source(me.lane)
-            if not 0 <= wanted < WARP:
-                return me.offer
-            for lane in lanes:
-                if lane.lane == wanted and me.mask >> wanted & 1:
-                    return lane.offer
-            raise KernelError(
-                f"thread {me.number} takes the value of lane {wanted}, which takes no part in the shuffle"
-            )
-
-        return take
+    def wait_for_warp(self, line: int, mask: int, offer: Any, source: int) -> Any:
+        """Wait for lanes of the warp."""
+        return self._recorder.turns.wait("warp", line, mask, offer, source)
 
 
 def unset(dtype: Any) -> Any:

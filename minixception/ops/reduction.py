@@ -128,8 +128,8 @@ def _sum_forward_cpu(x: np.ndarray, *, axis: Shape) -> tuple[np.ndarray, tuple[A
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The sum of kernels/gpu_reduce.py: every thread adds 32 rows, partial sums are added in turn by the same kernel, in an
-# order that depends on the shape alone. Its divisor comes last and makes a mean of it; the backward pass repeats dy.
+# The sum of kernels/gpu_reduce.py: every thread adds 32 rows, and their sums are added in turn, in an order that
+# depends on the shape alone. Its divisor comes last and makes a mean of it; the backward pass repeats dy.
 
 
 def _cuda_rung(mean: bool) -> Rung:

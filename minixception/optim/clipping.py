@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
-from ..device import is_on_gpu, to_cpu
+from ..device import is_on_gpu
 from ..errors import ArgumentError, NumericError
 from . import gpu
 from .common import Parameter
@@ -31,7 +30,9 @@ def clip_grad_norm(params: Iterable[Parameter], max_norm: float) -> float:
     if not max_norm > 0:
         raise ArgumentError(f"expected a max_norm above 0, got {max_norm}")
     gradients = [p.grad for p in params if p.grad is not None]
-    norm = math.sqrt(sum(map(_sum_of_squares, gradients)))
+    there = [g for g in gradients if is_on_gpu(g)]
+    here = [g for g in gradients if not is_on_gpu(g)]
+    norm = math.sqrt(sum(map(_sum_of_squares, here)) + (gpu.sum_of_squares(there) if there else 0))
     if not math.isfinite(norm):
         raise NumericError(f"expected finite gradients, got a gradient norm of {norm}")
     if norm > max_norm:
@@ -43,6 +44,6 @@ def clip_grad_norm(params: Iterable[Parameter], max_norm: float) -> float:
     return norm
 
 
-def _sum_of_squares(g: Any) -> float:
-    flat = to_cpu(g).ravel()  # of the GPU too: one pass over the bus, to be summed in float64
+def _sum_of_squares(g: np.ndarray) -> float:
+    flat = g.ravel()
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))

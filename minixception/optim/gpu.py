@@ -1,15 +1,21 @@
 """Updates of parameters on the GPU: a thread per number, all of a rule in one pass.
 
 The same formulas as in optimizers.py and averaging.py. Each number of each array is read once and written once, by
-neighbouring threads for neighbouring numbers: nothing but memory limits them.
+neighbouring threads for neighbouring numbers: nothing but memory limits them. And the sum of squares that the norm
+of all gradients is made of.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from ..kernels.gpu import THREADS, Kernel, blocks, cuda, device_function, dtype, kernel
+import numpy as np
+
+from ..device import to_cpu
+from ..kernels.gpu import THREADS, Kernel, blocks, cuda, device_function, dtype, empty, kernel
+from ..kernels.gpu_reduce import block_sum, row_threads, sums
 
 
 def update(rule: Kernel, *arrays: Any, **scalars: float) -> None:
@@ -94,3 +100,33 @@ def scale(g, factor):
     i = cuda.grid(1)
     if i < g.size:
         g[i] *= factor
+
+
+# A thread adds 32 squares, a block the sums of its threads, and all blocks of all gradients write into one array, of
+# which one sum is made: one number crosses the bus. In float64, slow as it is on consumer GPUs: two operations for each
+# parameter of a network are little beside its gradients.
+
+_SQUARES = 32  # of a thread
+
+
+@kernel
+def _add_squares(partial, at, g):
+    """partial[at + block]: the sum of squares of this block's share of g (n,). Float64, the type of ``partial``."""
+    total = dtype(0)
+    for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
+        number = dtype(g[i])
+        total += number * number
+    total = block_sum(total)
+    if cuda.threadIdx.x == 0:
+        partial[at + cuda.blockIdx.x] = total
+
+
+def sum_of_squares(arrays: Sequence[Any]) -> float:
+    """Of all numbers of device arrays together, in float64, with the same bits in every run."""
+    shares = [blocks(array.size, THREADS * _SQUARES) for array in arrays]
+    partial, at = empty((sum(shares),), np.float64), 0
+    for array, share in zip(arrays, shares, strict=True):
+        if share:
+            _add_squares[share, row_threads(array.size)](partial, at, array.reshape(array.size))
+            at += share
+    return float(to_cpu(sums(partial, (0,))))

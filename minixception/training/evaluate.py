@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..data import Dataset, batches, steps_per_epoch
+from ..data.prefetch import prefetched
 from ..errors import NumericError
-from ..metrics import Accuracy, Mean
+from ..metrics import Mean
 from ..nn import Module
 from ..ops import cross_entropy
-from ..tensor import Tensor, no_grad
+from ..tensor import no_grad
+from .measure import measure
 
 
 def evaluate(
@@ -22,7 +24,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean cross-entropy, top-1 and (with more than five classes) top-5 accuracy, in inference mode.
 
-    advance(step, steps) is called before each batch, for a progress bar. Leaves the model in the mode it was in.
+    Runs where the model is, on the CPU or the GPU. advance(step, steps) is called before each batch, for a progress
+    bar. Leaves the model in the mode it was in.
     Raises NumericError if the loss is not finite.
 
     >>> import minixception as mx
@@ -32,18 +35,26 @@ def evaluate(
     """
     batch_size = min(batch_size, len(dataset))
     steps = steps_per_epoch(len(dataset), batch_size)
-    measures: dict[str, Mean] = {"loss": Mean(), "top1": Accuracy(1)}
-    if dataset.num_classes > 5:
-        measures["top5"] = Accuracy(5)
+    ks = (1, 5) if dataset.num_classes > 5 else (1,)
+    means = {name: Mean() for name in ("loss", *(f"top{k}" for k in ks))}
+    pairs = ((x, labels) for _, x, labels in batches(dataset, batch_size))
     with model.inference(), no_grad():
-        for step, x, labels in batches(dataset, batch_size):
+        for step, (x, labels) in enumerate(prefetched(pairs, device_of(model))):
             advance(step, steps)
-            logits = model(Tensor(x))
-            loss = cross_entropy(logits, labels).item()
+            logits = model(x)
+            loss, *accuracies = measure(cross_entropy(logits, labels), logits, labels, ks)
             if not math.isfinite(loss):
                 raise NumericError(f"the loss is {loss} in evaluation: the weights diverged, lower the learning rate")
-            measures["loss"].update(loss, len(labels))
-            for measure in measures.values():
-                if isinstance(measure, Accuracy):
-                    measure.add(logits.numpy(), labels)
-    return {name: measure.value for name, measure in measures.items()}
+            for mean, value in zip(means.values(), (loss, *accuracies), strict=True):
+                mean.update(value, len(labels))
+    return {name: mean.value for name, mean in means.items()}
+
+
+def device_of(model: Module) -> str:
+    """Where the model's tensors are: "cpu" or "cuda"; "cpu" for one without any.
+
+    >>> import minixception as mx
+    >>> device_of(mx.nn.Linear(2, 3))
+    'cpu'
+    """
+    return next((tensor.device for _, tensor in model.named_tensors()), "cpu")

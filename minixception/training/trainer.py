@@ -20,14 +20,16 @@ from typing import Any
 
 from .. import random
 from ..data import Dataset, batches, steps_per_epoch
+from ..data.prefetch import prefetched
 from ..errors import ArgumentError, CheckpointError, NumericError
 from ..files import atomic_path
-from ..metrics import Accuracy, Mean
+from ..metrics import Mean
 from ..ops import cross_entropy
 from ..optim import EMA, clip_grad_norm
 from ..tensor import Tensor
 from .checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from .evaluate import evaluate
+from .measure import measure
 from .recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -42,12 +44,18 @@ class Interrupted(KeyboardInterrupt):
 class Trainer:
     """One run: a recipe, its data, and a folder for the checkpoint and the log (a JSON line per epoch).
 
-    Starts anew, or with resume=True from the folder's checkpoint. Raises CheckpointError if the checkpoint is missing,
-    corrupt or of another recipe or data set, and ArgumentError where a new run would overwrite one.
+    Starts anew, or with resume=True from the folder's checkpoint. device: "cpu" or "cuda", where the model, the
+    optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on on the other one,
+    where results differ by rounding, and by the masks of dropout, which the GPU draws itself.
+
+    Raises CheckpointError if the checkpoint is missing, corrupt or of another recipe or data set, ArgumentError where a
+    new run would overwrite one and for another device, and BackendError where there is no GPU.
     """
 
-    def __init__(self, recipe: Recipe, train: Dataset, test: Dataset, folder: Path, resume: bool = False) -> None:
-        self.recipe, self.train, self.test, self.folder = recipe, train, test, Path(folder)
+    def __init__(
+        self, recipe: Recipe, train: Dataset, test: Dataset, folder: Path, resume: bool = False, device: str = "cpu"
+    ) -> None:
+        self.recipe, self.train, self.test, self.folder, self.device = recipe, train, test, Path(folder), device
         self.path = self.folder / CHECKPOINT
         if recipe.batch_size > len(train):
             raise ArgumentError(
@@ -57,12 +65,12 @@ class Trainer:
             raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")
         random.seed(recipe.seed)
         self.image_shape: tuple[int, int, int] = train.images.shape[1:]
-        self.model = recipe.make_model(train.num_classes, self.image_shape)
+        self.model = recipe.make_model(train.num_classes, self.image_shape).to(device)
         self.optimizer = recipe.make_optimizer(self.model)
         self.schedule = recipe.make_schedule()
         self.ema = EMA([t for _, t in self.model.named_tensors()], recipe.ema_decay)
         self.progress = Progress()
-        self.loss, self.top1 = Mean(), Accuracy()
+        self.loss, self.top1 = Mean(), Mean()
         self.steps = steps_per_epoch(len(train), recipe.batch_size, drop_last=True)
         self._stop = False
         if resume:
@@ -77,13 +85,18 @@ class Trainer:
         return self.progress.records
 
     def step(self, x: Any, labels: Any) -> float:
-        """One update from a batch x (n, h, w, c), labels (n,); returns the loss. NumericError if it is not finite."""
+        """One update from a batch x (n, h, w, c), array or tensor, and labels (n,); returns the loss.
+
+        What is on the GPU stays there but for the loss and a number per image, read once. NumericError if the loss is
+        not finite.
+        """
+        x = (x if isinstance(x, Tensor) else Tensor(x)).to(self.device)
         random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
         self.optimizer.lr = self._lr(self.progress.step)
         self.optimizer.zero_grad()
-        logits = self.model(Tensor(x))
+        logits = self.model(x)
         loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
-        value = loss.item()
+        value, top1 = measure(loss, logits, labels)
         if not math.isfinite(value):
             raise NumericError(
                 f"the loss is {value} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: lower the "
@@ -95,7 +108,7 @@ class Trainer:
         self.optimizer.step()
         self.ema.update()
         self.loss.update(value, len(labels))
-        self.top1.add(logits.numpy(), labels)
+        self.top1.update(top1, len(labels))
         return value
 
     def _lr(self, step: int) -> float:
@@ -132,9 +145,10 @@ class Trainer:
             drop_last=True,
             start=progress.step,
         )
+        pairs = ((x, labels) for _, x, labels in feed)
         title = f"epoch {progress.epoch + 1}/{self.recipe.epochs}"
         with tqdm(total=self.steps, initial=progress.step, desc=f"{title}, compiling kernels on the first run") as bar:
-            for step, x, labels in feed:
+            for step, (x, labels) in enumerate(prefetched(pairs, self.device), progress.step):
                 self.step(x, labels)
                 progress.step = step + 1
                 progress.seconds = before + time.monotonic() - started
@@ -153,7 +167,7 @@ class Trainer:
             "seconds": round(progress.seconds, 2),
         }
         self.progress = Progress(epoch=progress.epoch + 1, records=[*progress.records, record])
-        self.loss, self.top1 = Mean(), Accuracy()
+        self.loss, self.top1 = Mean(), Mean()
         self._write_log()  # before the checkpoint: killed in between, the epoch is finished anew and written again
         self.save()
         tqdm.write(

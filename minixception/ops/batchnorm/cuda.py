@@ -11,8 +11,9 @@ cuda_block   A block of 32 x 8 threads takes a slab of rows and 32 channels, so 
              threads of one channel add up in shared memory, by a tree; a second kernel adds the sums of all slabs, a
              block per channel; a third writes y or dx. Two reads of x forward, two of x and dy each backward: the least
              there is, as the first output depends on the last input.
-cuda         The same, but a thread loads 8 numbers before it uses the first, so that 8 loads are under way, and the
-             formulas lose no digits, whatever the mean and whichever row comes first.
+cuda         The same, but a thread loads 8 numbers before it uses the first, so that 8 loads are under way; the
+             formulas lose no digits, whatever the mean and whichever row comes first; and the 8 threads of one channel
+             add up by warp shuffles, from register to register.
 
 No atomic additions: which block comes first changes from run to run, and the last bits of a sum with it. Here
 each block writes to places of its own, and these are added in an order that depends on the shape alone.
@@ -41,6 +42,7 @@ from .cuda_sums import (
     group_gradient_sums,
     group_statistics,
     load_rows,
+    this_slab,
 )
 
 # What is the same on all rungs ------------------------------------------------------------------------------
@@ -159,12 +161,14 @@ def backward_cuda_naive(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any,
 
 # Slabs: the second pass ---------------------------------------------------------------------------------------
 # The sums of all slabs of a channel are added by a block: its neighbouring threads read neighbouring slabs. Few as they
-# are, one thread would need a thousand steps for them. Arithmetic is in float64, the type of the first array.
+# are, one thread would need a thousand steps for them. ``block_sum`` adds what its threads have found: the lanes of a
+# warp by shuffles, then the warps in shared memory. For the variance it is the definition's two steps once more; the
+# slabs' means, read twice, come from the cache the second time. Arithmetic is in float64, the type of the first array.
 
 
 @kernel
 def _merge_statistics(partial, gamma, beta, rows, m, eps, means, variances, factors):
-    """A block per channel; its neighbouring threads read neighbouring slabs. Float64, the type of ``partial``."""
+    """A block per channel, of one thread for each slab, or up to 128."""
     q, slabs = cuda.blockIdx.x, partial.shape[2]
     total = dtype(0)
     for slab in range(cuda.threadIdx.x, slabs, cuda.blockDim.x):
@@ -202,9 +206,7 @@ def _merge_gradient_sums(partial, gamma, variances, m, eps, training, dgamma, db
 def _normalise(x, factors, y, rows):
     """y = (x - mean) * scale + shift; in inference dx is such a map of dy."""
     m, c = x.shape
-    q = cuda.blockIdx.y * LANES + cuda.threadIdx.x
-    first = cuda.blockIdx.x * rows
-    last = min(first + rows, m)
+    q, first, last = this_slab(m, rows)
     if q < c:
         scale, shift, mean = factors[0, q], factors[1, q], factors[2, q]
         values = cuda.local.array(GROUP, dtype)
@@ -219,9 +221,7 @@ def _normalise(x, factors, y, rows):
 def _input_gradient(dy, x, means, factors, dx, rows):
     """dx = of_dy * dy + of_d * (x - mean) + constant: the formula of dx, its factors multiplied out."""
     m, c = x.shape
-    q = cuda.blockIdx.y * LANES + cuda.threadIdx.x
-    first = cuda.blockIdx.x * rows
-    last = min(first + rows, m)
+    q, first, last = this_slab(m, rows)
     if q < c:
         mean, of_dy, of_d, constant = means[q], factors[0, q], factors[1, q], factors[2, q]
         gradients, values = cuda.local.array(PAIRS, dtype), cuda.local.array(PAIRS, dtype)
@@ -301,12 +301,12 @@ def backward_cuda_block(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any,
 def forward_cuda(
     x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, *, training: bool, eps: float
 ) -> tuple[Any, tuple[Any, ...]]:
-    """Sums of slabs with 8 loads under way (in training), then one pass for y."""
+    """Sums of slabs with 8 loads under way and by shuffles (in training), then one pass for y."""
     return _forward_in_slabs(group_statistics, x, gamma, beta, running_mean, running_var, training, eps)
 
 
 def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any, None, None]:
-    """Sums of slabs with 16 loads under way, then one pass for dx."""
+    """Sums of slabs with 8 loads under way and by shuffles, then one pass for dx."""
     return _backward_in_slabs(group_gradient_sums, dy, saved)
 
 

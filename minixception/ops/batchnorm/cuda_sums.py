@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 
 from ...kernels.gpu import cuda, device_function, dtype, kernel
+from ...kernels.gpu_warps import ALL_LANES
 
 LANES, ROWS = 32, 8  # threads of a block: channels, rows
 GROUP = 8  # loads of a thread that are under way at once
 PAIRS = GROUP // 2  # rows of a group where two arrays are read
+
+
+@device_function
+def this_slab(m: int, rows: int) -> Any:
+    """This thread's channel, and the first and the last row, exclusive, of its block's slab."""
+    first = cuda.blockIdx.x * rows
+    return cuda.blockIdx.y * LANES + cuda.threadIdx.x, first, min(first + rows, m)
 
 
 @device_function
@@ -38,95 +46,109 @@ def load_rows(x: Any, start: int, last: int, q: int, beyond: Any, values: Any) -
 # Block: slabs of rows, and a tree in shared memory ----------------------------------------------------------
 # d = x - shift, with the slab's first row as shift: the variance does not change when a constant is subtracted, and
 # sum(d^2) - sum(d)^2 / n does not cancel as sum(x^2) - sum(x)^2 / n does when the mean is large.
-# The 8 threads of a channel hold one sum each. In shared memory the upper 4 rows are added to the lower 4, then 2 to
+# The 8 threads of a channel hold two sums each. In shared memory the upper 4 rows are added to the lower 4, then 2 to
 # 2, then 1 to 1. A warp is a row of 32 channels, neighbours in shared memory as well: each in a bank of its own.
 
 
 @device_function
-def _add_rows(sums, others):
-    """Add the rows of two shared arrays (ROWS, LANES) into their row 0, all threads of a block together."""
+def _tree_sums(one, other):
+    """For the threads of row 0: the sums over the block's rows of two numbers of each thread."""
+    sums = cuda.shared.array((2, ROWS, LANES), dtype)
     row, lane = cuda.threadIdx.y, cuda.threadIdx.x
+    sums[0, row, lane], sums[1, row, lane] = one, other
     step = ROWS // 2
     while step > 0:
-        cuda.syncthreads()  # what the last step, or the kernel, wrote is there
+        cuda.syncthreads()  # what was written before is there
         if row < step:
-            sums[row, lane] += sums[row + step, lane]
-            others[row, lane] += others[row + step, lane]
+            sums[0, row, lane] += sums[0, row + step, lane]
+            sums[1, row, lane] += sums[1, row + step, lane]
         step //= 2
+    return sums[0, row, lane], sums[1, row, lane]  # row 0 has itself added the last two: nothing to wait for
 
 
 @kernel
 def block_statistics(x: Any, partial: Any, rows: int) -> None:
     """partial (2, c, slabs): each slab's mean and sum of squared deviations from it."""
-    sums_d = cuda.shared.array((ROWS, LANES), dtype)
-    sums_dd = cuda.shared.array((ROWS, LANES), dtype)
-    row, lane = cuda.threadIdx.y, cuda.threadIdx.x
     m, c = x.shape
-    q = cuda.blockIdx.y * LANES + lane
-    first = cuda.blockIdx.x * rows
-    last = min(first + rows, m)
+    q, first, last = this_slab(m, rows)
     shift = sum_d = sum_dd = dtype(0)
     if q < c:
         shift = x[first, q]
-        for r in range(first + row, last, ROWS):
+        for r in range(first + cuda.threadIdx.y, last, ROWS):
             d = x[r, q] - shift
             sum_d += d
             sum_dd += d * d
-    sums_d[row, lane], sums_dd[row, lane] = sum_d, sum_dd
-    _add_rows(sums_d, sums_dd)
-    if row == 0 and q < c:  # this thread has itself added the last two rows: nothing to wait for
-        mean_d = np.float64(sums_d[0, lane]) / (last - first)
+    sum_d, sum_dd = _tree_sums(sum_d, sum_dd)
+    if cuda.threadIdx.y == 0 and q < c:
+        mean_d = np.float64(sum_d) / (last - first)
         partial[0, q, cuda.blockIdx.x] = shift + mean_d
-        partial[1, q, cuda.blockIdx.x] = sums_dd[0, lane] - sums_d[0, lane] * mean_d
+        partial[1, q, cuda.blockIdx.x] = sum_dd - sum_d * mean_d
 
 
 @kernel
 def block_gradient_sums(dy: Any, x: Any, means: Any, partial: Any, rows: int) -> None:
     """partial (2, c, slabs): each slab's sums of dy and of dy * (x - mean)."""
-    sums_dy = cuda.shared.array((ROWS, LANES), dtype)
-    sums_dy_d = cuda.shared.array((ROWS, LANES), dtype)
-    row, lane = cuda.threadIdx.y, cuda.threadIdx.x
     m, c = x.shape
-    q = cuda.blockIdx.y * LANES + lane
-    first = cuda.blockIdx.x * rows
+    q, first, last = this_slab(m, rows)
     sum_dy = sum_dy_d = dtype(0)
     if q < c:
         mean = means[q]
-        for r in range(first + row, min(first + rows, m), ROWS):
+        for r in range(first + cuda.threadIdx.y, last, ROWS):
             gradient = dy[r, q]
             sum_dy += gradient
             sum_dy_d += gradient * (x[r, q] - mean)
-    sums_dy[row, lane], sums_dy_d[row, lane] = sum_dy, sum_dy_d
-    _add_rows(sums_dy, sums_dy_d)
-    if row == 0 and q < c:
-        partial[0, q, cuda.blockIdx.x] = sums_dy[0, lane]
-        partial[1, q, cuda.blockIdx.x] = sums_dy_d[0, lane]
+    sum_dy, sum_dy_d = _tree_sums(sum_dy, sum_dy_d)
+    if cuda.threadIdx.y == 0 and q < c:
+        partial[0, q, cuda.blockIdx.x] = sum_dy
+        partial[1, q, cuda.blockIdx.x] = sum_dy_d
 
 
-# Fast: 8 loads under way, and no digits lost ----------------------------------------------------------------
+# Fast: 8 loads under way, no digits lost, and shuffles ------------------------------------------------------
 # A thread takes its slab in groups of 8 rows, which are loaded together. With 8 values in registers the definition's
 # two steps cost nothing: first their mean, then the squares of what differs from it. Nothing cancels. Groups, then
 # threads, then slabs are merged by Chan, Golub and LeVeque (1979): the merged sum of squares is the sum of both and a
 # multiple of the squared distance of the means. All means are taken relative to the slab's first row, and are small.
-# At the end of a slab the sums of 8 threads meet in shared memory, where the first warp adds them up: 8 short
-# steps behind one barrier, against three barriers of a tree.
+#
+# At the end of a slab 8 threads have a part of each channel, one in each warp, as the lanes of a warp are channels.
+# Shuffles exchange registers inside of one warp only, so the parts change places first, by way of shared memory: after
+# one barrier a warp has 4 channels, and the 8 parts of each in 8 neighbouring lanes. These add up in 3 shuffles, all
+# warps at once. The tree takes three barriers, with fewer threads at work in each step. Reading, a warp touches 8
+# rows of shared memory, 4 neighbours in each; rows of 36 numbers put these 32 into 32 banks.
+
+_WIDTH = LANES + LANES // ROWS
+
+
+@device_function
+def _by_channel(one, other):
+    """Two numbers of each thread change places: the row and column this thread's come from, and the two."""
+    parts = cuda.shared.array((2, ROWS, _WIDTH), dtype)
+    parts[0, cuda.threadIdx.y, cuda.threadIdx.x] = one
+    parts[1, cuda.threadIdx.y, cuda.threadIdx.x] = other
+    cuda.syncthreads()  # all parts are there
+    row, column = cuda.threadIdx.x % ROWS, cuda.threadIdx.y * (LANES // ROWS) + cuda.threadIdx.x // ROWS
+    return row, column, parts[0, row, column], parts[1, row, column]
+
+
+@device_function
+def _channel_sum(value):
+    """The sum over the 8 lanes that hold parts of one channel, for all 8. All lanes of the warp must call it."""
+    distance = ROWS // 2
+    while distance:
+        value += cuda.shfl_xor_sync(ALL_LANES, value, distance)  # lane ^ distance: 8 lanes stay among themselves
+        distance >>= 1
+    return value
 
 
 @kernel
 def group_statistics(x: Any, partial: Any, rows: int) -> None:
     """partial (2, c, slabs): each slab's mean and sum of squared deviations from it."""
-    thread_means = cuda.shared.array((ROWS, LANES), dtype)
-    thread_squares = cuda.shared.array((ROWS, LANES), dtype)
-    row, lane = cuda.threadIdx.y, cuda.threadIdx.x
     m, c = x.shape
-    q = cuda.blockIdx.y * LANES + lane
-    first = cuda.blockIdx.x * rows
-    last = min(first + rows, m)
+    q, first, last = this_slab(m, rows)
     shift = mean = square = before = dtype(0)  # before: values merged so far, a number of few digits in any type
     if q < c:
         shift = x[first, q]
         d = cuda.local.array(GROUP, dtype)
-        for start in range(first + row, last, ROWS * GROUP):
+        for start in range(first + cuda.threadIdx.y, last, ROWS * GROUP):
             count = min(GROUP, (last - start + ROWS - 1) // ROWS)
             load_rows(x, start, last, q, shift, d)
             total = group_square = dtype(0)
@@ -142,35 +164,28 @@ def group_statistics(x: Any, partial: Any, rows: int) -> None:
             mean += delta * share
             square += group_square + delta * delta * before * share
             before += dtype(count)
-    thread_means[row, lane], thread_squares[row, lane] = mean, square
-    cuda.syncthreads()  # the 8 threads of each channel have written
+    row, column, mean, square = _by_channel(mean, square)
+    shift = cuda.shfl_sync(ALL_LANES, shift, column)  # every warp has the shifts of all 32 channels in its lanes
+    count = (last - first - row + ROWS - 1) // ROWS  # rows that this part is of
+    slab_mean = _channel_sum(mean * dtype(count)) / dtype(last - first)
+    e = mean - slab_mean
+    square = _channel_sum(square + e * e * dtype(count))
+    q = cuda.blockIdx.y * LANES + column
     if row == 0 and q < c:
-        total = dtype(0)
-        for i in range(ROWS):
-            total += thread_means[i, lane] * dtype((last - first - i + ROWS - 1) // ROWS)
-        mean, square = total / dtype(last - first), dtype(0)
-        for i in range(ROWS):
-            e = thread_means[i, lane] - mean
-            square += thread_squares[i, lane] + e * e * dtype((last - first - i + ROWS - 1) // ROWS)
-        partial[0, q, cuda.blockIdx.x] = np.float64(shift) + np.float64(mean)
+        partial[0, q, cuda.blockIdx.x] = np.float64(shift) + np.float64(slab_mean)
         partial[1, q, cuda.blockIdx.x] = square
 
 
 @kernel
 def group_gradient_sums(dy: Any, x: Any, means: Any, partial: Any, rows: int) -> None:
     """partial (2, c, slabs): each slab's sums of dy and of dy * (x - mean)."""
-    sums_dy = cuda.shared.array((ROWS, LANES), dtype)
-    sums_dy_d = cuda.shared.array((ROWS, LANES), dtype)
-    row, lane = cuda.threadIdx.y, cuda.threadIdx.x
     m, c = x.shape
-    q = cuda.blockIdx.y * LANES + lane
-    first = cuda.blockIdx.x * rows
-    last = min(first + rows, m)
+    q, first, last = this_slab(m, rows)
     sum_dy = sum_dy_d = dtype(0)
     if q < c:
         mean = means[q]
         gradients, values = cuda.local.array(PAIRS, dtype), cuda.local.array(PAIRS, dtype)
-        for start in range(first + row, last, ROWS * PAIRS):
+        for start in range(first + cuda.threadIdx.y, last, ROWS * PAIRS):
             load_rows(dy, start, last, q, dtype(0), gradients)
             load_rows(x, start, last, q, mean, values)
             group_dy = group_dy_d = dtype(0)  # short sums first: their rounding errors stay small
@@ -179,12 +194,9 @@ def group_gradient_sums(dy: Any, x: Any, means: Any, partial: Any, rows: int) ->
                 group_dy_d += gradients[i] * (values[i] - mean)
             sum_dy += group_dy
             sum_dy_d += group_dy_d
-    sums_dy[row, lane], sums_dy_d[row, lane] = sum_dy, sum_dy_d
-    cuda.syncthreads()  # the 8 threads of each channel have written
+    row, column, sum_dy, sum_dy_d = _by_channel(sum_dy, sum_dy_d)
+    sum_dy, sum_dy_d = _channel_sum(sum_dy), _channel_sum(sum_dy_d)
+    q = cuda.blockIdx.y * LANES + column
     if row == 0 and q < c:
-        total_dy = total_dy_d = np.float64(0)
-        for i in range(ROWS):
-            total_dy += sums_dy[i, lane]
-            total_dy_d += sums_dy_d[i, lane]
-        partial[0, q, cuda.blockIdx.x] = total_dy
-        partial[1, q, cuda.blockIdx.x] = total_dy_d
+        partial[0, q, cuda.blockIdx.x] = sum_dy
+        partial[1, q, cuda.blockIdx.x] = sum_dy_d
