@@ -1,4 +1,8 @@
-"""Shared by all tests: one hypothesis profile, the golden data, random choices for operators, calling a command."""
+"""Shared by all tests: one hypothesis profile, the golden data, random choices for operators, calling a command.
+
+Tests marked gpu run in Numba's simulator; with MINIXCEPTION_CUDA set to nothing, on a GPU:
+`MINIXCEPTION_CUDA= pytest -m gpu`.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,31 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("minixception")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def missing_gpu() -> str:
+    """Why tests marked gpu cannot run; nothing where they can."""
+    if os.environ["MINIXCEPTION_CUDA"]:
+        return ""
+    from minixception.kernels import gpu
+
+    missing = "MINIXCEPTION_CUDA is empty, which asks for an NVIDIA GPU, and Numba finds none that it can use"
+    return "" if gpu.is_available() else missing
+
+
+def pytest_report_header() -> str:
+    """Where the tests marked gpu run."""
+    where = "in Numba's simulator" if os.environ["MINIXCEPTION_CUDA"] else "on the GPU"
+    reason = missing_gpu()
+    return f"tests marked gpu: {'skipped: ' + reason if reason else where}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip them with the reason where they cannot run."""
+    if reason := missing_gpu():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class HypothesisDraw:

@@ -78,7 +78,7 @@ def test_the_sums_behind_the_peak_are_computed():
     width = limits.lanes(np.float32)
     out = np.zeros(width, np.float32)
     limits._fma(out, 1, 1, width)
-    starts = np.arange(limits._CHAINS)
+    starts = limits._START + np.arange(limits._CHAINS)
     np.testing.assert_allclose(out, np.sum(starts / 2 + 1))
     limits._fma(out, 1, 1000, width)
     np.testing.assert_allclose(out, 2 * limits._CHAINS)  # where sum = sum / 2 + 1 stands still

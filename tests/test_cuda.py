@@ -219,7 +219,8 @@ def test_importing_the_package_leaves_cuda_alone():
     ],
 )
 def test_a_wrong_or_a_late_choice_is_an_error_that_says_so(code, message):
-    done = python("-c", f"{code}\nimport minixception as mx\nwith mx.use_backend('cuda'): pass")
+    code += "\nimport minixception as mx\nwith mx.use_backend('cuda'): pass"
+    done = python("-c", code, MINIXCEPTION_CUDA="simulator")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("minixception.errors.BackendError: ")
     assert message in done.stderr

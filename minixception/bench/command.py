@@ -37,7 +37,7 @@ class Report:
         if self.kernels:
             parts.append(("Operators", _kernels_table(self.kernels)))
         if self.models:
-            parts.append(("Networks", _models_table(self.models)))
+            parts.append(("Networks", rows_table(self.models, "network")))
         return "\n\n".join(f"{title}\n{table}" for title, table in parts)
 
     def figure(self) -> VectorFigure:
@@ -75,8 +75,9 @@ def _kernels_table(rows: Sequence[Measurement]) -> Table:
     return Table(header, cells)
 
 
-def _models_table(rows: Sequence[Measurement]) -> Table:
-    header = ("network", "job", "threads", "by", "time", "over ours", "share of limit", "difference")
+def rows_table(rows: Sequence[Measurement], kind: str) -> Table:
+    """A row for each job and each who did it; kind: the title of the first column."""
+    header = (kind, "job", "threads", "by", "time", "over ours", "share of limit", "difference")
     cells = []
     for row in rows:
         for who, time in row.times.items():

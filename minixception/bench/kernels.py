@@ -57,88 +57,123 @@ def measure(workload: Workload, limits: Limits, repeats: int, peers: bool, bar: 
 
     Raises ArithmeticError if results differ by more than 1e-5 (relative L2): nothing is timed then.
     """
-    module, rng = workload.module(), np.random.default_rng(0)
-    x = rng.standard_normal(workload.x, np.float32)
-    stages = _stages(module, workload.x)
-    macs = sum(stage.macs for stage in stages)
     rows = []
     with numba_threads(limits.threads):
-        y, saved = _forward(stages, x)
-        dy = rng.standard_normal(y.shape, np.float32)
-        gradients = _backward(stages, dy, saved)
+        layer = prepare(workload)
         theirs: dict[str, Any] = {}
         if peers:
             from .torch_kernels import passes
 
-            theirs = passes(module, x, dy, limits.threads)
-        weights = [stage.weights for stage in stages]
-        for direction, run, results, flop, touched in (
-            ("forward", lambda: _forward(stages, x), [y], 2 * macs, (x, weights, y, saved)),
-            ("backward", lambda: _backward(stages, dy, saved), gradients, 4 * macs, (dy, saved, gradients)),
-        ):
-            functions, differences = {OURS: run}, {}
+            theirs = passes(layer.module, layer.x, layer.dy, limits.threads)
+        runs = {
+            "forward": lambda: forward(layer.stages, layer.x),
+            "backward": lambda: backward(layer.stages, layer.dy, layer.saved),
+        }
+        for one in layer.passes:
+            functions, differences = {OURS: runs[one.direction]}, {}
             if peers:
-                functions["torch"], expected = theirs[direction]
-                pairs = zip(results, expected, strict=True)
-                what = f"{workload.name}, {direction}"
+                functions["torch"], expected = theirs[one.direction]
+                pairs = zip(one.results, expected, strict=True)
+                what = f"{workload.name}, {one.direction}"
                 differences["torch"] = max(require_equal(what, a, b) for a, b in pairs)
             times = interleaved(functions, repeats, bar.update)
-            nbytes = sum({a.ctypes.data: a.nbytes for a in _arrays(touched)}.values())  # one array counts once
-            rows.append(summary(workload.name, direction, limits, flop, nbytes, times, differences))
+            rows.append(summary(workload.name, one.direction, limits, one.flop, one.nbytes, times, differences))
     return rows
 
 
-# A layer as a row of operators, each by its fast kernels --------------------------------------------------------------
+# A layer as a row of operators, each by one rung ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """One operator as the layer used it."""
 
     op: Op
-    weights: tuple[np.ndarray, ...]
+    weights: tuple[Any, ...]
     params: dict[str, Any]
     macs: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One direction of a layer: its cost, and its results by our kernels for the CPU."""
+
+    direction: str
+    flop: int
+    nbytes: int
+    results: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with an input x and a gradient dy that arrives; saved: what its forward pass keeps for the backward."""
+
+    module: nn.Module
+    stages: list[Stage]
+    x: np.ndarray
+    dy: np.ndarray
+    saved: list[Any]
+    passes: tuple[Pass, Pass]
+
+
+def prepare(workload: Workload) -> Layer:
+    """Draw x and dy, and run the layer once in both directions on the CPU."""
+    module, rng = workload.module(), np.random.default_rng(0)
+    x = rng.standard_normal(workload.x, np.float32)
+    stages = _stages(module, workload.x)
+    macs, weights = sum(stage.macs for stage in stages), [stage.weights for stage in stages]
+    y, saved = forward(stages, x)
+    dy = rng.standard_normal(y.shape, np.float32)
+    gradients = backward(stages, dy, saved)
+    passes = (
+        Pass("forward", 2 * macs, _nbytes((x, weights, y, saved)), [y]),
+        Pass("backward", 4 * macs, _nbytes((dy, saved, gradients)), gradients),
+    )
+    return Layer(module, stages, x, dy, saved, passes)
 
 
 class _Recorder(Observer):
     shapes_only = True
 
     def __init__(self) -> None:
-        self.stages: list[_Stage] = []
+        self.stages: list[Stage] = []
 
     def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
         macs = op.macs(*[t.shape for t in inputs], **params)
-        self.stages.append(_Stage(op, tuple(t.data for t in inputs[1:]), params, macs))
+        self.stages.append(Stage(op, tuple(t.data for t in inputs[1:]), params, macs))
 
 
-def _stages(module: nn.Module, x: Shape) -> list[_Stage]:
+def _stages(module: nn.Module, x: Shape) -> list[Stage]:
     recorder = _Recorder()
     with no_grad(), observe(recorder):
         module(Tensor(shape_only(x)))
     return recorder.stages
 
 
-def _forward(stages: Sequence[_Stage], x: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+def forward(stages: Sequence[Stage], x: Any, rung: str = "cpu") -> tuple[Any, list[Any]]:
+    """The output, and what each stage saved."""
     saved = []
     for stage in stages:
-        x, kept = stage.op.rungs["cpu"].forward(x, *stage.weights, **stage.params)
+        x, kept = stage.op.rungs[rung].forward(x, *stage.weights, **stage.params)
         saved.append(kept)
     return x, saved
 
 
-def _backward(stages: Sequence[_Stage], dy: np.ndarray | None, saved: Sequence[Any]) -> list[np.ndarray]:
+def backward(stages: Sequence[Stage], dy: Any, saved: Sequence[Any], rung: str = "cpu") -> list[Any]:
     """The gradient of x, then those of the weights in their order."""
-    of_weights: list[np.ndarray | None] = []
+    of_weights: list[Any] = []
     for stage, kept in zip(reversed(stages), reversed(saved), strict=True):
-        assert dy is not None
-        dy, *gradients = stage.op.rungs["cpu"].backward(dy, kept)
+        dy, *gradients = stage.op.rungs[rung].backward(dy, kept)
         of_weights = gradients + of_weights
     return [gradient for gradient in (dy, *of_weights) if gradient is not None]
 
 
+def _nbytes(nested: Any) -> int:
+    """Bytes of all arrays in nested tuples and lists; one array counts once."""
+    return sum({array.ctypes.data: array.nbytes for array in _arrays(nested)}.values())
+
+
 def _arrays(nested: Any) -> Iterable[np.ndarray]:
-    """All arrays in nested tuples and lists."""
     if isinstance(nested, np.ndarray):
         yield nested
     elif isinstance(nested, tuple | list):

@@ -8,7 +8,6 @@ beside what is compared with them.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +22,12 @@ from ..kernels.gemm import ROWS, VECTORS
 from ..kernels.jit import parallel, prange
 from ..kernels.simd import add, element_pointer, emit_fma, emit_splat, lanes, load, splat, store, vector_type
 from .threads import numba_threads
+from .timing import Clock, wall_clock
 
 FOOTPRINTS = tuple(1 << power for power in range(23, 30))  # bytes of both arrays of a copy: 8 MiB, in L3, to 512 MiB
 
 _CHAINS = ROWS * VECTORS  # independent sums: as many as the tile of the matrix product keeps, so they fit in registers
+_START = 3  # of the first chain, the next ones follow; at 2 it would stand still, and the compiler leave it out
 _STEPS = 1_000_000  # of each chain: some milliseconds
 _CALLS, _SECONDS = 15, 0.15  # at least that many, and for at least that long, to meet a moment without interruption
 
@@ -89,8 +90,8 @@ def measure(threads: int, dtype: Any = np.float32, footprints: tuple[int, ...] =
 def _fma_chains(typing_context, out, index, steps):
     """``steps`` times, in each of _CHAINS registers: sum = sum / 2 + 1. The sums' sum goes to out.flat[index:].
 
-    A fused multiply-add takes about 4 cycles, and 2 can start in each: a single chain would wait for itself. All
-    values stay between 0 and _CHAINS, and no two chains start alike, so that the compiler cannot make one of them.
+    A fused multiply-add takes about 4 cycles, and 2 can start in each: a single chain would wait for itself. No two
+    chains start alike, so that the compiler cannot make one of them.
     """
     dtype = out.dtype
 
@@ -99,7 +100,7 @@ def _fma_chains(typing_context, out, index, steps):
         half, one = (emit_splat(builder, dtype, ir.Constant(vector.element, value)) for value in (0.5, 1.0))
         sums = []
         for chain in range(_CHAINS):
-            start = ir.Constant(vector, [float(chain)] * vector.count)
+            start = ir.Constant(vector, [float(chain + _START)] * vector.count)
             sums.append(cgutils.alloca_once_value(builder, start))
             builder.store(start, sums[-1])
         with cgutils.for_range(builder, args[2]):
@@ -124,7 +125,7 @@ def _fma(out, tasks, steps, lanes):
 def _fma_rate(threads: int, dtype: np.dtype[Any]) -> float:
     width = lanes(dtype.type)
     out = np.empty(threads * width, dtype)
-    seconds = _fastest(lambda: _fma(out, threads, _STEPS, width))
+    seconds = fastest(lambda: _fma(out, threads, _STEPS, width))
     return 2 * threads * _STEPS * _CHAINS * width / seconds
 
 
@@ -157,18 +158,18 @@ def _read(x, out, tasks, lanes):
 
 def _copy_rate(nbytes: int, dtype: np.dtype[Any]) -> float:
     x, y = _arrays(2, nbytes, dtype)
-    return (x.nbytes + y.nbytes) / _fastest(lambda: _copy(x, y))
+    return (x.nbytes + y.nbytes) / fastest(lambda: _copy(x, y))
 
 
 def _triad_rate(nbytes: int, dtype: np.dtype[Any]) -> float:
     b, c, a = _arrays(3, nbytes, dtype)
-    return (a.nbytes + b.nbytes + c.nbytes) / _fastest(lambda: _triad(b, c, a))
+    return (a.nbytes + b.nbytes + c.nbytes) / fastest(lambda: _triad(b, c, a))
 
 
 def _read_rate(threads: int, nbytes: int, dtype: np.dtype[Any]) -> float:
     width = lanes(dtype.type)
     (x,), out = _arrays(1, nbytes, dtype), np.empty(threads * width, dtype)
-    return x.nbytes / _fastest(lambda: _read(x, out, threads, width))
+    return x.nbytes / fastest(lambda: _read(x, out, threads, width))
 
 
 def _arrays(count: int, nbytes: int, dtype: np.dtype[Any]) -> list[np.ndarray]:
@@ -176,12 +177,10 @@ def _arrays(count: int, nbytes: int, dtype: np.dtype[Any]) -> list[np.ndarray]:
     return [np.ones(nbytes // dtype.itemsize, dtype) for _ in range(count)]
 
 
-def _fastest(function: Callable[[], Any]) -> float:
+def fastest(function: Callable[[], Any], clock: Clock = wall_clock) -> float:
     """Seconds of the fastest of several calls, after one that may compile: a limit is what is possible."""
     function()
     seconds: list[float] = []
     while len(seconds) < _CALLS or sum(seconds) < _SECONDS:
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock(function))
     return min(seconds)

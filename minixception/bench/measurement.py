@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from .limits import Limits
 from .timing import Timing
 
 OURS = "minixception"
 EQUAL = 1e-5  # relative L2 distance of two float32 results that count as equal
+
+
+class Bound(Protocol):
+    """What a machine can do at most, of a CPU or of a GPU."""
+
+    @property
+    def threads(self) -> int:
+        """Of the CPU: those that compute, or the one that drives a GPU."""
+
+    @property
+    def fma_flops(self) -> float:
+        """FLOP/s."""
+
+    def seconds(self, flop: int, nbytes: int) -> float:
+        """The least time for ``flop`` operations on ``nbytes`` bytes, each moved once."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +61,17 @@ class Measurement:
         """Plain data, with everybody's share of the limit."""
         return asdict(self) | {"share_of_limit": {who: self.share(who) for who in self.times}}
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Measurement:
+        """The measurement that ``to_json`` made this of."""
+        own = {name: value for name, value in data.items() if name != "share_of_limit"}
+        return cls(**own | {"times": {who: Timing(**time) for who, time in data["times"].items()}})
+
 
 def summary(
     name: str,
     direction: str,
-    limits: Limits,
+    limits: Bound,
     flop: int,
     nbytes: int,
     times: Mapping[str, Timing],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import cost
+from ..device import to_cpu
 from ..infer import compile
 from ..models import Xception, mini_xception
 from ..nn import Module
@@ -20,11 +21,10 @@ from ..ops import cross_entropy
 from ..optim import SGD
 from ..random import seed
 from ..tensor import Tensor, no_grad
-from .limits import Limits
-from .measurement import OURS, Measurement, distance, require_equal, require_near, summary
+from .measurement import OURS, Bound, Measurement, distance, require_equal, require_near, summary
 from .peers import Peer, Step
 from .threads import numba_threads
-from .timing import interleaved
+from .timing import Clock, interleaved, wall_clock
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -50,8 +50,17 @@ WORKLOADS = (
 )
 
 
-def measure(workload: Workload, limits: Limits, repeats: int, peers: Mapping[str, Peer], bar: tqdm[Any]) -> Measurement:
-    """The network on ``limits.threads`` threads beside ``peers`` of its kind; ``repeats`` steps of the bar.
+def measure(
+    workload: Workload,
+    limits: Bound,
+    repeats: int,
+    peers: Mapping[str, Peer],
+    bar: tqdm[Any],
+    device: str = "cpu",
+    clock: Clock = wall_clock,
+) -> Measurement:
+    """The network on ``limits.threads`` threads beside ``peers`` of its kind; ``repeats`` steps of the bar. ``device``
+    is ours: the peers know their own.
 
     Raises ArithmeticError if logits differ by more than 1e-5 (relative L2), or our gradients are more than twice as far
     from a peer's in float64 as the peer's own in float32: nothing is timed then.
@@ -64,9 +73,9 @@ def measure(workload: Workload, limits: Limits, repeats: int, peers: Mapping[str
     nbytes = 4 * model.num_parameters() + x.nbytes
     with numba_threads(limits.threads):
         build = _training if workload.training else _inference
-        functions, differences = build(model, x, limits.threads, peers, bar.set_postfix_str)
+        functions, differences = build(model, x, limits.threads, peers, bar.set_postfix_str, device)
         bar.set_postfix_str("")
-        times = interleaved(functions, repeats, bar.update)
+        times = interleaved(functions, repeats, bar.update, clock)
     kind, flop = ("training step", 6 * macs) if workload.training else ("forward", 2 * macs)
     name = f"{workload.name}, batch {workload.batch}"
     return summary(name, kind, limits, flop, nbytes, times, differences)
@@ -75,40 +84,54 @@ def measure(workload: Workload, limits: Limits, repeats: int, peers: Mapping[str
 Job = tuple[dict[str, Callable[[], Any]], dict[str, float]]  # functions to time, differences of their results
 
 
-def _inference(model: Module, x: np.ndarray, threads: int, peers: Mapping[str, Peer], say: Callable[[str], Any]) -> Job:
+def _inference(
+    model: Module, x: np.ndarray, threads: int, peers: Mapping[str, Peer], say: Callable[[str], Any], device: str
+) -> Job:
     model.eval()
-    fast = compile(model)
-
-    def eager() -> np.ndarray:
-        with no_grad():
-            return model(Tensor(x)).numpy()
-
-    runs: dict[str, Callable[[], np.ndarray]] = {f"{OURS} compiled": lambda: fast(x), f"{OURS} eager": eager}
-    for name, peer in peers.items():
+    others: dict[str, Callable[[], Any]] = {}
+    for name, peer in peers.items():  # before our own weights move
         say(f"building {name}")
-        runs[name] = peer.build(model, x, threads)
-    logits = fast(x)
-    others = list(runs)[1:]
-    return dict(runs), {name: require_equal(f"logits, {name}", logits, runs[name]()) for name in others}
+        others[name] = peer.build(model, x, threads)
+    image = Tensor(x).to(device)
+    fast = compile(model.to(device))
+
+    def eager() -> Tensor:
+        with no_grad():
+            return model(image)
+
+    runs = {f"{OURS} compiled": lambda: fast(image.data), f"{OURS} eager": eager, **others}
+    logits = _numpy(fast(image.data))
+    rest = list(runs)[1:]
+    return runs, {name: require_equal(f"logits, {name}", logits, _numpy(runs[name]())) for name in rest}
 
 
-def _training(model: Module, x: np.ndarray, threads: int, peers: Mapping[str, Peer], say: Callable[[str], Any]) -> Job:
+def _numpy(logits: Any) -> np.ndarray:
+    """Ours or a peer's as an array, from wherever they are."""
+    if isinstance(logits, Tensor):
+        return logits.numpy()
+    return logits.cpu().numpy() if hasattr(logits, "cpu") else to_cpu(logits)
+
+
+def _training(
+    model: Module, x: np.ndarray, threads: int, peers: Mapping[str, Peer], say: Callable[[str], Any], device: str
+) -> Job:
     """Many layers on, rounding has grown to a thousandth or more of a gradient: float64 says how much is due to it."""
     model.train()
     labels = np.random.default_rng(1).integers(0, 10, len(x))
-    sgd = SGD(model.parameters(), lr=_LR, momentum=0.9)
     theirs, exact = {}, {}
-    for name, peer in peers.items():  # before our first step changes the weights
+    for name, peer in peers.items():  # before our own weights move and our first step changes them
         say(f"building {name}")
         exact[name] = _gradients(peer.build(model, x.astype(np.float64), labels, threads, _LR))
         theirs[name] = peer.build(model, x, labels, threads, _LR)
+    image = Tensor(x).to(device)
+    sgd = SGD(model.to(device).parameters(), lr=_LR, momentum=0.9)
 
     def step() -> None:
         sgd.zero_grad()
-        cross_entropy(model(Tensor(x)), labels).backward()
+        cross_entropy(model(image), labels).backward()
         sgd.step()
 
-    ours = _gradients((step, lambda: [p.grad for p in model.parameters() if p.grad is not None]))
+    ours = _gradients((step, lambda: [to_cpu(p.grad) for p in model.parameters() if p.grad is not None]))
     differences = {}
     for name, built in theirs.items():
         differences[name] = distance(_gradients(built), exact[name])

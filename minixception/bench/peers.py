@@ -15,6 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from ..nn import Module
 
-Run = Callable[[], np.ndarray]
+Run = Callable[[], Any]  # returns logits, an array or a tensor of PyTorch
 Step = tuple[Callable[[], Any], Callable[[], list[np.ndarray]]]  # one step, and the gradients that it left
 
 
@@ -65,17 +66,17 @@ def _has_all(name: str, libraries: Iterable[str], say: Callable[[str], Any]) -> 
 # Inference: (model, x (n, h, w, c), threads) -> function that returns the logits --------------------------------------
 
 
-def _torch_eager(model: Module, x: np.ndarray, threads: int) -> Run:
+def _torch_eager(model: Module, x: np.ndarray, threads: int, device: str = "cpu", layout: str = "channels_last") -> Run:
     import torch
 
-    from .torch_twin import to_torch, twin
+    from .torch_twin import to_torch, twin_on
 
     torch.set_num_threads(threads)
-    theirs, image = twin(model).eval(), to_torch(x)
+    theirs, image = twin_on(model, device, layout).eval(), to_torch(x, device, layout)
 
-    def run() -> np.ndarray:
+    def run() -> torch.Tensor:
         with torch.inference_mode():
-            return theirs(image).numpy()
+            return theirs(image)
 
     return run
 
@@ -181,15 +182,23 @@ def _quiet() -> Any:
 # Training: (model, x, labels, threads, lr) -> one step of SGD with momentum, and the gradients it left ----------------
 
 
-def _torch_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float) -> Step:
+def _torch_training(
+    model: Module,
+    x: np.ndarray,
+    labels: np.ndarray,
+    threads: int,
+    lr: float,
+    device: str = "cpu",
+    layout: str = "channels_last",
+) -> Step:
     """In the precision of x."""
     import torch
 
-    from .torch_twin import from_torch, to_torch, twin
+    from .torch_twin import from_torch, to_torch, twin_on
 
     torch.set_num_threads(threads)
-    image, target = to_torch(x), torch.from_numpy(labels)
-    theirs = twin(model).train().to(image.dtype)
+    image, target = to_torch(x, device, layout), torch.from_numpy(labels).to(device)
+    theirs = twin_on(model, device, layout).train().to(image.dtype)
     sgd = torch.optim.SGD(theirs.parameters(), lr=lr, momentum=0.9)
 
     def step() -> None:
@@ -201,3 +210,14 @@ def _torch_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: i
 
 
 TRAINING = {"torch eager": Peer(("torch",), _torch_training)}
+
+
+# PyTorch on a GPU, in the layout that cuDNN prefers and in its own default: the better one counts ---------------------
+
+LAYOUTS = ("channels_last", "contiguous")
+
+
+def on_gpu(kind: str) -> dict[str, Peer]:
+    """PyTorch's eager networks on the GPU, for "inference" or "training"."""
+    build: Any = {"inference": _torch_eager, "training": _torch_training}[kind]
+    return {f"torch {layout}": Peer(("torch",), partial(build, device="cuda", layout=layout)) for layout in LAYOUTS}

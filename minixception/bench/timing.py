@@ -28,8 +28,21 @@ class Timing:
         return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
 
 
+Clock = Callable[[Callable[[], Any]], float]
+
+
+def wall_clock(function: Callable[[], Any]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], repeats: int = 15, after_round: Callable[[], Any] = lambda: None
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int = 15,
+    after_round: Callable[[], Any] = lambda: None,
+    clock: Clock = wall_clock,
 ) -> dict[str, Timing]:
     """Time functions in turn, each with two calls per round, of which the second counts.
 
@@ -37,8 +50,8 @@ def interleaved(
     functions alike, and the ratios between them survive. The call that does not count compiles where that is
     still to do, brings the function's own data back into the caches, and outlasts the threads of another
     library that still spin, waiting for more work. The median leaves single interruptions out. after_round is
-    called after each round, outside of what is timed, to show progress. Raises ArgumentError without functions or
-    for repeats below 1.
+    called after each round, outside of what is timed, to show progress. clock calls a function and tells its seconds.
+    Raises ArgumentError without functions or for repeats below 1.
 
     >>> times = interleaved({"short": lambda: sum(range(10)), "long": lambda: sum(range(10_000))}, repeats=5)
     >>> times["short"].median < times["long"].median
@@ -52,9 +65,7 @@ def interleaved(
     for _ in range(repeats):
         for name, function in functions.items():
             function()
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock(function))
         after_round()
     return {name: summarise(values) for name, values in seconds.items()}
 

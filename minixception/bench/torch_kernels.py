@@ -1,4 +1,4 @@
-"""A layer's forward and backward pass in PyTorch, eager and channels_last, to time beside ours."""
+"""A layer's forward and backward pass in PyTorch, eager, to time beside ours."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 import torch
 
 from ..nn import Module
-from .torch_twin import from_torch, to_torch, twin
+from .torch_twin import CHANNELS_LAST, from_torch, to_torch, twin_on
 
 Pass = tuple[Callable[[], Any], list[np.ndarray]]  # what to time, and what it computes
 
 
-def passes(module: Module, x: np.ndarray, dy: np.ndarray, threads: int) -> dict[str, Pass]:
+def passes(
+    module: Module, x: np.ndarray, dy: np.ndarray, threads: int, device: str = "cpu", layout: str = CHANNELS_LAST
+) -> dict[str, Pass]:
     """The same layer with the same weights, "forward" and "backward"; gradients of x, then of the parameters."""
     torch.set_num_threads(threads)
-    theirs, image, arriving = twin(module), to_torch(x).requires_grad_(), to_torch(dy)
+    theirs, arriving = twin_on(module, device, layout), to_torch(dy, device, layout)
+    image = to_torch(x, device, layout).requires_grad_()
     wanted = [image, *theirs.parameters()]
     y = theirs(image)
 
@@ -37,4 +40,4 @@ def passes(module: Module, x: np.ndarray, dy: np.ndarray, threads: int) -> dict[
 
 def _image(tensor: Any) -> np.ndarray:
     """(n, c, h, w) as (n, h, w, c)."""
-    return tensor.detach().permute(0, 2, 3, 1).numpy()
+    return tensor.detach().permute(0, 2, 3, 1).cpu().numpy()

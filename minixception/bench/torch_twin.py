@@ -13,16 +13,25 @@ from torch import nn as tnn
 
 from .. import nn
 
+CHANNELS_LAST, CONTIGUOUS = "channels_last", "contiguous"  # (n, c, h, w) with c or with w innermost in memory
 
-def to_torch(array: np.ndarray) -> torch.Tensor:
-    """An NHWC array as a channels_last tensor (n, c, h, w); the memory is the same, only the strides are named anew."""
-    return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+def to_torch(array: np.ndarray, device: str = "cpu", layout: str = CHANNELS_LAST) -> torch.Tensor:
+    """An NHWC array as a tensor (n, c, h, w); by default in the same memory, only the strides are named anew."""
+    image = torch.from_numpy(array).permute(0, 3, 1, 2).to(device)
+    return image if layout == CHANNELS_LAST else image.contiguous()
 
 
 def from_torch(parameter: torch.Tensor) -> np.ndarray:
     """A parameter of the twin in our order of axes: (kh, kw, ci/groups, co), (ci, co) or (c,)."""
-    array = parameter.detach().numpy()
+    array = parameter.detach().cpu().numpy()
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def twin_on(module: nn.Module, device: str = "cpu", layout: str = CHANNELS_LAST) -> Any:
+    """The twin on a device, in either layout."""
+    theirs = twin(module).to(device)
+    return theirs if layout == CHANNELS_LAST else theirs.to(memory_format=torch.contiguous_format)
 
 
 def twin(module: nn.Module) -> Any:

@@ -1,4 +1,4 @@
-"""minixception bench: operators and networks beside the limits and other libraries."""
+"""minixception bench: operators and networks beside the limits and other libraries, on the CPU or on a GPU."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def register(add: Add) -> None:
     """The command and its options."""
     parser = add("bench", run, "time operators and networks beside the machine's limits and other libraries")
     parser.add_argument("--what", choices=("kernels", "models", "all"), default="all", help="default: %(default)s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument(
         "--threads", type=positive, nargs="+", default=_threads(), metavar="N", help="default: 1, and all there are"
     )
@@ -22,7 +23,8 @@ def register(add: Add) -> None:
         "--peers",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="time PyTorch, ONNX Runtime, OpenVINO, TensorFlow where they are installed beside our own; default: yes",
+        help="time PyTorch, ONNX Runtime, OpenVINO, TensorFlow where they are installed beside our own (on a GPU, "
+        "PyTorch with CUDA); default: yes",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file (JSON) with machine, versions and date")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="the operators under the roofline, as SVG")
@@ -36,7 +38,15 @@ def register(add: Add) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print, and write the files asked for."""
+    """Measure, print, and write the files asked for; 1 where a result is not equal to another's."""
+    try:
+        return _on_gpu(options) if options.device == "cuda" else _on_cpu(options)
+    except ArithmeticError as error:
+        print(f"minixception: {error}", file=sys.stderr)
+        return 1
+
+
+def _on_cpu(options: argparse.Namespace) -> int:
     from ..bench import command
     from ..bench.malloc import rerun_tuned
     from ..bench.peers import versioned
@@ -52,11 +62,7 @@ def run(options: argparse.Namespace) -> int:
         paths = {"--out": options.out, "--figure": options.figure}
         written = [text for name, path in paths.items() if path for text in (name, str(path))]
         return rerun_tuned(["bench", *measured, *written, "--malloc", "tuned", *["--json"] * options.json])
-    try:
-        report = command.run(options.what, threads, options.repeats, options.peers)
-    except ArithmeticError as error:  # a peer computes something else
-        print(f"minixception: {error}", file=sys.stderr)
-        return 1
+    report = command.run(options.what, threads, options.repeats, options.peers)
     figures = report.to_json()
     if options.out:
         written_by = " ".join(["minixception bench", *measured, "--malloc", machine()["malloc"]])
@@ -64,6 +70,23 @@ def run(options: argparse.Namespace) -> int:
     if options.figure:
         with atomic_path(options.figure) as temporary:
             report.figure().savefig(temporary, format="svg", metadata={"Date": None})
+    show(options, {"machine": machine(), **figures}, report)
+    return 0
+
+
+def _on_gpu(options: argparse.Namespace) -> int:
+    from ..bench.cuda import command
+    from ..bench.peers import versioned
+    from ..bench.results import machine, write_result
+
+    if options.figure or options.malloc == "tuned":
+        raise ArgumentError("--figure and --malloc are about the CPU: leave them out with --device cuda")
+    report = command.run(options.what, options.repeats, options.peers)
+    figures = report.to_json()
+    if options.out:
+        peers = "--peers" if options.peers else "--no-peers"
+        written_by = f"minixception bench --device cuda --what {options.what} --repeats {options.repeats} {peers}"
+        write_result(options.out, written_by, {"seed": 0, "repeats": options.repeats, **figures}, versioned())
     show(options, {"machine": machine(), **figures}, report)
     return 0
 

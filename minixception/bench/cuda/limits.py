@@ -1,0 +1,174 @@
+"""A GPU's limits, measured in the run they belong to: FLOP/s of multiply-adds in registers, bytes/s of a large copy.
+
+Beside them what follows from the device's own data, where it tells them: multiprocessors x cores x clock x 2, and width
+of the memory bus x its clock x 2. No program reaches those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ...device import assign
+from ...kernels.gpu import THREADS, blocks, cuda, dtype, empty, kernel
+from ...tables import Table
+from ..limits import fastest
+from ..timing import Clock
+
+_FOOTPRINT = 1 << 29  # bytes of both arrays of a copy, several times the largest L2 cache
+_EACH = 4  # numbers that a thread copies: so many loads are on their way at once
+_CHAINS, _UNROLLED = 8, 16  # sums of a thread that do not wait for each other, and steps between two jumps
+_STEPS = 1 << 16  # of each sum: some milliseconds
+_BLOCKS = 16  # for each multiprocessor: full, and full again
+_CORES = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64} | dict.fromkeys(
+    [(8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0)], 128
+)  # float32, of a multiprocessor, by compute capability
+
+
+@dataclass(frozen=True)
+class GpuLimits:
+    """What a GPU can do at most in float32: FLOP/s (a multiply-add counts two) and bytes/s (read + written).
+
+    fma_flops and copy are measured; the nominal ones are None where the device does not tell. threads: of the CPU, the
+    one that drives the GPU. l2: bytes of that cache.
+    """
+
+    device: str
+    capability: str
+    multiprocessors: int
+    l2: int
+    fma_flops: float
+    copy: float
+    nominal_flops: float | None
+    nominal_copy: float | None
+    threads: int = 1
+
+    def seconds(self, flop: int, nbytes: int) -> float:
+        """The least time for ``flop`` operations on ``nbytes`` bytes, each moved once.
+
+        >>> GpuLimits("a GPU", "9.0", 132, 50 << 20, 5e13, 4e12, None, None).seconds(0, 8 * 10**12)
+        2.0
+        """
+        return max(flop / self.fma_flops, nbytes / self.copy)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+@kernel
+def _copy(x: Any, y: Any) -> None:
+    """A thread copies four numbers, a block's width apart: neighbours for neighbours each time."""
+    first = cuda.blockIdx.x * (cuda.blockDim.x * _EACH) + cuda.threadIdx.x
+    values = cuda.local.array(_EACH, dtype)
+    for k in range(_EACH):
+        i = first + k * cuda.blockDim.x
+        if i < x.size:
+            values[k] = x[i]
+    for k in range(_EACH):
+        i = first + k * cuda.blockDim.x
+        if i < x.size:
+            y[i] = values[k]
+
+
+@kernel
+def _multiply_add(sums_of_threads: Any, rounds: int) -> None:
+    """Each sum becomes sum / 2 + 1 again and again.
+
+    No two begin alike, and none at 2, where it would stand still: the compiler would see it and leave out the work.
+    """
+    sums = cuda.local.array(_CHAINS, dtype)
+    for chain in range(_CHAINS):
+        sums[chain] = dtype(chain + 3)
+    for _ in range(rounds):
+        for _ in range(_UNROLLED):
+            for chain in range(_CHAINS):
+                sums[chain] = sums[chain] * dtype(0.5) + dtype(1)
+    total = dtype(0)
+    for chain in range(_CHAINS):
+        total += sums[chain]
+    sums_of_threads[cuda.grid(1)] = total
+
+
+def copy(x: Any, y: Any) -> None:
+    """y[...] = x for flat device arrays, by our own kernel."""
+    _copy[blocks(x.size, _EACH * THREADS), THREADS](x, y)
+
+
+def multiply_add(sums_of_threads: Any, steps: int) -> int:
+    """Write each thread's sum to a flat device array, of whole blocks; the FLOP that this took."""
+    rounds = steps // _UNROLLED
+    _multiply_add[blocks(sums_of_threads.size), THREADS](sums_of_threads, rounds)
+    return 2 * rounds * _UNROLLED * _CHAINS * int(sums_of_threads.size)
+
+
+def filler(nbytes: int = _FOOTPRINT) -> Callable[[], None]:
+    """A function that queues a copy of arrays which together take so many bytes."""
+    x, y = _two_arrays(nbytes)
+    return lambda: copy(x, y)
+
+
+def measure(device: Any, clock: Clock, nbytes: int = _FOOTPRINT, steps: int = _STEPS) -> GpuLimits:
+    """Both limits, in less than a second. device: numba.cuda's.
+
+    The copy is the faster one of our kernel and the driver's own.
+    """
+    x, y = _two_arrays(nbytes)
+    seconds = min(fastest(one, clock) for one in (lambda: copy(x, y), lambda: assign(y, x)))
+    sums = empty((_BLOCKS * _number(device, "MULTIPROCESSOR_COUNT") * THREADS,), np.float32)
+    flop = multiply_add(sums, steps)
+    return GpuLimits(
+        device=_name(device),
+        capability=".".join(map(str, device.compute_capability)),
+        multiprocessors=_number(device, "MULTIPROCESSOR_COUNT"),
+        l2=_number(device, "L2_CACHE_SIZE"),
+        fma_flops=flop / fastest(lambda: multiply_add(sums, steps), clock),
+        copy=nbytes / seconds,
+        nominal_flops=_nominal_flops(device),
+        nominal_copy=_nominal_copy(device),
+    )
+
+
+def _two_arrays(nbytes: int) -> tuple[Any, Any]:
+    count = nbytes // 2 // np.dtype(np.float32).itemsize
+    return empty((count,), np.float32), empty((count,), np.float32)
+
+
+def _name(device: Any) -> str:
+    """The device's name: bytes in some versions of Numba."""
+    return device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+
+
+def _number(device: Any, attribute: str) -> int:
+    """An attribute of the device; 0 where the driver has none of that name, as newer ones for clocks."""
+    try:
+        return int(getattr(device, attribute))
+    except Exception:  # which one differs between Numba and numba-cuda
+        return 0
+
+
+def _nominal_flops(device: Any) -> float | None:
+    cores = _CORES.get(tuple(device.compute_capability), 0)
+    rate = 2e3 * _number(device, "MULTIPROCESSOR_COUNT") * cores * _number(device, "CLOCK_RATE")  # clocks in kHz
+    return rate or None
+
+
+def _nominal_copy(device: Any) -> float | None:
+    width, clock = _number(device, "GLOBAL_MEMORY_BUS_WIDTH"), _number(device, "MEMORY_CLOCK_RATE")  # bits, kHz
+    return 2e3 * clock * width / 8 or None  # twice: memory sends at both edges of its clock
+
+
+def table(found: GpuLimits) -> Table:
+    """What was measured, beside what the device's own data say."""
+
+    def nominal(rate: float | None, unit: float) -> str:
+        return "unknown" if rate is None else f"{rate / unit:,.1f}"
+
+    rows = [
+        ("multiply-add, TFLOP/s", f"{found.fma_flops / 1e12:,.1f}", nominal(found.nominal_flops, 1e12)),
+        ("copy, GB/s", f"{found.copy / 1e9:,.1f}", nominal(found.nominal_copy, 1e9)),
+    ]
+    return Table((f"{found.device}, compute capability {found.capability}", "measured", "nominal"), rows)
