@@ -25,8 +25,8 @@ from minixception.ops import OPERATORS
 from minixception.training import RECIPES, Trainer
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "predict", "serve", "summary", "cost", "bench", "reproduce", "gradcheck", "doctor"),
-    "warmup",
+    *("demo", "course", "train", "evaluate", "predict", "serve", "summary", "cost", "bench", "figures", "reproduce"),
+    *("gradcheck", "doctor", "warmup"),
 )
 
 

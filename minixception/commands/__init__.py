@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from . import bench, cost, demo, doctor, evaluate, gradcheck, predict, reproduce, serve, train, warmup
+from . import bench, cost, course, demo, doctor, evaluate, figures, gradcheck, predict, reproduce, serve, train, warmup
 
-COMMANDS = (demo, train, evaluate, predict, serve, cost, bench, reproduce, gradcheck, doctor, warmup)
+COMMANDS = (demo, course, train, evaluate, predict, serve, cost, bench, figures, reproduce, gradcheck, doctor, warmup)

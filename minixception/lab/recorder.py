@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import ArgumentError, KernelError
 from ..kernels import gpu
+from ..kernels.gpu_vectors import VECTOR, VECTOR_BYTES, Access
 from ..kernels.launches import HostArray, three
 from .names import CudaNames, unset
 from .turns import Turns, places
@@ -62,6 +63,24 @@ class RecordedArray(HostArray):
         self._recorder.note(self._space, self._address(place), self._width, True)
         self.data[place] = value
 
+    def load4(self, at: int) -> tuple[Any, ...]:
+        """``kernels.gpu_vectors.load4``: one access to four numbers."""
+        numbers, address = self._vector(at)
+        self._recorder.note(self._space, address, self._width, False, VECTOR)
+        return tuple(numbers)
+
+    def store4(self, at: int, *values: Any) -> None:
+        """``kernels.gpu_vectors.store4``."""
+        numbers, address = self._vector(at)
+        self._recorder.note(self._space, address, self._width, True, VECTOR)
+        numbers[:] = values
+
+    def _vector(self, at: int) -> tuple[np.ndarray, int]:
+        """The four numbers from a place in the flat array on, and the address of the first."""
+        if at % VECTOR or not 0 <= at <= self.size - VECTOR:
+            self._recorder.fail(f"no vector of {VECTOR} begins at number {int(at)} of {self.size}")
+        return self.data.reshape(-1)[int(at) : int(at) + VECTOR], self.address + int(at) * self._width
+
 
 @dataclass
 class Launch:
@@ -69,8 +88,9 @@ class Launch:
 
     grid: blocks and threads, (x, y, z) each. ran: the numbers of the blocks that ran. arrays: (name of the argument,
     array). shared: the arrays of a block in shared memory.
-    accesses: a row for each access, its columns as in ``COLUMNS``. phase counts the block's barriers before it,
-    warp_phase its warp's; instruction is a place in the code, and ordinal how often the thread had executed it.
+    accesses: a row for each number that is accessed, its columns as in ``COLUMNS``. phase counts the block's barriers
+    before it, warp_phase its warp's; instruction is a place in the code, and ordinal how often the thread had executed
+    it: the numbers of a vector have it in common.
     """
 
     kernel: gpu.Kernel
@@ -151,15 +171,21 @@ class Recorder:
         if rows:
             launch.accesses = np.array(rows, np.int64)
 
-    def note(self, space: int, address: int, width: int, write: bool) -> None:
-        """One access of the thread whose turn it is, called by the array that a kernel uses."""
+    def note(self, space: int, address: int, width: int, write: bool, numbers: int = 1) -> None:
+        """An access of the thread whose turn it is, called by the array that a kernel uses.
+
+        Of several numbers: a row for each, and as many executions of the instruction as there are 16 bytes.
+        """
         thread, instruction = self.turns.now, self._instruction(sys._getframe(2))
         ordinal = thread.ordinals.get(instruction, 0)
-        thread.ordinals[instruction] = ordinal + 1
-        thread.log.append((
-            space, address, width, write, self._block, thread.number, thread.phase, thread.warp_phase, instruction,
-            ordinal,
-        ))  # fmt: skip
+        thread.ordinals[instruction] = ordinal + -(-numbers * width // VECTOR_BYTES)
+        thread.log += [
+            (
+                space, address + i * width, width, write, self._block, thread.number, thread.phase, thread.warp_phase,
+                instruction, ordinal + i * width // VECTOR_BYTES,
+            )
+            for i in range(numbers)
+        ]  # fmt: skip
 
     def shared_array(self, shape: Any, dtype: Any) -> RecordedArray:
         """The block's array of that place in the code, which is new for the first thread there."""
@@ -187,4 +213,6 @@ class Recorder:
 
 def _filled(source: gpu._Source, cuda: CudaNames, dtype: Any) -> Callable[..., Any]:
     """A kernel or a helper as a plain Python function."""
+    if isinstance(source, Access):
+        return getattr(RecordedArray, source.function.__name__)
     return source.with_names(cuda, dtype, lambda helper: _filled(helper, cuda, dtype))

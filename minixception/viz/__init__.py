@@ -6,24 +6,46 @@ no global state), need no screen, and show themselves as vector graphics in a no
 
 from __future__ import annotations
 
+from .costs import LayerCost, SpectrumCost, layer_costs, layer_rows, spectrum_costs, spectrum_rows
+from .curves import training_bands
 from .figures import ConvolutionCost, convolution_costs, sample_sheet, spectrum, training_curves
+from .maps import feature_maps
+from .modules import architecture, module
 from .prediction import prediction, predictions
-from .roofline import RooflinePoint, roofline
+from .roofline import RooflinePoint, ladder_points, roofline
 from .tape import GraphPicture, graph
 from .threads import ThreadPanel, threads
+from .windows import padding_strips, window_frames
+from .zoo import ZooPoint, accuracy_costs, zoo_points
 
 __all__ = [
     "ConvolutionCost",
     "GraphPicture",
+    "LayerCost",
     "RooflinePoint",
+    "SpectrumCost",
     "ThreadPanel",
+    "ZooPoint",
+    "accuracy_costs",
+    "architecture",
     "convolution_costs",
+    "feature_maps",
     "graph",
+    "ladder_points",
+    "layer_costs",
+    "layer_rows",
+    "module",
+    "padding_strips",
     "prediction",
     "predictions",
     "roofline",
     "sample_sheet",
     "spectrum",
+    "spectrum_costs",
+    "spectrum_rows",
     "threads",
+    "training_bands",
     "training_curves",
+    "window_frames",
+    "zoo_points",
 ]

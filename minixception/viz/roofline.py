@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,19 +16,54 @@ if TYPE_CHECKING:
 
 
 class RooflinePoint(NamedTuple):
-    """One measured operator: its direction ("forward" or "backward"), FLOP per byte, and FLOP per second."""
+    """One measured operator: its direction ("forward" or "backward"), FLOP per byte, FLOP per second, and its rung."""
 
     name: str
     direction: str
     intensity: float
     flops: float
+    rung: str = ""
+
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # of the rungs, in the order they come
+
+
+def ladder_points(result: Mapping[str, Any]) -> tuple[Limits, list[RooflinePoint]]:
+    """The limits and the rungs in a result of ``bench.ladder`` (docs/results/ladder.json), for ``roofline``.
+
+    FLOP and bytes are those that bench.ladder counts; operators without multiply-accumulates have no place on a
+    roofline. Raises ArgumentError for a file of another kind.
+    """
+    from ..bench.ladder import CASES
+    from ..bench.limits import Limits
+    from ..ops import OPERATORS
+
+    if not {"limits", "rows"} <= set(result):
+        raise ArgumentError("ladder_points: expected a result of python -m minixception.bench.ladder")
+    copies = {int(nbytes): rate for nbytes, rate in result["limits"]["copies"].items()}
+    limits = Limits(**{**result["limits"], "copies": copies})
+    cases = {(case.operator, case.shapes[0]): case for case in CASES}
+    points = []
+    for row in result["rows"]:
+        case = cases.get((row["operator"], tuple(row["shape"])))
+        macs = OPERATORS[case.operator].macs(*case.shapes, **case.params) if case else 0
+        if not case or not macs:
+            continue
+        output = math.prod(OPERATORS[case.operator].shape(*case.shapes, **case.params))
+        inputs = sum(map(math.prod, case.shapes))
+        forward = row["direction"] == "forward"
+        flop, nbytes = (2 * macs, 4 * (inputs + output)) if forward else (4 * macs, 4 * (2 * inputs + output))
+        name, flops = row["operator"].replace("_", " "), flop / row["seconds"]["median"]
+        points.append(RooflinePoint(name, row["direction"], flop / nbytes, flops, row["rung"]))
+    return limits, points
 
 
 def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
     """GFLOP/s over FLOP per byte, both on log scales, under the roof of ``limits``; one label per name.
 
-    A second, dashed roof is that of arrays that stay in the caches. Labels stand in a column, in the order of their
-    points, so that none covers another. Raises ArgumentError without points, or where a number is not positive.
+    A second, dashed roof is that of arrays that stay in the caches. Rungs have a marker each. Labels stand in a column,
+    in the order of their points, so that none covers another. Raises ArgumentError without points, or where a number is
+    not positive.
     Williams, Waterman and Patterson 2009.
 
     >>> from minixception.bench.limits import Limits
@@ -42,7 +78,7 @@ def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
 
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from .style import BLUE, GREY, canvas
+    from .style import GREY, canvas
 
     peak, in_cache = limits.fma_flops / 1e9, max(limits.copies, key=lambda footprint: limits.copies[footprint])
     roofs = {
@@ -60,10 +96,7 @@ def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
         ax.set_yscale("log")
         ax.set_xlim(x[0], x[-1])
         ax.set_ylim(min(p.flops for p in points) / 2e9, 1.6 * peak)
-        for direction, face in (("forward", BLUE), ("backward", "white")):
-            chosen = [p for p in points if p.direction == direction]
-            places = [p.intensity for p in chosen], [p.flops / 1e9 for p in chosen]
-            ax.plot(*places, "o", color=BLUE, markerfacecolor=face, markersize=7, label=direction)
+        _draw_points(ax, points)
         for name, (rate, line) in roofs.items():
             ax.plot(x, np.minimum(x * rate / 1e9, peak), color=GREY, linestyle=line, zorder=1, label=name)
         what = f"{peak:,.0f} GFLOP/s: fused multiply-adds in registers"
@@ -77,23 +110,43 @@ def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
         ax.set_ylabel("GFLOP/s (log scale)")
         ax.set_title(f"{limits.threads} thread{'s' * (limits.threads > 1)}, {limits.dtype}")
         ax.grid()
-        ax.legend(loc="lower right")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
+def _draw_points(ax: Any, points: Sequence[RooflinePoint]) -> None:
+    """Filled markers for forward, white ones for backward; with rungs a shape for each."""
+    from .style import BLUE, GREEN, GREY, ORANGE, VERMILION
+
+    colours = (BLUE, VERMILION, GREEN, ORANGE, GREY)
+    for number, rung in enumerate(dict.fromkeys(p.rung for p in points)):
+        for direction in ("forward", "backward"):
+            chosen = [p for p in points if p.direction == direction and p.rung == rung]
+            colour = colours[number % 5]
+            look = {"color": colour, "markerfacecolor": colour if direction == "forward" else "white", "markersize": 7}
+            label = ", ".join(filter(None, (rung, direction)))
+            places = [p.intensity for p in chosen], [p.flops / 1e9 for p in chosen]
+            ax.plot(*places, _MARKERS[number % 8], label=label, **look)
+
+
 def _name_points(ax: Any, points: Sequence[RooflinePoint]) -> None:
-    """One name for the points of each operator, to the right of the axes, with a line to the first of them."""
+    """One name for the points of each operator, to the right of the axes, with a line to the fastest of them.
+
+    Points of one operator are joined, or with rungs those of one direction.
+    """
     from .style import BLUE, GREY
 
     named: dict[str, list[RooflinePoint]] = {}
+    joined: dict[tuple[str, str], list[RooflinePoint]] = {}
     for point in points:
         named.setdefault(point.name, []).append(point)
-    for group in named.values():
+        joined.setdefault((point.name, point.direction if point.rung else ""), []).append(point)
+    for group in joined.values():
         ax.plot([p.intensity for p in group], [p.flops / 1e9 for p in group], color=BLUE, linewidth=0.8, zorder=1.5)
-    firsts = sorted((group[0] for group in named.values()), key=lambda p: p.flops)
+    fastest = sorted((max(group, key=lambda p: p.flops) for group in named.values()), key=lambda p: p.flops)
     bottom, top = np.log(ax.get_ylim())
-    heights = _apart([(np.log(p.flops / 1e9) - bottom) / (top - bottom) for p in firsts])
-    for point, height in zip(firsts, heights, strict=True):
+    heights = _apart([(np.log(p.flops / 1e9) - bottom) / (top - bottom) for p in fastest])
+    for point, height in zip(fastest, heights, strict=True):
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "relpos": (0, 0.5)}
         ax.annotate(
             point.name, (point.intensity, point.flops / 1e9), (1.03, height), textcoords="axes fraction", size=10,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
+
+from ..files import atomic_path
 
 # Okabe and Ito's colours, told apart by all common kinds of colour blindness. Wherever a colour carries
 # meaning, a marker, a line style or a word says the same.
@@ -36,6 +39,11 @@ _LOOK = ("default", _STYLE)  # from the defaults on: settings of the caller must
 class VectorFigure(Figure):
     """A matplotlib Figure that keeps its look wherever it is drawn, and shows itself as SVG in a notebook."""
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write an SVG file, whole or not at all; the same figure gives the same bytes."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(self._repr_svg_(), encoding="utf-8")
+
     def draw(self, renderer: Any) -> None:
         with matplotlib.style.context(_LOOK):
             super().draw(renderer)
@@ -54,3 +62,20 @@ def canvas(
     with matplotlib.style.context(_LOOK):
         figure = VectorFigure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+@contextmanager
+def page(width: float, height: float) -> Iterator[tuple[VectorFigure, Any]]:
+    """A new figure without scales: one axes over all of it, whose unit is a point (1/72 inch), y growing downwards."""
+    with matplotlib.style.context(_LOOK):
+        figure = VectorFigure(figsize=(width / 72, height / 72))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        axes.axis("off")
+        yield figure, axes
+
+
+def text_width(text: str, size: float) -> float:
+    """Points that a line of text of this font size is wide."""
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), text, size=size).get_extents().width) if text.strip() else 0.0

@@ -13,7 +13,7 @@ from ..errors import ArgumentError, ShapeError
 if TYPE_CHECKING:
     from .style import VectorFigure
 
-MOST_NAMED = 20  # cells across, above which the numbers of threads would be too small to read
+MOST_NAMED = 18  # cells across, above which the numbers of threads would be too small to read
 MOST_COLOURS = 9  # shades of blue: with more reads than this, several numbers of reads share one
 
 
@@ -56,7 +56,8 @@ def threads(panels: Sequence[ThreadPanel], title: str) -> VectorFigure:
     from .style import canvas
 
     colours, norm, ticks = _colours(max(int(panel.reads.max()) for panel in panels))
-    with canvas(5 * len(panels) + 0.8, 4.6, columns=len(panels)) as (figure, axes):
+    widths = [min(max(panel.reads.shape[1] / panel.reads.shape[0], 0.4), 1.2) for panel in panels]
+    with canvas(4.4 * sum(widths) + 1.4, 4.6, columns=len(panels), width_ratios=widths) as (figure, axes):
         for ax, panel in zip(axes[0], panels, strict=True):
             _draw(ax, panel, colours, norm)
         bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes[0]), ticks=ticks, shrink=0.8, aspect=25)
@@ -97,7 +98,7 @@ def _draw(ax: Any, panel: ThreadPanel, colours: Any, norm: Any) -> None:
         ax.add_patch(Rectangle((place[0] - 0.42, place[1] - 0.42), 0.84, 0.84, fill=False, color=VERMILION, lw=1.2))
         if named:
             dark = norm(panel.reads[i, j]) > MOST_COLOURS / 2
-            ax.text(*place, str(thread), ha="center", va="center", size=7, color="white" if dark else "black")
+            ax.text(*place, str(thread), ha="center", va="center", size=7.5, color="white" if dark else "black")
     ax.set(ylabel=panel.axes[0], xlabel=panel.axes[1], title=panel.title)
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)

@@ -1,0 +1,111 @@
+"""Exercises whose answer is a CUDA kernel: it runs on the recorder, which sees races and counts what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from ...device import to_gpu
+from ...errors import KernelError
+from ...kernels import gpu
+from ...op import Case, RandomDraw
+from ..counts import Counts, count, races
+from ..recorder import Recorder
+from .exercise import Exercise
+from .function import Mistake, _call, _shapes
+from .judging import first_difference, near
+from .verdict import Verdict
+
+_SEEDS = range(2)
+
+
+class StudentKernel(gpu.Kernel):
+    """A kernel that is not the package's: it is not listed in ``KERNELS``, and may be defined again and again."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super(gpu.Kernel, self).__init__(function)
+
+
+def cuda_kernel(function: Callable[..., Any]) -> StudentKernel:
+    """Make a CUDA kernel of a function that says what one thread does, as ``kernels.gpu.kernel`` does.
+
+    ``cuda`` and ``dtype`` in it need not be defined; ``cuda_kernel`` puts them in.
+
+    >>> @cuda_kernel
+    ... def double(x, y):
+    ...     i = cuda.grid(1)
+    ...     if i < x.size:
+    ...         y[i] = x[i] * dtype(2)
+    """
+    return StudentKernel(function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaKernel(Exercise):
+    """Fill in a CUDA kernel, called ``answer[grid, block](*arrays, *params' values, y)``.
+
+    reference, draw, mistakes: as for ``Function``, of one result. launch: case, shape of y -> (grid, block).
+    too_much: (counts, outputs) -> what the kernel asks too much of memory for, in words; empty if nothing.
+    """
+
+    reference: Callable[..., np.ndarray]
+    draw: Callable[[RandomDraw], Case]
+    launch: Callable[[Case, tuple[int, ...]], tuple[Any, Any]]
+    mistakes: tuple[Mistake, ...] = ()
+    too_much: Callable[[Counts, int], str] = lambda counts, outputs: ""
+    kind = "fill in a CUDA kernel"
+
+    def judge(self, answer: Any, time: bool) -> Verdict:
+        kernel = StudentKernel(answer) if isinstance(answer, FunctionType) else answer
+        if not isinstance(kernel, gpu.Kernel):
+            return self.not_attempted()
+        cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float32", "float64") for seed in _SEEDS]
+        given, launches = [], []
+        for case in cases:
+            right = _call(self.reference, case)
+            recorder = Recorder()
+            try:
+                given.append(self._run(kernel, recorder, case, right))
+            except NotImplementedError:
+                return self.not_attempted()
+            except KernelError as error:
+                return self.verdict(False, f"{error} ({_shapes(case)}).")
+            except Exception as error:
+                return self.verdict(False, f"It raised {type(error).__name__}: {error} ({_shapes(case)}).")
+            launch = recorder.launches[-1]
+            launches.append(launch)
+            if not launch.accesses.size:
+                return self.not_attempted()
+            if found := next(iter(races(launch)), ""):
+                hint = "Between a write and another thread's read of the same cell there must be a barrier."
+                return self.verdict(False, f"There is a race: {found} ({_shapes(case)}).", hint)
+        for case, got in zip(cases, given, strict=True):
+            right = _call(self.reference, case)
+            if not near(got, right):
+                index, seen = first_difference("y", got, right)
+                said = f"{seen}, and the definition says {right[index]:.6g} ({_shapes(case)})."
+                return self.verdict(False, said, self._known(cases, given))
+        counts = count(launches[0])
+        outputs = _call(self.reference, cases[0]).size
+        if asks := self.too_much(counts, outputs):
+            return self.verdict(False, f"The numbers are right. {asks}")
+        reads, sectors = counts.global_reads / outputs, counts.sectors_per_access
+        said = f"It equals the definition; {reads:.2f} global reads per output, {sectors:.1f} sectors per access."
+        return self.verdict(True, said)
+
+    def _run(self, kernel: gpu.Kernel, recorder: Recorder, case: Case, right: np.ndarray) -> np.ndarray:
+        with gpu.redirected(recorder):
+            y = gpu.empty(right.shape, right.dtype)
+            grid, block = self.launch(case, right.shape)
+            kernel[grid, block](*map(to_gpu, case.arrays), *case.params.values(), y)
+        return y.copy_to_host()
+
+    def _known(self, cases: list[Case], given: list[np.ndarray]) -> str:
+        for mistake in self.mistakes:
+            if all(near(got, _call(mistake.wrong, case)) for case, got in zip(cases, given, strict=True)):
+                return mistake.hint
+        return ""

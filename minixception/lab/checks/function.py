@@ -1,0 +1,167 @@
+"""Exercises whose answer is a function on arrays: a forward pass, a backward pass, a Numba kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...op import Case, RandomDraw
+from ...tables import Table
+from .exercise import Exercise
+from .judging import as_results, first_difference, form_fault, near, slope
+from .races import race
+from .verdict import Verdict
+
+_SEEDS = range(6)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A usual mistake: a function that makes it, called like the exercise's reference, and the hint for it."""
+
+    wrong: Callable[..., Any]
+    hint: str
+
+
+RACE = (
+    "The iterations of prange run at the same time, in any order. Let each own the cells it writes: a loop over "
+    "outputs, not over what is added to them."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function(Exercise):
+    """Fill in a function.
+
+    reference: the right function, ``reference(*arrays, **params)`` -> an array or several. draw: RandomDraw -> Case,
+    small and of random shape. results: the names of what it gives. mistakes: known wrong formulas; an answer that
+    agrees with one in every case gets its hint.
+    fills: the answer is called ``answer(*arrays, *params' values, *results)`` and fills the results, as a Numba kernel
+    does, instead of returning them; its prange loops are then searched for races.
+    forward: for a backward pass, ``reference(dy, *inputs, **params)`` -> the inputs' gradients: the pass it belongs to,
+    ``forward(*inputs, **params)``, which finite differences are taken of.
+    peers: (*arrays, **params) -> functions of the package to time beside the answer. timed: the Case they are timed on.
+    """
+
+    reference: Callable[..., Any]
+    draw: Callable[[RandomDraw], Case]
+    results: tuple[str, ...] = ("y",)
+    mistakes: tuple[Mistake, ...] = ()
+    fills: bool = False
+    forward: Callable[..., Any] | None = None
+    peers: Callable[..., Mapping[str, Callable[[], Any]]] | None = None
+    timed: Callable[[], Case] | None = None
+    kind = "fill in a function"
+
+    def judge(self, answer: Any, time: bool) -> Verdict:
+        cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float64", "float32") for seed in _SEEDS]
+        given = []
+        for case in cases:
+            try:
+                got = self._run(answer, case)
+            except NotImplementedError:
+                return self.not_attempted()
+            except Exception as error:
+                first = str(error).strip().partition("\n")[0]
+                return self.verdict(False, f"It raised {type(error).__name__}: {first} ({_shapes(case)}).")
+            if all(one is None or one is ... for one in got):
+                return self.not_attempted()
+            given.append(got)
+        fault = self._race(answer, cases) if self.fills else None  # first: with a race, any result is luck
+        fault = fault or self._fault(cases, given)
+        if fault is not None:
+            return self.verdict(False, *fault)
+        number = len(cases)
+        timed = time and self.peers is not None
+        return self.verdict(
+            True,
+            f"It equals the definition on {number} random cases, float64 and float32.",
+            times=self._times(answer) if timed else None,
+        )
+
+    def _run(self, answer: Any, case: Case) -> tuple[Any, ...]:
+        """The answer's results; ValueError if it changes its inputs."""
+        arrays = [array.copy() for array in case.arrays]
+        if self.fills:
+            results = [np.full(np.shape(r), np.nan, r.dtype) for r in as_results(_call(self.reference, case))]
+            answer(*arrays, *case.params.values(), *results)
+            if all(np.isnan(r).all() for r in results):
+                return (None,)
+        else:
+            results = list(as_results(answer(*arrays, **case.params)))
+        if any(not np.array_equal(a, b) for a, b in zip(arrays, case.arrays, strict=True)):
+            raise ValueError("it changes its inputs, which belong to the caller")
+        return tuple(results)
+
+    def _fault(self, cases: list[Case], given: list[tuple[Any, ...]]) -> tuple[str, str] | None:
+        """What is wrong with the results, and the hint; None if they are right."""
+        right = [as_results(_call(self.reference, case)) for case in cases]
+        for case, got, law in zip(cases, given, right, strict=True):
+            if len(got) != len(law):
+                return f"It should return {', '.join(self.results)}, and returns {len(got)} results.", ""
+            for position, (one, wanted) in enumerate(zip(got, law, strict=True)):
+                seen, hint = form_fault(self.results[position], one, wanted)
+                if not seen and not near(one, wanted):
+                    seen = self._difference(case, position, one, wanted)
+                if seen:
+                    return f"{seen} ({_shapes(case)})", hint or self._known(cases, given, right)
+        return None
+
+    def _difference(self, case: Case, position: int, got: np.ndarray, right: np.ndarray) -> str:
+        """Where a result is furthest from right, beside the definition's value or a finite difference."""
+        index, seen = first_difference(self.results[position], got, right)
+        if self.forward is None:
+            return f"{seen}, and the definition says {right[index]:.6g}."
+        dy, *inputs = case.arrays
+        numeric = slope(lambda *x: self._forward(*x, **case.params), inputs, position, index, dy)
+        return f"{seen}, and finite differences say {numeric:.6g}."
+
+    def _forward(self, *arrays: np.ndarray, **params: Any) -> Any:
+        assert self.forward is not None
+        return self.forward(*arrays, **params)
+
+    def _known(self, cases: list[Case], given: list[tuple[Any, ...]], right: list[tuple[Any, ...]]) -> str:
+        """The hint of the mistake that gives these results in all cases, if one does."""
+        for mistake in self.mistakes:
+            wrong = [as_results(_call(mistake.wrong, case)) for case in cases]
+            if all(map(_same, given, wrong)) and not all(map(_same, wrong, right)):
+                return mistake.hint
+        return ""
+
+    def _race(self, answer: Any, cases: list[Case]) -> tuple[str, str] | None:
+        for case in cases:
+            results = as_results(_call(self.reference, case))
+            arguments = [*case.arrays, *case.params.values(), *results]
+            first = len(arguments) - len(results)
+            if found := race(answer, arguments, range(first, len(arguments))):
+                return f"There is a race: {found}.", RACE
+        return None
+
+    def _times(self, answer: Any) -> Table:
+        """The answer's time beside its peers'."""
+        from ...bench.timing import interleaved
+
+        assert self.peers is not None and self.timed is not None
+        case = self.timed()
+        functions = {"yours": lambda: self._run(answer, case), **_call(self.peers, case)}
+        times = interleaved(functions, repeats=5)
+        yours = times["yours"].median
+        rows = [(name, 1e3 * t.median, yours / t.median) for name, t in times.items()]
+        return Table((f"{_shapes(case)}", "ms", "times as fast as yours"), rows)
+
+
+def _call(function: Callable[..., Any], case: Case) -> Any:
+    return function(*[array.copy() for array in case.arrays], **case.params)
+
+
+def _same(got: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return len(got) == len(other) and all(near(a, np.asarray(b)) for a, b in zip(got, other, strict=True))
+
+
+def _shapes(case: Case) -> str:
+    arrays = " and ".join("x".join(map(str, array.shape)) or "a number" for array in case.arrays)
+    params = "".join(f", {name}={value!r}" for name, value in case.params.items())
+    return f"{arrays} {case.arrays[0].dtype}{params}"

@@ -1,0 +1,135 @@
+"""Find a race in a ``prange`` kernel: run it as plain Python and note which iteration writes which cell.
+
+A race may give the right result a thousand times. It is found for certain where the kernel runs on arrays that remember
+who wrote each of their cells: two iterations of one ``prange`` may not write the same cell, nor may one read what
+another has written.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+_NOBODY = -1
+
+
+class _Race(Exception):
+    """Two iterations met."""
+
+
+class _Loop:
+    """The ``prange`` that is running, if any, and its iteration."""
+
+    def __init__(self) -> None:
+        self.iteration = _NOBODY
+        self.owners: list[np.ndarray] = []
+
+    def prange(self, *bounds: int) -> Iterator[int]:
+        if self.iteration != _NOBODY:  # inside of another: Numba runs it as a plain loop
+            yield from range(*bounds)
+            return
+        for owner in self.owners:
+            owner[...] = _NOBODY  # the loop before has ended, and everybody waited for it
+        try:
+            for self.iteration in range(*bounds):
+                yield self.iteration
+        finally:
+            self.iteration = _NOBODY
+
+
+class _Watched(np.ndarray):
+    """An array that knows which iteration wrote each of its cells."""
+
+    loop: _Loop
+    owner: np.ndarray | None = None
+    label: str
+
+    def __getitem__(self, index: Any) -> Any:
+        got = super().__getitem__(index)
+        if self.owner is None:
+            return got
+        part = self.owner[index]
+        if isinstance(got, _Watched):
+            got.loop, got.owner, got.label = self.loop, part, self.label
+            if np.may_share_memory(got, self):
+                return got  # a view: what is done with it will show
+        self._meet(part, "reads")
+        return got
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        """Arithmetic on whole rows: what it reads and, as in y[i] += 1, writes."""
+        for array in inputs:
+            if isinstance(array, _Watched) and array.owner is not None:
+                array._meet(array.owner, "reads")
+        for array in out:
+            if isinstance(array, _Watched):
+                array._write(...)
+        plain = [np.asarray(x) if isinstance(x, _Watched) else x for x in inputs]
+        if out:
+            options["out"] = tuple(np.asarray(x) if isinstance(x, _Watched) else x for x in out)
+        result = getattr(ufunc, method)(*plain, **options)
+        return out[0] if out else result
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._write(index)
+        super().__setitem__(index, value)
+
+    def _write(self, index: Any) -> None:
+        if self.owner is not None and self.loop.iteration != _NOBODY:
+            self._meet(self.owner[index], "writes")
+            self.owner[index] = self.loop.iteration
+
+    def _meet(self, owners: Any, does: str) -> None:
+        now = self.loop.iteration
+        others = np.unique(owners)
+        others = others[(others != _NOBODY) & (others != now)]
+        if now != _NOBODY and others.size:
+            raise _Race(
+                f"iteration {now} of prange {does} a cell of {self.label} that iteration {others[0]} has written"
+            )
+
+
+def race(kernel: Callable[..., Any], arguments: Sequence[Any], written: Sequence[int]) -> str:
+    """Which iterations meet where, in words; empty if none do.
+
+    kernel: a function compiled by Numba, or a plain one. arguments: small ones; those at the positions ``written`` are
+    arrays that it fills.
+    """
+    loop = _Loop()
+    watched = list(arguments)
+    plain = _plain(kernel, loop, {})
+    names = plain.__code__.co_varnames
+    for position in written:
+        array = np.array(arguments[position]).view(_Watched)
+        array.loop, array.label = loop, names[position]
+        array.owner = np.full(array.shape, _NOBODY)
+        loop.owners.append(array.owner)
+        watched[position] = array
+    try:
+        with np.errstate(all="ignore"):
+            plain(*watched)
+    except _Race as found:
+        return str(found)
+    return ""
+
+
+def _plain(function: Any, loop: _Loop, made: dict[Any, Any]) -> types.FunctionType:
+    """The Python function behind a compiled one, its prange replaced; its compiled helpers likewise."""
+    function = getattr(function, "py_func", function)
+    if function in made:
+        return made[function]
+    names = dict(function.__globals__)
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made[function] = copy
+    for name in function.__code__.co_names:
+        value = names.get(name)
+        if name == "prange":
+            names[name] = loop.prange
+        elif isinstance(value, types.ModuleType) and hasattr(value, "prange"):
+            names[name] = types.SimpleNamespace(**vars(value) | {"prange": loop.prange})
+        elif hasattr(value, "py_func"):
+            names[name] = _plain(value, loop, made)
+    return copy

@@ -1,0 +1,143 @@
+"""A student's own kernel: judged like any rung, and used by the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..op import Op, RandomDraw, Rung, Shape
+from ..ops import OPERATORS
+from ..ops.separable.definition import chain_backward, chain_forward
+from ..tables import Table
+from .checks.judging import first_difference, form_fault, near
+from .checks.verdict import Verdict
+
+_SHORT = {"depthwise": "depthwise_conv2d", "pointwise": "pointwise_conv2d", "batchnorm": "batch_norm"}
+_TIMED: dict[str, tuple[tuple[Shape, ...], dict[str, Any]]] = {  # shapes of Xception's middle flow
+    "depthwise_conv2d": (((1, 19, 19, 728), (3, 3, 728)), {"stride": 1, "padding": "same"}),
+    "pointwise_conv2d": (((1, 19, 19, 728), (728, 728)), {"stride": 1}),
+}
+_CASES = 8
+
+
+def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) -> Verdict:
+    """Is this forward pass right, and how fast is it beside our rungs and the machine's limit?
+
+    operator: a name in ``mx.ops.OPERATORS``, or "depthwise", "pointwise", "batchnorm". forward: called like any rung's,
+    ``forward(*arrays, **params)`` -> y, or (y, saved). Held to the definition on random cases in float64 and float32.
+    time: for depthwise and pointwise convolution, also on one thread at a shape of Xception's middle flow; takes
+    seconds.
+    Raises ArgumentError for an operator that does not exist.
+
+    >>> from minixception.ops.depthwise.definition import forward_numpy
+    >>> bool(check_kernel("depthwise", forward_numpy, time=False))
+    True
+    """
+    op = _operator(operator)
+    definition = op.rungs["numpy"].forward
+    for dtype in ("float64", "float32"):
+        for seed in range(_CASES):
+            case = op.sample(RandomDraw(seed, dtype))
+            right = np.asarray(definition(*case.arrays, **case.params)[0])
+            what = f"x {case.arrays[0].shape} {dtype}, {case.params}"
+            try:
+                got = _y(forward(*[array.copy() for array in case.arrays], **case.params))
+            except Exception as error:
+                return Verdict(op.name, False, f"It raised {type(error).__name__}: {error} ({what}).")
+            seen, hint = form_fault("y", got, right)
+            if not seen and not near(got, right):
+                index, where = first_difference("y", got, right)
+                seen = f"{where}, and the definition says {right[index]:.6g}."
+            if seen:
+                return Verdict(op.name, False, f"{seen} ({what})", hint)
+    times = _times(op, forward) if time and op.name in _TIMED else None
+    return Verdict(op.name, True, f"It equals the definition on {2 * _CASES} random cases.", times=times)
+
+
+def _times(op: Op, forward: Callable[..., Any]) -> Table:
+    """The kernel beside our rungs on one thread, each with its share of the machine's limit."""
+    from ..bench.limits import measure
+    from ..bench.threads import numba_threads
+    from ..bench.timing import interleaved
+
+    shapes, params = _TIMED[op.name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    functions: dict[str, Callable[[], Any]] = {"yours": partial(forward, *arrays, **params)}
+    for name in ("numpy", "loops", "cpu"):
+        functions[name] = partial(op.rungs[name].forward, *arrays, **params)
+    limits = measure(1)
+    y = op.shape(*shapes, **params)
+    moved = sum(array.nbytes for array in arrays) + 4 * int(np.prod(y))
+    bound = limits.seconds(2 * op.macs(*shapes, **params), moved)
+    with numba_threads(1):
+        times = interleaved(functions, repeats=5)
+    rows = [(name, 1e3 * t.median, 100 * bound / t.median) for name, t in times.items()]
+    return Table((f"x {'x'.join(map(str, shapes[0]))}, 1 thread", "ms", "% of the limit"), rows)
+
+
+@contextmanager
+def use_kernel(
+    operator: str, forward: Callable[..., Any], backward: Callable[..., Any] | None = None
+) -> Iterator[None]:
+    """Inside of the block, networks on the default backend run this kernel in the place of ours.
+
+    forward: as for ``check_kernel``. backward: (dy, saved) -> gradients, with what our rungs save; ours without it.
+    Separable convolution, which has a fused kernel of its own, is then put together of depthwise and pointwise. Raises
+    ArgumentError for an operator that does not exist.
+
+    >>> import minixception as mx
+    >>> from minixception.ops.depthwise.definition import forward_numpy
+    >>> model = mx.models.mini_xception(10)
+    >>> with use_kernel("depthwise", forward_numpy):
+    ...     model(mx.tensor(np.zeros((1, 32, 32, 3), np.float32))).shape
+    (1, 10)
+    """
+    op = _operator(operator)
+    ours = op.rungs["cpu"]
+
+    def forward_and_saved(*arrays: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
+        result = forward(*arrays, **params)
+        if isinstance(result, tuple):
+            return result
+        return result, ours.forward(*arrays, **params)[1]
+
+    replaced = {op: Rung(forward_and_saved, backward or ours.backward, ours.selective and backward is None)}
+    if op.name in ("depthwise_conv2d", "pointwise_conv2d"):
+        replaced |= _separable(op.name, replaced[op])
+    before = {changed: changed.rungs["cpu"] for changed in replaced}
+    try:
+        for changed, rung in replaced.items():
+            changed.rungs["cpu"] = rung
+        yield
+    finally:
+        for changed, rung in before.items():
+            changed.rungs["cpu"] = rung
+
+
+def _separable(name: str, rung: Rung) -> dict[Op, Rung]:
+    """The separable convolutions, put together of this rung and our other one."""
+    rungs = {part: OPERATORS[part].rungs["cpu"] for part in ("depthwise_conv2d", "pointwise_conv2d")} | {name: rung}
+    depthwise, pointwise = rungs["depthwise_conv2d"], rungs["pointwise_conv2d"]
+    forward = chain_forward(depthwise.forward, pointwise.forward)
+    backward = chain_backward(depthwise.forward, depthwise.backward, pointwise.backward)
+    return {
+        OPERATORS["separable_conv2d"]: Rung(partial(forward, relu=False), backward),
+        OPERATORS["relu_separable_conv2d"]: Rung(partial(forward, relu=True), backward),
+    }
+
+
+def _operator(name: str) -> Op:
+    full = _SHORT.get(name, name)
+    if full not in OPERATORS:
+        raise ArgumentError(f"operator must be one of {', '.join((*_SHORT, *OPERATORS))}, got {name!r}")
+    return OPERATORS[full]
+
+
+def _y(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) else result

@@ -1,0 +1,243 @@
+"""The figures of the course by name: those that follow from the package, and those drawn from result files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"  # there in a clone, not in an installed package
+
+
+class Picture(Protocol):
+    """A figure, or a drawn graph."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write an SVG file, whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure: its name, what it shows, and how it is drawn, from the content of its result file if it has one."""
+
+    name: str
+    shows: str
+    draw: Callable[..., Picture]
+    result: str | None = None
+
+
+def entries() -> list[Entry]:
+    """All figures, in the order of the course."""
+    drawn: dict[str, tuple[str, Callable[..., Picture]]] = {
+        "figure1": ("a canonical Inception module (figure 1 of the paper)", partial(_inception, 1)),
+        "figure2": ("the simplified Inception module (figure 2)", partial(_inception, 2)),
+        "figure3": ("its equivalent form: one 1x1 convolution, then segments (figure 3)", partial(_inception, 3)),
+        "figure4": ("the extreme form: a segment for each channel (figure 4)", _extreme),
+        "figure5": ("Xception from the model object (figure 5)", _xception),
+        "spectrum": ("parameters and MACs from g = 1 to g = c segments", _spectrum),
+        "layers": ("MACs and parameters of Xception, layer by layer", _layers),
+        "zoo": ("published accuracy over parameters and MACs", _zoo),
+        "padding": ("padding and window positions along a row of pixels", _padding),
+        "padding-extra": ("where the extra pixel goes, beside PyTorch's padding", _padding_extra),
+        "windows": ("the window of every output of a small image", _windows),
+        "feature-maps": ("what an untrained mini_xception makes of a picture", _feature_maps),
+        "tape": ("the tape of a residual block", _tape),
+        "threads-naive": ("a thread per output: one CUDA block of depthwise", partial(_threads, "cuda_naive", 16, 1)),
+        "threads-tiled": (
+            "a tile in shared memory: one CUDA block of depthwise",
+            partial(_threads, "cuda_tiled", 24, 3),
+        ),
+    }
+    measured: dict[str, tuple[str, Callable[..., Picture], str]] = {
+        "convolutions": ("three forms of a convolution: cost and time", _convolutions, "bench_kernels.json"),
+        "roofline": ("operators under the roofline", _roofline, "bench_kernels.json"),
+        "ladder": ("every rung of the ladder under the roofline", _ladder, "ladder.json"),
+        "training": ("loss and accuracy of a training run", _training, "cifar10.json"),
+        "training-bands": ("median and range of training runs with several seeds", _bands, "training_seeds.json"),
+    }
+    return [Entry(name, shows, draw) for name, (shows, draw) in drawn.items()] + [
+        Entry(name, shows, draw, result) for name, (shows, draw, result) in measured.items()
+    ]
+
+
+def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, Picture | str]]:
+    """Each figure, or why it was left out. results: the folder of result files. Raises DataError for a corrupt one."""
+    for entry in entries():
+        if entry.result is None:
+            yield entry, entry.draw()
+            continue
+        path = results / entry.result
+        if not path.exists():
+            yield entry, f"it needs {entry.result}, which is not in the folder of results"
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is not a JSON file: {error}") from error
+        try:
+            yield entry, entry.draw(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not what {entry.name!r} is drawn from: {error}") from error
+
+
+# Drawn from the package -----------------------------------------------------------------------------------------------
+
+
+def _inception(form: int) -> Picture:
+    from ..nn import InceptionModule
+    from .modules import module
+
+    names = {1: "an Inception module", 2: "simplified", 3: "an equivalent form of figure 2"}
+    return module(InceptionModule(192, 240, form), (35, 35, 192), f"Figure {form}: {names[form]}")
+
+
+def _extreme() -> Picture:
+    from ..nn import SpectrumConv2d
+    from .modules import module
+
+    return module(SpectrumConv2d(192, 240, 3, segments=240), (35, 35, 192), "Figure 4: a segment for each channel")
+
+
+def _xception() -> Picture:
+    from ..models import Xception
+    from .modules import architecture
+
+    return architecture(Xception())
+
+
+def _spectrum() -> Picture:
+    from .costs import spectrum_costs
+
+    return spectrum_costs(192, 192, (28, 28))
+
+
+def _layers() -> Picture:
+    from ..models import Xception
+    from .costs import layer_costs
+
+    return layer_costs(Xception())
+
+
+def _zoo() -> Picture:
+    from .zoo import accuracy_costs, zoo_points
+
+    return accuracy_costs(zoo_points())
+
+
+def _padding() -> Picture:
+    from .windows import padding_strips
+
+    return padding_strips(6, 3, [(1, "same"), (1, "valid"), (2, "same"), (2, "valid")])
+
+
+def _padding_extra() -> Picture:
+    from .windows import padding_strips
+
+    return padding_strips(6, 3, [(2, "same"), (2, 1)])
+
+
+def _windows() -> Picture:
+    from .windows import window_frames
+
+    return window_frames((5, 5), 3, 2, "same")
+
+
+def _feature_maps() -> Picture:
+    from ..data import load, preprocess
+    from ..models import mini_xception
+    from ..random import generator, seed
+    from ..tensor import Tensor, no_grad
+    from .maps import feature_maps
+
+    before = generator().bit_generator.state
+    seed(0)
+    model = mini_xception()
+    generator().bit_generator.state = before
+    with model.inference(), no_grad():
+        maps = model.children()["block1"](Tensor(preprocess(load("shapes", "test").images[:1]))).numpy()[0]  # (h, w, c)
+    return feature_maps(maps, "mini_xception, untrained: block1 on a picture of the built-in set")
+
+
+def _tape() -> Picture:
+    import numpy as np
+
+    from .. import nn
+    from ..tensor import Tensor
+    from .tape import graph
+
+    x = Tensor(np.ones((1, 19, 19, 8), np.float32), requires_grad=True)
+    block = nn.Residual(act=nn.Activation("relu"), sepconv=nn.SeparableConv2d(8, 8), bn=nn.BatchNorm2d(8))
+    return graph(block(x), {"x": x, "block": block})
+
+
+def _threads(rung: str, side: int, blocks: int) -> Picture:
+    from ..lab import trace
+
+    return trace("depthwise_conv2d", rung, shape=(1, side, side, 32), blocks=blocks).figure()
+
+
+# Drawn from results ---------------------------------------------------------------------------------------------------
+
+
+def _convolutions(result: Mapping[str, Any]) -> Picture:
+    from .. import cost
+    from ..bench.kernels import WORKLOADS
+    from ..bench.timing import Timing
+    from .figures import ConvolutionCost, convolution_costs
+
+    threads = max(row["threads"] for row in result["kernels"])
+    measured = {
+        row["name"]: row["times"]["minixception"]
+        for row in result["kernels"]
+        if row["threads"] == threads and row["direction"] == "forward"
+    }
+    rows = []
+    for work in WORKLOADS:
+        form = work.name.partition(" ")[0]
+        if form in ("regular", "Inception-style", "separable"):
+            table = cost.table(work.module(), work.x[1:])
+            rows.append(ConvolutionCost(form, table.params, table.macs, Timing(**measured[work.name])))
+    return convolution_costs(rows)
+
+
+def _roofline(result: Mapping[str, Any]) -> Picture:
+    from ..bench.limits import Limits
+    from .roofline import RooflinePoint, roofline
+
+    most = max(result["limits"], key=lambda one: one["threads"])
+    limits = Limits(**{**most, "copies": {int(nbytes): rate for nbytes, rate in most["copies"].items()}})
+    points = [
+        RooflinePoint(
+            row["name"], row["direction"], row["flop"] / row["nbytes"],
+            row["flop"] / row["times"]["minixception"]["median"],
+        )
+        for row in result["kernels"]
+        if row["threads"] == limits.threads and row["flop"] and row["nbytes"]
+    ]  # fmt: skip
+    return roofline(limits, points)
+
+
+def _ladder(result: Mapping[str, Any]) -> Picture:
+    from .roofline import ladder_points, roofline
+
+    return roofline(*ladder_points(result))
+
+
+def _training(result: Mapping[str, Any]) -> Picture:
+    from .figures import training_curves
+
+    return training_curves(result["epochs"])
+
+
+def _bands(result: Mapping[str, Any]) -> Picture:
+    from .curves import training_bands
+
+    return training_bands(result["runs"])

@@ -1,0 +1,354 @@
+"""``mx.lab.check``: right answers pass, each kind of wrong one is told apart, and races are found for certain."""
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+from numba import njit, prange
+
+import minixception as mx
+from minixception.errors import ArgumentError
+from minixception.lab.checks import Choice, CudaKernel, Function, Mistake, Number, WrongNumber, cuda_kernel
+from minixception.lab.checks.races import race
+from minixception.op import Case
+from minixception.ops.depthwise import definition as depthwise
+from minixception.ops.pointwise import definition as pointwise
+
+
+def product(x, w):
+    return x @ w
+
+
+def two_matrices(draw):
+    n, k, m = (draw.integer(2, 6) for _ in range(3))
+    return Case((draw.normal(n, k), draw.normal(k, m)))
+
+
+RETURNS = Function(
+    name="product",
+    notebook=5,
+    title="A matrix product",
+    reference=product,
+    draw=two_matrices,
+    mistakes=(Mistake(lambda x, w: 2 * (x @ w), "Once is enough."),),
+)
+FILLS = Function(name="product-kernel", notebook=5, title="t", reference=product, draw=two_matrices, fills=True)
+
+
+def squares(x):
+    return x * x
+
+
+BACKWARD = Function(
+    name="squares",
+    notebook=1,
+    title="t",
+    reference=lambda dy, x: (2 * dy * x).astype(x.dtype),
+    forward=squares,
+    results=("dx",),
+    draw=lambda draw: Case((draw.normal(3, 2), draw.normal(3, 2))),
+)
+
+
+def empty(x, w):
+    raise NotImplementedError("your code here")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x, w: 2 * (x @ w), "Once is enough"),
+        (lambda x, w: x @ w + 1, "the definition says"),
+        (lambda x, w: (x @ w).astype(np.float64), "float64 creep in"),
+        (lambda x, w: np.asfortranarray(x @ w), "np.ascontiguousarray"),
+        (lambda x, w: (x @ w)[:1], "should have shape"),
+        (lambda x, w: (x @ w, x), "returns 2 results"),
+        (lambda x, w: (x @ w).tolist(), "returns"),
+        (lambda x, w: x @ w @ w, "It raised"),
+        (lambda x, w: x.fill(1) or x @ w, "changes its inputs"),
+        (lambda x, w: np.full_like(x @ w, np.nan), "is nan"),
+    ],
+)
+def test_wrong_functions_are_told_apart(answer, words):
+    verdict = RETURNS.judge(answer, time=False)
+    assert verdict.passed is False
+    assert words in str(verdict)
+
+
+@pytest.mark.parametrize("answer", [empty, lambda x, w: None, lambda x, w: ...])
+def test_a_stub_is_not_attempted(answer):
+    assert RETURNS.judge(answer, time=False).passed is None
+
+
+def test_a_mistake_that_gives_nan_is_known():
+    overflow = Mistake(lambda x, w: np.full(x.shape, np.nan, x.dtype), "Subtract the maximum.")
+    exercise = replace(RETURNS, reference=lambda x, w: x, mistakes=(overflow,))
+    assert exercise.judge(lambda x, w: x * np.nan, time=False).hint == "Subtract the maximum."
+
+
+def test_a_wrong_gradient_is_held_against_finite_differences():
+    verdict = BACKWARD.judge(lambda dy, x: dy * x, time=False)
+    case = BACKWARD.draw(mx.op.RandomDraw(0, "float64"))
+    dy, x = case.arrays
+    index = np.unravel_index(np.argmax(np.abs(dy * x)), x.shape)
+    assert f"finite differences say {2 * dy[index] * x[index]:.4g}"[:-1] in verdict.message
+    assert BACKWARD.judge(lambda dy, x: 2 * dy * x, time=False)
+
+
+# Races --------------------------------------------------------------------------------------------------------------
+
+
+@njit(parallel=True)
+def rows_of_their_own(x, w, y):
+    for i in prange(x.shape[0]):
+        for j in range(w.shape[1]):
+            y[i, j] = 0
+            for k in range(x.shape[1]):
+                y[i, j] += x[i, k] * w[k, j]
+
+
+@njit(parallel=True)
+def sums_shared(x, w, y):
+    y[:] = 0
+    for k in numba.prange(x.shape[1]):
+        for i in range(x.shape[0]):
+            y[i] += x[i, k] * w[k]
+
+
+@njit
+def _add_row(x, w, y, k):
+    for i in range(x.shape[0]):
+        for j in range(w.shape[1]):
+            y[i, j] += x[i, k] * w[k, j]
+
+
+@njit(parallel=True)
+def sums_shared_by_a_helper(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        _add_row(x, w, y, k)
+
+
+@njit(parallel=True)
+def neighbours_read(x, w, y):
+    y[:] = 0
+    for i in prange(1, y.shape[0]):
+        y[i] = y[i - 1] + w[0]
+
+
+@njit(parallel=True)
+def rows_shared(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        for i in range(x.shape[0]):
+            row = y[i]
+            row += x[i, k] * w[k]
+
+
+@njit(parallel=True)
+def two_writers(x, w, y):
+    for i in prange(2):
+        y[0, 0] = x[i, 0]
+
+
+@njit(parallel=True)
+def two_loops(x, w, y):
+    for i in prange(x.shape[0]):
+        y[i] = 0
+    for j in prange(w.shape[1]):
+        for i in range(x.shape[0]):
+            for k in range(x.shape[1]):
+                y[i, j] += x[i, k] * w[k, j]
+
+
+@pytest.mark.parametrize("kernel", [sums_shared, sums_shared_by_a_helper, rows_shared, neighbours_read])
+def test_races_are_found(kernel):
+    verdict = FILLS.judge(kernel, time=False)
+    assert verdict.passed is False
+    assert "There is a race" in verdict.message and "prange" in verdict.hint
+
+
+@pytest.mark.parametrize("kernel", [rows_of_their_own, two_loops])
+def test_no_race_is_seen_where_there_is_none(kernel):
+    assert FILLS.judge(kernel, time=False), kernel
+
+
+def test_a_race_names_both_iterations():
+    arrays = np.ones((3, 3)), np.ones((3, 2)), np.zeros((3, 2))
+    assert race(two_writers, arrays, [2]) == "iteration 1 of prange writes a cell of y that iteration 0 has written"
+    assert race(neighbours_read, arrays, [2]) == "iteration 2 of prange reads a cell of y that iteration 1 has written"
+
+
+# Numbers, choices, CUDA kernels ------------------------------------------------------------------------------------
+
+
+NUMBER = Number(
+    name="n",
+    notebook=2,
+    title="t",
+    expected=lambda: 100,
+    why="Because.",
+    within=0.1,
+    mistakes=(WrongNumber(50, "Double."),),
+)
+CHOICE = Choice(
+    name="c", notebook=2, title="t", options={"a": "up", "b": "down"}, right="b", why="Yes.", hints={"a": "Look again."}
+)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "passed", "words"),
+    [
+        (NUMBER, 100, True, "Because"),
+        (NUMBER, np.int64(95), True, "Because"),
+        (NUMBER, 50, False, "Double"),
+        (NUMBER, 120, False, "too large"),
+        (NUMBER, 80.0, False, "too small"),
+        (NUMBER, None, None, ""),
+        (CHOICE, "b", True, "Yes"),
+        (CHOICE, "a", False, "Look again"),
+        (CHOICE, "", None, ""),
+    ],
+)
+def test_numbers_and_choices(exercise, answer, passed, words):
+    verdict = exercise.judge(answer, time=False)
+    assert verdict.passed is passed and words in str(verdict)
+
+
+@pytest.mark.parametrize(("exercise", "answer"), [(NUMBER, "100"), (NUMBER, [1]), (CHOICE, "z"), (CHOICE, 1)])
+def test_answers_of_the_wrong_type_are_errors(exercise, answer):
+    with pytest.raises(ArgumentError, match="the answer must be"):
+        exercise.judge(answer, time=False)
+
+
+cuda, dtype = mx.lab.cuda, mx.lab.dtype
+REVERSE = CudaKernel(
+    name="reverse",
+    notebook=7,
+    title="t",
+    reference=lambda x: x[::-1].copy(),
+    draw=lambda draw: Case((draw.normal(draw.integer(33, 64)),)),
+    launch=lambda case, shape: (1, 64),
+    mistakes=(Mistake(lambda x: x, "Which end?"),),
+    too_much=lambda counts, outputs: "Read each number once." if counts.global_reads > outputs else "",
+)
+
+
+def through_shared(barrier):
+    @cuda_kernel
+    def kernel(x, y):
+        tile = cuda.shared.array(64, dtype)
+        i = cuda.threadIdx.x
+        if i < x.size:
+            tile[i] = x[i]
+        if barrier:
+            cuda.syncthreads()
+        if i < x.size:
+            y[i] = tile[x.size - 1 - i]
+
+    return kernel
+
+
+@cuda_kernel
+def twice(x, y):
+    i = cuda.grid(1)
+    if i < x.size:
+        y[i] = x[x.size - 1 - i] + (x[i] - x[i])
+
+
+@cuda_kernel
+def beyond(x, y):
+    i = cuda.grid(1)
+    if i < x.size:
+        y[i] = x[x.size - i]
+
+
+@cuda_kernel
+def straight(x, y):
+    i = cuda.grid(1)
+    if i < x.size:
+        y[i] = x[i]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "passed", "words"),
+    [
+        (through_shared(True), True, "1.00 global reads per output"),
+        (through_shared(False), False, "There is a race"),
+        (beyond, False, "outside of an array"),
+        (straight, False, "Which end?"),
+        (twice, False, "Read each number once"),
+        (None, None, ""),
+    ],
+)
+def test_cuda_kernels(kernel, passed, words):
+    verdict = REVERSE.judge(kernel, time=False)
+    assert verdict.passed is passed and words in str(verdict)
+
+
+def test_a_student_s_kernel_is_not_one_of_ours():
+    from minixception.kernels.gpu import KERNELS
+
+    assert not any("test_lab_checks" in name for name in KERNELS)
+
+
+# Own kernels -------------------------------------------------------------------------------------------------------
+
+
+def wrong_side(x, w, *, stride, padding):
+    y = depthwise.forward_numpy(x, w[::-1], stride=stride, padding=padding)[0]
+    return y
+
+
+def test_check_kernel_tells_right_from_wrong():
+    assert mx.lab.check_kernel("depthwise", depthwise.forward_numpy, time=False)
+    assert mx.lab.check_kernel("pointwise_conv2d", pointwise.forward_numpy, time=False)
+    assert "the definition says" in mx.lab.check_kernel("depthwise", wrong_side, time=False).message
+
+
+@pytest.mark.parametrize("operator", ["depthwise", "pointwise"])
+def test_the_network_uses_an_own_kernel_and_gives_it_back(operator):
+    law = {"depthwise": depthwise, "pointwise": pointwise}[operator]
+    calls = []
+
+    def forward(*arrays, **params):
+        calls.append(arrays[0].shape)
+        return law.forward_numpy(*arrays, **params)[0]
+
+    model = mx.models.mini_xception(10, (8, 16), 1, 8)
+    x = mx.tensor(np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32))
+    labels = np.array([1, 2])
+
+    def run():
+        model.zero_grad()
+        loss = mx.cross_entropy(model(x), labels)
+        loss.backward()
+        return [loss.numpy(), *(p.grad for p in model.parameters())]
+
+    expected = run()
+    with mx.lab.use_kernel(operator, forward, law.backward_numpy):
+        got = run()
+    assert len(calls) >= 4
+    for ours, theirs in zip(expected, got, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
+    before = len(calls)
+    run()
+    assert len(calls) == before
+
+
+def test_unknown_names_are_errors():
+    with pytest.raises(ArgumentError, match="exercise must be one of"):
+        mx.lab.check("none")
+    with pytest.raises(ArgumentError, match="operator must be one of"):
+        mx.lab.check_kernel("none", squares)
+    for wrong in (("none",), ("relu", "gpu"), ("relu", "cpu", "sideways"), (3,)):
+        with pytest.raises(ArgumentError):
+            mx.lab.source(*wrong)
+
+
+def test_source_is_that_of_the_rung():
+    assert "def forward_numpy" in repr(mx.lab.source("depthwise_conv2d", "numpy"))
+    assert "def backward_numpy" in repr(mx.lab.source("depthwise_conv2d", "numpy", "backward"))
+    assert "prange" in mx.lab.source(rows_of_their_own)._repr_markdown_()
+    assert "cuda.grid" in repr(mx.lab.source(twice))
