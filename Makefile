@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint notebooks clean
+.PHONY: help setup demo course test lint notebooks docs gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,11 +14,15 @@ setup: $(STAMP) ## create .venv and install the package with what tests and note
 # Done once; again only when pyproject.toml changes.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --editable ".[test,notebooks,cuda]"
+	$(BIN)/python -m pip install --editable ".[test,notebooks,docs,cuda]"
 	@touch $@
 
 demo: setup ## train a small Xception on the built-in images and draw what it learned
 	$(BIN)/minixception demo
+
+course: setup ## copy the course's notebooks to my-course and open them
+	$(BIN)/minixception course my-course
+	$(BIN)/jupyter lab my-course
 
 test: setup ## run every test and every docstring example
 	$(BIN)/python -m pytest
@@ -29,7 +33,13 @@ lint: setup ## check style, formatting and types
 	$(BIN)/mypy
 
 notebooks: setup ## execute every notebook from top to bottom
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+	$(BIN)/python -m minixception.lab.notebooks --check notebooks/*.ipynb
+
+docs: setup ## build the site into build/site
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site
+
+gpu: setup ## on a machine with an NVIDIA GPU: its tests, sanitizers and benchmark, into docs/results
+	$(BIN)/python tests/check_gpu.py
 
 clean: ## remove .venv, caches and build outputs
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -147,6 +147,25 @@ def rows_shared(x, w, y):
 
 
 @njit(parallel=True)
+def buffer_shared(x, w, y):
+    row = np.zeros(w.shape[1], y.dtype)
+    for i in prange(x.shape[0]):
+        row[:] = 0
+        for k in range(x.shape[1]):
+            row += x[i, k] * w[k]
+        y[i] = row
+
+
+@njit(parallel=True)
+def buffer_of_each(x, w, y):
+    for i in prange(x.shape[0]):
+        row = np.zeros(w.shape[1], y.dtype)
+        for k in range(x.shape[1]):
+            row += x[i, k] * w[k]
+        y[i] = row
+
+
+@njit(parallel=True)
 def two_writers(x, w, y):
     for i in prange(2):
         y[0, 0] = x[i, 0]
@@ -162,16 +181,31 @@ def two_loops(x, w, y):
                 y[i, j] += x[i, k] * w[k, j]
 
 
-@pytest.mark.parametrize("kernel", [sums_shared, sums_shared_by_a_helper, rows_shared, neighbours_read])
+@pytest.mark.parametrize("kernel", [sums_shared, sums_shared_by_a_helper, rows_shared, buffer_shared, neighbours_read])
 def test_races_are_found(kernel):
     verdict = FILLS.judge(kernel, time=False)
     assert verdict.passed is False
     assert "There is a race" in verdict.message and "prange" in verdict.hint
 
 
-@pytest.mark.parametrize("kernel", [rows_of_their_own, two_loops])
+@pytest.mark.parametrize("kernel", [rows_of_their_own, buffer_of_each, two_loops])
 def test_no_race_is_seen_where_there_is_none(kernel):
     assert FILLS.judge(kernel, time=False), kernel
+
+
+@njit
+def one_row_too_many(x, w, y):
+    for i in range(x.shape[0]):
+        for j in range(w.shape[1]):
+            y[i, j] = 0
+            for k in range(x.shape[1] + 1):
+                y[i, j] += x[i, k] * w[k, j]
+
+
+def test_an_index_beyond_the_end_is_told_though_compiled_code_does_not_notice():
+    verdict = FILLS.judge(one_row_too_many, time=False)
+    assert verdict.passed is False
+    assert "outside of an array" in verdict.message and "border" in verdict.hint
 
 
 def test_a_race_names_both_iterations():

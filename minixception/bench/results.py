@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..errors import ArgumentError
 from ..files import atomic_path
 
 _MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
@@ -43,6 +44,31 @@ def write_result(path: Path, command: str, figures: dict[str, Any], packages: tu
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def results_folder() -> Path:
+    """Where the committed result files lie: docs/results of a clone, or their copy in an installed package.
+
+    >>> (results_folder() / "ladder.json").exists()
+    True
+    """
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "results"
+    return installed if installed.exists() else package.parent / "docs" / "results"
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """The figures of one committed result file; ArgumentError if there is none of that name.
+
+    >>> read_result("ladder")["command"]
+    'python -m minixception.bench.ladder'
+    """
+    path = results_folder() / f"{name}.json"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in results_folder().glob("*.json"))) or "none"
+        raise ArgumentError(f"there is no result {name!r}; there are {known}")
+    result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return result
 
 
 def _processor() -> str:

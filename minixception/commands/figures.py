@@ -18,7 +18,7 @@ def register(add: Add) -> None:
         "--results",
         type=Path,
         metavar="FOLDER",
-        help="result files that measured figures are drawn from; default: docs/results of the clone",
+        help="result files that measured figures are drawn from; default: those of the package",
     )
     add_json(parser)
 

@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebooks", type=Path, nargs="+")
     parser.add_argument("--check", action="store_true", help="execute, and leave the files as they are")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    os.environ["TQDM_DISABLE"] = "1"  # a bar that is shown only where compiling takes long is not part of the lesson
     rows = []
     for path in options.notebooks:
         rows.append((path.stem, execute(path, write=not options.check)))

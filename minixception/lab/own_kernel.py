@@ -61,7 +61,7 @@ def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) 
 
 def _times(op: Op, forward: Callable[..., Any]) -> Table:
     """The kernel beside our rungs on one thread, each with its share of the machine's limit."""
-    from ..bench.limits import measure
+    from ..bench.limits import FOOTPRINTS, measure
     from ..bench.threads import numba_threads
     from ..bench.timing import interleaved
 
@@ -71,7 +71,7 @@ def _times(op: Op, forward: Callable[..., Any]) -> Table:
     functions: dict[str, Callable[[], Any]] = {"yours": partial(forward, *arrays, **params)}
     for name in ("numpy", "loops", "cpu"):
         functions[name] = partial(op.rungs[name].forward, *arrays, **params)
-    limits = measure(1)
+    limits = measure(1, footprints=FOOTPRINTS[:1])
     y = op.shape(*shapes, **params)
     moved = sum(array.nbytes for array in arrays) + 4 * int(np.prod(y))
     bound = limits.seconds(2 * op.macs(*shapes, **params), moved)

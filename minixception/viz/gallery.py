@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..bench.results import results_folder
 from ..errors import DataError
 
 if TYPE_CHECKING:
     from os import PathLike
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"  # there in a clone, not in an installed package
+RESULTS = results_folder()
 
 
 class Picture(Protocol):

@@ -39,7 +39,7 @@ def check(name: str, answer: Any = None, time: bool = True) -> Verdict:
     that does not exist, and for a number or a letter that is none.
 
     >>> print(check("xception-trainable", 22_855_951))
-    xception-trainable: not yet. 2.2856e+07 is too small.
+    xception-trainable: not yet. 22,855,951 is too small.
     """
     from ..exercises import EXERCISES
 

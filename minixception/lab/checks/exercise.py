@@ -71,12 +71,17 @@ class Number(Exercise):
             return self.verdict(True, self.why)
         for mistake in self.mistakes:
             if self._near(given, mistake.value):
-                return self.verdict(False, f"{given:,.6g} is not it.", mistake.hint)
+                return self.verdict(False, f"{_plain(given)} is not it.", mistake.hint)
         side = "too small" if given < right else "too large"
-        return self.verdict(False, f"{given:,.6g} is {side}.")
+        return self.verdict(False, f"{_plain(given)} is {side}.")
 
     def _near(self, given: float, value: float) -> bool:
         return abs(given - value) <= max(self.within, 1e-9) * abs(value)
+
+
+def _plain(number: float) -> str:
+    """A number as a person writes it: 22,855,952 and 0.125."""
+    return f"{number:,.0f}" if number.is_integer() else f"{number:,.6g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 _NOBODY = -1
+_MAKERS = ("empty", "zeros", "ones", "full", "empty_like", "zeros_like", "ones_like", "full_like")
 
 
 class _Race(Exception):
@@ -38,6 +39,22 @@ class _Loop:
                 yield self.iteration
         finally:
             self.iteration = _NOBODY
+
+    def watch(self, array: np.ndarray, label: str) -> _Watched:
+        """The array, watched from now on."""
+        watched = array.view(_Watched)
+        watched.loop, watched.label, watched.owner = self, label, np.full(array.shape, _NOBODY)
+        self.owners.append(watched.owner)
+        return watched
+
+    def maker(self, make: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        """np.zeros and its like: what is made outside of prange is shared by its iterations."""
+
+        def made(*arguments: Any, **options: Any) -> np.ndarray:
+            array = make(*arguments, **options)
+            return array if self.iteration != _NOBODY else self.watch(array, "an array made outside of the loop")
+
+        return made
 
 
 class _Watched(np.ndarray):
@@ -103,11 +120,7 @@ def race(kernel: Callable[..., Any], arguments: Sequence[Any], written: Sequence
     plain = _plain(kernel, loop, {})
     names = plain.__code__.co_varnames
     for position in written:
-        array = np.array(arguments[position]).view(_Watched)
-        array.loop, array.label = loop, names[position]
-        array.owner = np.full(array.shape, _NOBODY)
-        loop.owners.append(array.owner)
-        watched[position] = array
+        watched[position] = loop.watch(np.array(arguments[position]), names[position])
     try:
         with np.errstate(all="ignore"):
             plain(*watched)
@@ -130,6 +143,8 @@ def _plain(function: Any, loop: _Loop, made: dict[Any, Any]) -> types.FunctionTy
             names[name] = loop.prange
         elif isinstance(value, types.ModuleType) and hasattr(value, "prange"):
             names[name] = types.SimpleNamespace(**vars(value) | {"prange": loop.prange})
+        elif value is np:
+            names[name] = types.SimpleNamespace(**vars(np) | {m: loop.maker(getattr(np, m)) for m in _MAKERS})
         elif hasattr(value, "py_func"):
             names[name] = _plain(value, loop, made)
     return copy

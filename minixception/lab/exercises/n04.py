@@ -40,7 +40,7 @@ def shifted(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int, mode
     return np.ascontiguousarray(forward_numpy(framed, w, stride=stride, padding="valid")[0][:, :ho, :wo])
 
 
-TRANSPOSED = "Rows and columns of the kernel have changed places: w[a, b] belongs to the pixel a rows down and b across."
+TRANSPOSED = "Rows and columns of the kernel have changed places: w[a, b] meets the pixel a rows down and b across."
 TURNED = (
     "The kernel is turned by half a turn. That is the convolution of mathematics; in a network w[0, 0] meets the pixel "
     "above and to the left."
@@ -99,7 +99,7 @@ EXERCISES = (
             "D": "Each call has a fixed cost, which large batches pay more often.",
         },
         right="C",
-        why="The kernel is as before; only the place its bytes come from has changed, and the memory curve falls with it.",
+        why="The kernel is as before. Its bytes come from another place, and what is allowed falls with that.",
         hints={
             "A": "Operations and bytes both grow with the number of images. What becomes of their ratio?",
             "B": "It is one thread: nobody is there to wait for. And weights are only read.",

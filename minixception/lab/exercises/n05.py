@@ -66,10 +66,8 @@ EXERCISES = (
         why="24 sums, 3 vectors of weights and one number of the input: it fits into 32 registers, and not into 16.",
         mistakes=(
             WrongNumber(24, "These are the sums. What is added to them must be in registers as well."),
-            WrongNumber(27, "Sums and weights are there. Where is the number of the input that they are multiplied by?"),
-            WrongNumber(
-                35, "A number of the input is needed for its own row only: when the next one comes, it may be forgotten."
-            ),
+            WrongNumber(27, "Sums and weights are there. Where is the number of the input that they meet?"),
+            WrongNumber(35, "A number of the input is needed for its own row only: then it may be forgotten."),
             WrongNumber(11, "8 + 3: a tile has a sum for each pair of a row and a vector."),
         ),
     ),
@@ -101,8 +99,7 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 _cut,
-                "The shape is right, but a panel must hold neighbouring columns, and these are whole rows one after the "
-                "other.",
+                "The shape is right, but a panel must hold neighbouring columns, and these are whole rows in turn.",
             ),
             Mistake(
                 partial(_pack, before=1),

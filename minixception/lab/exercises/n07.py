@@ -31,8 +31,8 @@ def _scattered(counts: Counts, outputs: int) -> str:
     if counts.sectors_per_access < 6:
         return ""
     return (
-        f"But an access of a warp moves {counts.sectors_per_access:.0f} sectors. Which numbers of y lie side by side in "
-        "memory, and which of them do the threads 0, 1, 2 of your kernel write?"
+        f"But an access of a warp moves {counts.sectors_per_access:.0f} sectors. Which numbers of y lie side by side "
+        "in memory, and which of them do the threads 0, 1, 2 of your kernel write?"
     )
 
 

@@ -47,12 +47,13 @@ def _weights_case(draw: RandomDraw) -> Case:
 
 
 def _weights_unpadded(dy: np.ndarray, x: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
-    w, (h, wd) = np.zeros((3, 3, x.shape[3]), x.dtype), x.shape[1:3]
+    """All of the padding behind the image: more outputs fit then, and those have no gradient."""
+    w = np.zeros((3, 3, x.shape[3]), x.dtype)
     framed = np.pad(x, ((0, 0), (0, 3), (0, 3), (0, 0)))
-    larger = np.zeros((len(x), *((size - 3) // stride + 1 for size in framed.shape[1:3]), x.shape[3]), x.dtype)
-    larger[:, : dy.shape[1], : dy.shape[2]] = dy
-    assert framed.shape[1:3] == (h + 3, wd + 3)
-    return backward_numpy(larger, (framed, w, stride, "valid"))[1]
+    outputs = [size // stride + 1 for size in x.shape[1:3]]
+    framed_dy = np.zeros((len(x), *outputs, x.shape[3]), x.dtype)
+    framed_dy[:, : dy.shape[1], : dy.shape[2]] = dy
+    return backward_numpy(framed_dy, (framed, w, stride, "valid"))[1]
 
 
 EXERCISES = (
@@ -64,9 +65,7 @@ EXERCISES = (
         draw=_forward_case,
         fills=True,
         mistakes=(
-            Mistake(
-                lambda x, w, stride, top, left: _forward(x, w.transpose(1, 0, 2), stride, top, left), TRANSPOSED
-            ),
+            Mistake(lambda x, w, stride, top, left: _forward(x, w.transpose(1, 0, 2), stride, top, left), TRANSPOSED),
             Mistake(lambda x, w, stride, top, left: _forward(x, w[::-1, ::-1], stride, top, left), TURNED),
             Mistake(
                 lambda x, w, stride, top, left: shifted(x, w, stride, 0, 0),
@@ -74,8 +73,7 @@ EXERCISES = (
             ),
             Mistake(
                 lambda x, w, stride, top, left: shifted(x, w, stride, w.shape[0] // 2, w.shape[1] // 2),
-                "This centres every window, as PyTorch does. With stride 2 Keras may put the padding on the other side: "
-                "use top and left.",
+                "This centres windows, as PyTorch does. With stride 2 Keras may put more at the end: use top and left.",
             ),
         ),
     ),
@@ -121,7 +119,7 @@ EXERCISES = (
             ),
             Mistake(
                 _weights_unpadded,
-                "The padding is on the wrong side: dw[a, b] meets x at the same place as w[a, b] did, top and left included.",
+                "The padding is on the wrong side: dw[a, b] meets x where w[a, b] did, top and left included.",
             ),
         ),
     ),
