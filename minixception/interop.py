@@ -29,6 +29,7 @@ from . import device
 from .errors import ArgumentError, BackendError, DTypeError, InteropError
 from .kernels import gpu
 from .kernels.gpu_memory import host_view
+from .kernels.gpu_vectors import VECTOR_BYTES
 from .tensor import Tensor, check_dtype
 
 _CPU, _CUDA = (1, 0), 2  # DLPack's (type, id) and type
@@ -39,9 +40,9 @@ def from_dlpack(x: Any) -> Tensor:
     """A leaf on the memory of another library's array, which has ``__dlpack__``: a change of one is seen in the other.
 
     Nothing is copied: x must be C-contiguous (row-major, no gaps). ``mx.tensor`` copies what is not, on the processor.
-    It may be read-only, then so is the tensor's array.
+    It may be read-only, then so is the tensor's array. On the GPU it must begin at a multiple of 16 bytes.
 
-    Raises ArgumentError for an x without ``__dlpack__``, InteropError for one that is not C-contiguous or that its own
+    Raises ArgumentError for an x without ``__dlpack__``, InteropError for one that lies otherwise or that its own
     library does not share, DTypeError for other numbers than float32, float64 and integers, BackendError for memory of
     another device.
 
@@ -73,7 +74,12 @@ def from_cuda_array(x: Any, dtype: Any = None, requires_grad: bool = False) -> T
     Waits for the stream that x names, if it names one. DTypeError for another ``dtype`` than its own.
     """
     _require_real_gpu()
-    seen = _leaf(host_view(x), requires_grad)  # shape, strides and dtype are checked on it
+    seen = _leaf(host_view(x), requires_grad)  # shape, strides, dtype and address are checked on it
+    if seen.data.ctypes.data % VECTOR_BYTES:
+        raise InteropError(
+            f"memory of the GPU is shared only if it begins at a multiple of {VECTOR_BYTES} bytes, for kernels load "
+            f"so many at once; this begins {seen.data.ctypes.data % VECTOR_BYTES} bytes after one: make a copy first"
+        )
     if dtype is not None and seen.dtype != dtype:
         raise DTypeError(f"an array on the GPU is shared, not converted: it holds {seen.dtype}, asked for {dtype}")
     return Tensor(gpu.pool().memory.view(x), requires_grad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,9 +79,11 @@ def test_a_thread_per_output(rng, rung):
     _assert_equal_to_definition(rng, DEPTHWISE_CONV2D, rung, shapes, stride=2, padding="same")
 
 
-def test_other_kernels_gather_and_sum_tap_by_tap(rng):
+@pytest.mark.parametrize("rung", ["cuda_tiled", "cuda"])
+def test_other_kernels_gather_and_sum_tap_by_tap(rng, rung):
+    """Of even height, so that a turned kernel has another padding."""
     shapes = (1, 5, 4, 1), (2, 3, 1)
-    _assert_equal_to_definition(rng, DEPTHWISE_CONV2D, "cuda", shapes, stride=1, padding="same")
+    _assert_equal_to_definition(rng, DEPTHWISE_CONV2D, rung, shapes, stride=1, padding="same")
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (7, 5), (11, 11)])
@@ -160,14 +164,14 @@ def test_two_runs_have_the_same_bits(rung):
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
-@pytest.mark.parametrize("rung", ["cuda_tiled", "cuda"])
-def test_backward_computes_what_is_wanted(rng, rung, wanted):
+@pytest.mark.parametrize(("rung", "stages"), [("cuda_naive", 1), ("cuda_tiled", 2), ("cuda", 2)])
+def test_backward_computes_what_is_wanted(rng, rung, stages, wanted):
     x, w = to_gpu(rng.standard_normal((1, 3, 3, 1))), to_gpu(rng.standard_normal((3, 3, 1)))
     y, saved = DEPTHWISE_CONV2D.rungs[rung].forward(x, w, stride=1, padding="same")
     with gpu.recorded_launches() as launches:
         gradients = DEPTHWISE_CONV2D.rungs[rung].backward(y, saved, wanted)
     assert tuple(gradient is not None for gradient in gradients) == wanted
-    assert len(launches) == wanted[0] + 2 * wanted[1]
+    assert len(launches) == wanted[0] + stages * wanted[1]
 
 
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
@@ -216,6 +220,17 @@ def test_reads_per_output_are_as_written(rung, reads, shared_reads):
     assert trace.total.shared_reads / trace.outputs == pytest.approx(shared_reads)
     assert trace.total.coalescing == 1
     assert trace.total.conflicts == 1
+
+
+def test_the_backward_pass_is_a_ladder_as_well():
+    """Each step moves less; and but for the first all loads are of neighbours."""
+    table = mx.lab.ladder_table("depthwise_conv2d", (1, 8, 8, 32), direction="backward")
+    moved, coalescing = (
+        [row[table.header.index(name)] for row in table.rows] for name in ("bytes moved", "coalescing")
+    )
+    assert all(more > 1.5 * less for more, less in itertools.pairwise(moved))
+    assert coalescing[0] < 0.3
+    assert coalescing[1:] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("rung", ["cuda_tiled", "cuda"])

@@ -1,21 +1,19 @@
 """The matrix products of the GPU, in Numba's simulator: sizes around the edges of tiles, and what the threads do.
 
-The simulator runs a kernel's threads but does not see races or count reads, so the second half runs blocks on a watcher
-that notes each access to memory with its thread and the number of barriers that this thread has passed.
+The simulator runs a kernel's threads but does not see races or count reads, so the second half runs on the recorder.
 """
 
 from __future__ import annotations
-
-import threading
-from collections import defaultdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from minixception.device import to_cpu, to_gpu
 from minixception.kernels import gpu_gemm
+from minixception.kernels.gpu import empty, redirected
 from minixception.kernels.gpu_gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B
+from minixception.lab.counts import count, races
+from minixception.lab.recorder import Recorder
 from minixception.ops import OPERATORS
 
 TOLERANCE = {"float32": {"rtol": 1e-5, "atol": 1e-5}, "float64": {"rtol": 1e-12, "atol": 1e-12}}
@@ -57,6 +55,9 @@ def _assert_equal(name, rung, arrays, params, rng):
         ("cuda", 63, 8, 65, 1),
         ("cuda", 65, 9, 7, 1),
         ("cuda", 33, 7, 64, 3),
+        ("cuda", 65, 20, 68, 1),  # vectors; one pixel and four channels more than a tile, four k more than a slab
+        ("cuda", 3, 4, 4, 1),
+        ("cuda", 4, 4, 6, 1),  # a k of whole vectors, and columns that are not
     ],
 )
 def test_pointwise_around_the_edges_of_tiles(rng, rung, pixels, ci, co, stride):
@@ -72,6 +73,8 @@ def test_pointwise_around_the_edges_of_tiles(rng, rung, pixels, ci, co, stride):
         ((1, 5, 5, 2), (2, 1, 2, 3), 1, 3, "valid"),  # strides beyond the kernel: pixels that no window meets
         ((1, 4, 5, 1), (3, 3, 1, 2), 1, 2, 2),
         ((1, 1, 1, 1), (1, 1, 1, 1), 1, 1, "valid"),
+        ((1, 5, 4, 8), (3, 3, 4, 8), 2, 2, "same"),  # vectors of channels
+        ((1, 3, 2, 1), (2, 2, 1, 4), 1, 1, "same"),  # k is 4, but not 4 neighbours
     ],
 )
 def test_conv2d_strides_groups_and_borders(rng, image, kernel, groups, stride, padding):
@@ -84,6 +87,8 @@ def test_conv2d_strides_groups_and_borders(rng, image, kernel, groups, stride, p
 def test_linear(rng, dtype, bias):
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in [(3, 9), (9, 5), (5,)][: 3 if bias else 2]]
     _assert_equal("linear", "cuda", arrays, {}, rng)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in [(4, 8), (8, 12), (12,)][: 3 if bias else 2]]
+    _assert_equal("linear", "cuda", arrays, {}, rng)
 
 
 @pytest.mark.filterwarnings("ignore:.*invalid value encountered:RuntimeWarning")  # the simulator's threads, at Inf * 0
@@ -92,7 +97,7 @@ def test_a_long_sum_in_parts_is_the_same_sum_in_every_run(rng, monkeypatch):
     monkeypatch.setattr(gpu_gemm, "_ENOUGH_BLOCKS", 3)
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in [(1, 5, 7, 3), (3, 4)])
     assert gpu_gemm._parts(1, 35) == 3
-    x[0, 1, 5, 2] = np.inf  # pixel 12, the second of the second part: nobody else may multiply by it, not even by 0
+    x[0, 2, 2, 2] = np.inf  # pixel 16, the first of the second part: nobody else may multiply by it, not even by 0
     law, got = _both_ways("pointwise_conv2d", "cuda", (x, w), {"stride": 1}, np.random.default_rng(1))
     again = _both_ways("pointwise_conv2d", "cuda", (x, w), {"stride": 1}, np.random.default_rng(1))[1]
     for expected, one, other in zip(law, got, again, strict=True):
@@ -134,143 +139,68 @@ def test_only_the_wanted_gradient_is_computed(rng, name):
 # What the threads do --------------------------------------------------------------------------------------------------
 
 
-class Watched:
-    """An array that notes who reads and writes it: (kind, flat index, thread, barriers passed, accesses before)."""
-
-    def __init__(self, values, me):
-        self.values, self.shape, self.size, self._me = values, values.shape, values.size, me
-        self.accesses = []
-
-    def _note(self, kind, index):
-        flat = int(np.ravel_multi_index(index, self.shape)) if isinstance(index, tuple) else int(index)
-        before = self._me.counts[id(self)]
-        self._me.counts[id(self)] = before + 1
-        self.accesses.append((kind, flat, self._me.thread, self._me.barriers, before))
-
-    def __getitem__(self, index):
-        self._note("read", index)
-        return self.values[index]
-
-    def __setitem__(self, index, value):
-        self._note("write", index)
-        self.values[index] = value
-
-
-def watch(product, a, b, c, shape, barriers_count=True):
-    """Run a product of one block; return a, b, c and the shared arrays, each watched."""
-    me, barrier, shared, failures = threading.local(), threading.Barrier(product.threads), {}, []
-
-    def shared_array(shape, dtype):
-        number = me.counts["shared"]
-        me.counts["shared"] += 1
-        return shared.setdefault(number, Watched(np.full(shape, np.nan, dtype), me))
-
-    def syncthreads():
-        barrier.wait()
-        me.barriers += barriers_count
-
-    class Threads:
-        x = property(lambda self: me.thread)
-
-    cuda = SimpleNamespace(
-        threadIdx=Threads(),
-        blockIdx=SimpleNamespace(x=0, y=0, z=0),
-        gridDim=SimpleNamespace(y=1),
-        grid=lambda _: me.thread,
-        shared=SimpleNamespace(array=shared_array),
-        local=SimpleNamespace(array=np.empty),
-        syncthreads=syncthreads,
-    )
-
-    def made(source):
-        return source.with_names(cuda, np.float32, made)
-
-    kernel, arrays = made(product.kernel), [Watched(array.ravel(), me) for array in (a, b, c)]
-
-    def run(thread):
-        me.thread, me.barriers, me.counts = thread, 0, defaultdict(int)
-        try:
-            kernel(*arrays, c, c.size, shape)
-        except Exception as error:
-            failures.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=run, args=(t,)) for t in range(product.threads)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    return *arrays, list(shared.values())
-
-
-def races(array):
-    """Places that one thread writes and another reads or writes with no barrier between them."""
-    by_place = defaultdict(list)
-    for kind, place, thread, barriers, _ in array.accesses:
-        by_place[place, barriers].append((kind, thread))
-    return [at for at, them in by_place.items() if len({t for _, t in them}) > 1 and any(k == "write" for k, _ in them)]
-
-
-def by_warp(array, kind):
-    """The places that the threads of a warp touch with one instruction, for each."""
-    groups = defaultdict(set)
-    for how, place, thread, _, before in array.accesses:
-        if how == kind:
-            groups[thread // 32, before].add(place)
-    return list(groups.values())
-
-
-def queue(places):
-    """How many numbers the busiest of the 32 banks of shared memory must serve."""
-    return max(np.bincount([place % 32 for place in places]))
-
-
-def sectors(places):
-    """How many pieces of 32 bytes these float32 lie in."""
-    return len({place // 8 for place in places})
-
-
 LAYOUTS = {"forward": (MATRIX_A, MATRIX_B), "dx": (MATRIX_A, TRANSPOSED_B), "dw": (TRANSPOSED_A, MATRIX_B)}
 
 
-def _watched(product, layouts, m, n, k, **options):
-    """C = A B of these sizes, all of it one block's work."""
+def _counted(step, layouts, m, n, k):
+    """What the threads do that make C = A B of these sizes; the result is right and no thread races another."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n)).astype(np.float32)
-    stored = (a.T.copy() if layouts == "dw" else a), (b.T.copy() if layouts == "dx" else b)
-    watched = watch(product, *stored, np.zeros((m, n), np.float32), (m, n, k), **options)
-    np.testing.assert_allclose(watched[2].values.reshape(m, n), a @ b, rtol=1e-4, atol=1e-4)
-    return watched
+    recorder = Recorder()
+    with redirected(recorder):
+        there = to_gpu(a.T.copy() if layouts == "dw" else a), to_gpu(b.T.copy() if layouts == "dx" else b)
+        c = step(*LAYOUTS[layouts], MATRIX_C)(*there, empty((m, n), np.float32), (m, n, k))
+        np.testing.assert_allclose(to_cpu(c), a @ b, rtol=1e-4, atol=1e-4)
+    (launch,) = recorder.launches
+    assert list(races(launch)) == []
+    return count(launch)
 
 
 @pytest.mark.parametrize("layouts", LAYOUTS)
-@pytest.mark.parametrize(("step", "k"), [(gpu_gemm.tiled, 32), (gpu_gemm.register_tiled, 24)])
-def test_a_tile_has_no_races_no_queues_and_reads_what_it_must(step, k, layouts):
-    product = step(*LAYOUTS[layouts], MATRIX_C)
-    side = product.tile
-    a, b, c, shared = _watched(product, layouts, side, side, k)
-    assert [races(array) for array in shared] == [[], []]
-    for array in shared:
-        assert max(map(queue, by_warp(array, "read"))) == 1
-        assert max(map(queue, by_warp(array, "write"))) == 1
-    assert (len(a.accesses) + len(b.accesses)) / c.size == 2 * k / side
-    for array, kind in ((a, "read"), (b, "read"), (c, "write")):
-        assert max(map(sectors, by_warp(array, kind))) == 4  # 32 numbers of 4 bytes
+@pytest.mark.parametrize(
+    ("step", "side", "k", "sectors"),
+    [
+        (gpu_gemm.tiled, 16, 32, 4),  # 32 numbers of 4 bytes
+        (gpu_gemm.register_tiled, 64, 40, 16),  # 32 vectors of 16 bytes; the last slab is half full
+    ],
+)
+def test_a_tile_has_no_queues_and_reads_what_it_must(step, side, k, sectors, layouts):
+    counts = _counted(step, layouts, side, side, k)
+    assert counts.conflicts == 1
+    assert counts.global_reads / side**2 == 2 * k / side
+    assert counts.sectors_per_access == sectors
+    assert counts.coalescing == 1
 
 
-def test_the_watcher_sees_a_missing_barrier():
-    product = gpu_gemm.tiled(*LAYOUTS["forward"], MATRIX_C)
-    shared = _watched(product, "forward", 16, 16, 16, barriers_count=False)[3]
-    assert all(races(array) for array in shared)
+@pytest.mark.parametrize("layouts", LAYOUTS)
+def test_without_vectors_the_last_step_reads_the_same_numbers(layouts):
+    """Rows of 63 and 9 numbers do not begin where vectors may."""
+    counts = _counted(gpu_gemm.register_tiled, layouts, 63, 63, 9)
+    assert counts.conflicts == 1
+    assert counts.global_reads == 2 * 63 * 9
+    assert counts.global_accesses > counts.global_reads / 32  # each a number, not four
+    assert counts.sectors_per_access < 8
+
+
+def test_vectors_ask_for_shared_memory_less_often():
+    """Per k and warp: a vector of A and one of B; or, without, a vector of A and 4 numbers of B."""
+    by_vectors, one_by_one = (_counted(gpu_gemm.register_tiled, "forward", 64, n, 16) for n in (64, 63))
+    put = 4 + 1, 2 * (2 + 2)  # a warp's stores into shared memory: all of k by vectors, half of k one by one
+    assert by_vectors.shared_accesses == 8 * (16 * 2 + put[0])
+    assert one_by_one.shared_accesses == 8 * (16 * 5 + put[1])
 
 
 @pytest.mark.parametrize(
-    ("step", "m", "n", "touched"), [(gpu_gemm.naive, 32, 4, [32, 1]), (gpu_gemm.coalesced, 4, 32, [1, 4])]
+    ("step", "m", "n", "touched"),
+    [
+        (gpu_gemm.naive, 32, 4, (32, 1, 16)),  # a row of A each, one number of B for all, rows of 16 bytes in C
+        (gpu_gemm.coalesced, 4, 32, (1, 4, 4)),
+    ],
 )
 def test_the_second_step_of_the_ladder_reads_as_often_but_neighbours(step, m, n, touched):
     k = 16
-    a, b, c, shared = _watched(step(*LAYOUTS["forward"], MATRIX_C), "forward", m, n, k)
-    assert shared == []
-    assert len(a.accesses) + len(b.accesses) == 2 * k * c.size
-    assert [max(map(sectors, by_warp(array, "read"))) for array in (a, b)] == touched
+    counts = _counted(step, "forward", m, n, k)
+    of_a, of_b, of_c = touched
+    assert counts.shared_accesses == 0
+    assert counts.global_reads == 2 * k * m * n
+    assert counts.sectors == m * n // 32 * (k * (of_a + of_b) + of_c)

@@ -235,6 +235,11 @@ def test_what_cannot_be_shared_with_a_gpu_is_an_error_that_says_why(stream):
     for take in (mx.tensor, interop.from_cuda_array):
         with pytest.raises(InteropError, match=r"C-contiguous, got shape \(3, 2\)"):
             take(turned)
+    aligned = np.zeros(12, np.float32)
+    aligned = aligned[-aligned.ctypes.data % 16 // 4 :]  # begins at a multiple of 16 bytes
+    with pytest.raises(InteropError, match="begins 4 bytes after one"):
+        mx.tensor(GpuArray(aligned[1:4]))
+    assert mx.tensor(GpuArray(aligned[4:6])).shape == (2,)
     with pytest.raises(InteropError, match="C-contiguous"):
         mx.from_dlpack(Foreign(capsule=_capsule(np.ones((2, 3)).T)[0]))
     with pytest.raises(DTypeError, match="holds float32, asked for float64"):

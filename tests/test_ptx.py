@@ -17,6 +17,7 @@ from processes import python
 from minixception.kernels import gpu_compile
 from minixception.kernels.gpu import cuda, dtype, kernel
 from minixception.kernels.gpu_compile import ARCHITECTURES, DTYPES, Compiled, Signature, Usage, occupancy
+from minixception.kernels.gpu_vectors import load4, store4
 
 REQUIRED = "CI" in os.environ and sys.platform == "linux"
 FLOATS = (("float32", 1), ("float32", 1))
@@ -48,6 +49,17 @@ def greedy(x, y):
 
 
 @kernel
+def by_vectors(x, y):
+    tile = cuda.shared.array(130, dtype)
+    at = cuda.threadIdx.x * 4
+    a, b, c, d = load4(x, at)
+    store4(tile, at, a, b, c, d)
+    cuda.syncthreads()
+    a, b, c, d = load4(tile, 124 - at)
+    store4(y, at, a, b, c, d)
+
+
+@kernel
 def wrong(x, y):
     y[cuda.grid(1)] = cuda.no_such_thing(x)
 
@@ -60,6 +72,14 @@ def print_planted():
     found = [Signature(one, np.float32, FLOATS, 128, ("planted cuda",)) for one in PLANTED]
     found.append(Signature(greedy, np.float32, FLOATS, 128, ("planted cuda_naive",)))
     print(json.dumps([row.faults() for row in gpu_compile.compile_all(found)]))
+
+
+def print_vectors():
+    """For another process: the accesses in the PTX of ``by_vectors``, and how its shared array is aligned."""
+    for number in DTYPES:
+        code = gpu_compile.ptx(Signature(by_vectors, np.dtype(number).type, ((number, 1), (number, 1))), "sm_80")
+        found = re.findall(r"(?:ld|st)\.(?:global|shared)\S*|\.shared \.align \d+", code)
+        print(json.dumps(sorted(found)))
 
 
 def _compiled_elsewhere(*arguments):
@@ -96,6 +116,15 @@ def test_planted_mistakes_are_found():
     assert each[4] == [[]] * 3  # a slow rung may be slow
 
 
+def test_vectors_are_single_instructions():
+    done = _compiled_elsewhere("-c", "import test_ptx; test_ptx.gpu_compile.require_nvvm(); test_ptx.print_vectors()")
+    assert done.returncode == 0, done.stderr
+    of_float32, of_float64 = map(json.loads, done.stdout.splitlines())
+    memories = ("ld.global", "ld.shared", "st.global", "st.shared")
+    assert of_float32 == [".shared .align 16", *(f"{access}.v4.f32" for access in memories)]
+    assert of_float64 == [".shared .align 16", *(f"{access}.v2.f64" for access in memories for _ in range(2))]
+
+
 def test_spills_are_a_fault_of_fast_rungs():
     def faults(rung, number="float32", **usage):
         need = Usage(**{"registers": 32, "shared": 0, "stack": 0, "spills": 0} | usage)
@@ -109,6 +138,17 @@ def test_spills_are_a_fault_of_fast_rungs():
     assert len(faults("cuda", registers=65)) == 1
     assert faults("cuda", "float64", registers=128) == []
     assert Compiled("k", "float32", "sm_80", 256, error="no").faults() == ["k float32 sm_80: no"]
+
+
+def test_occupancy_of_two_kernels_by_hand():
+    """A matrix product's block on sm_75 and sm_90: 256 threads, 8 warps, of 62 registers, and 17,408 bytes.
+
+    62 registers are 1984 of a warp, in portions of 256: 2048. Each of four schedulers has 16,384 registers: 8 warps,
+    32 together, four blocks. sm_75 has 65,536 bytes of shared memory: three blocks, 24 of its 32 warps. sm_90 keeps
+    1024 bytes for each block; 233,472 bytes have room for 12, and registers decide: four blocks, 32 of its 64 warps.
+    """
+    assert occupancy("sm_75", 256, 62, 17408) == 24 / 32
+    assert occupancy("sm_90", 256, 62, 17408) == 32 / 64
 
 
 # From NVIDIA's Occupancy Calculator's rules, worked out by hand.

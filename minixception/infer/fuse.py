@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..nn import Activation, Add, BatchNorm2d, Conv2d, Linear, PointwiseConv2d, SeparableConv2d
+from .fold import Key
 from .graph import Graph, Node
 
 
@@ -35,6 +36,12 @@ class Step:
     def fused(self) -> bool:
         """Whether one of the fused kernels runs this step."""
         return _has_kernel(self.node)
+
+    @property
+    def key(self) -> Key:
+        """The layer of a fused step and its batchnorm."""
+        assert self.node.module is not None
+        return self.node.module, self.norm
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -74,6 +81,12 @@ def fuse(graph: Graph) -> list[Step]:
                 done.add(follower.output)
         steps.append(step)
     return steps
+
+
+def last_read(steps: list[Step], result: int) -> list[list[int]]:
+    """For each step the values that nobody reads after it, of which ``result`` is none."""
+    last = {value: i for i, step in enumerate(steps) for value in step.inputs} | {result: len(steps)}
+    return [[v for v in dict.fromkeys(step.inputs) if last[v] == i] for i, step in enumerate(steps)]
 
 
 def _read_by_separables_only(graph: Graph, node: Node) -> bool:

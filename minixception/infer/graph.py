@@ -37,6 +37,11 @@ class Node:
     shape: Shape
     run: Callable[..., Tensor]
 
+    def on_arrays(self, *arrays: Any) -> Any:
+        """``run`` without the tape: arrays of the inputs -> array of the output, on the device of the inputs."""
+        with no_grad():
+            return self.run(*map(Tensor, arrays)).data
+
 
 @dataclass(frozen=True)
 class Graph:

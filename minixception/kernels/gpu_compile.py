@@ -184,20 +184,13 @@ def _run(rung: Any, case: Any) -> None:
     rung.backward(to_gpu(np.ones(y.shape, y.dtype)), saved)
 
 
-_IN_FOURS: tuple[tuple[str, tuple[tuple[int, ...], ...], dict[str, Any]], ...] = (  # sizes that vectors can be read of
-    ("pointwise_conv2d", ((1, 1, 1, 4), (4, 4)), {"stride": 1}),
-    ("conv2d", ((1, 1, 1, 4), (1, 1, 4, 4)), {"stride": 1, "padding": "same", "groups": 1}),
-    ("linear", ((4, 4), (4, 4)), {}),
-    ("linear", ((4, 4), (4, 4), (4,)), {}),
-)
-
-
 def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """What runs beside the rungs: sums of gradients, masks, running statistics, long products, and optimisers."""
     from .. import ops, optim
     from ..device import to_gpu
     from ..op import Case
     from ..tensor import Tensor
+    from ..training.measure import measure
     from .accumulate import accumulate
 
     def ones(*shape: int) -> Tensor:
@@ -212,14 +205,19 @@ def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
         optimizer.step()
         averages.update()
 
+    def run(name: str, *shapes: tuple[int, ...], **params: Any) -> tuple[str, Callable[[], object]]:
+        case = Case(tuple(np.ones(shape, dtype) for shape in shapes), params)
+        return f"{name} cuda", partial(_run, ops.OPERATORS[name].rungs["cuda"], case)
+
     yield "accumulate cuda", lambda: accumulate(ones(3).data, ones(3).data)
     yield "dropout cuda", lambda: ops.dropout(ones(2, 3), 0.5, training=True)
+    yield "measure cuda", lambda: measure(ones(1), ones(2, 3), np.zeros(2, np.int64))
     yield "batch_norm cuda", lambda: ops.batch_norm(ones(2, 3), ones(3), ones(3), ones(3), ones(3), training=True)
-    many_pixels = Case((np.ones((1, 64, 64, 2), dtype), np.ones((2, 2), dtype)), {"stride": 1})
-    yield "pointwise_conv2d cuda", partial(_run, ops.OPERATORS["pointwise_conv2d"].rungs["cuda"], many_pixels)
-    for name, shapes, params in _IN_FOURS:
-        case = Case(tuple(np.ones(shape, dtype) for shape in shapes), params)
-        yield f"{name} cuda", partial(_run, ops.OPERATORS[name].rungs["cuda"], case)
+    yield run("pointwise_conv2d", (1, 64, 64, 2), (2, 2), stride=1)  # many pixels
+    yield run("pointwise_conv2d", (1, 1, 1, 4), (4, 4), stride=1)  # from here on numbers that lie together in fours
+    yield run("conv2d", (1, 1, 1, 4), (1, 1, 4, 4), stride=1, padding="same", groups=1)
+    yield run("linear", (4, 4), (4, 4))
+    yield run("linear", (4, 4), (4, 4), (4,))
     for momentum in (0.0, 0.9):
         yield "optim cuda", partial(step, optim.SGD, momentum=momentum)
         yield "optim cuda", partial(step, optim.RMSprop, momentum=momentum)

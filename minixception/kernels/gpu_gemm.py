@@ -11,7 +11,7 @@ multiply-adds. The steps are about reading less, and about reading neighbours:
    the multiprocessor, and all of them use both: 2 k / 16 reads from memory for each number of C.
 4. **register tiled**. Now shared memory is the limit, with two numbers fetched from it for each multiply-add. So each
    thread computes 4x4 numbers of C in its registers: 8 fetched numbers serve 16 multiply-adds, and a block of 256
-   threads covers 64x64 numbers of C: 2 k / 64 reads from memory.
+   threads covers 64x64 numbers of C: 2 k / 64 reads from memory. Four neighbours are read by one instruction.
 
 Where the numbers of A, B and C lie is said by small functions, and the steps are the same for all of them: a matrix,
 its transpose, or the windows of a convolution, which are never written out.
@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .gpu import THREADS, Kernel, blocks, cuda, device_function, dtype, empty, kernel
+from .gpu_slabs import BLOCK, COPYING, LENGTH, TILE
+from .gpu_vectors import VECTOR, load4, store4
 
 # Where numbers lie ----------------------------------------------------------------------------------------------------
 
@@ -41,6 +43,7 @@ class Layout(NamedTuple):
     outer: Any  # the function for i of A and C, for j of B
     inner: Any  # for k of A and B, for j of C
     along_k: bool = True  # of A and B: whether neighbours along k are neighbours in memory
+    run: int | None = None  # which number of shape says how many of its neighbours lie together; None: no such number
 
 
 @device_function
@@ -64,11 +67,11 @@ def _times_k(index, z, shape):
     return index * shape[2]
 
 
-MATRIX_A = Layout(_times_k, itself)  # (m, k)
-MATRIX_B = Layout(itself, _times_n, along_k=False)  # (k, n)
-MATRIX_C = Layout(_times_n, itself)  # (m, n)
-TRANSPOSED_A = Layout(itself, _times_m, along_k=False)  # of a matrix (k, m)
-TRANSPOSED_B = Layout(_times_k, itself)  # of a matrix (n, k)
+MATRIX_A = Layout(_times_k, itself, run=2)  # (m, k)
+MATRIX_B = Layout(itself, _times_n, along_k=False, run=1)  # (k, n)
+MATRIX_C = Layout(_times_n, itself, run=1)  # (m, n)
+TRANSPOSED_A = Layout(itself, _times_m, along_k=False, run=0)  # of a matrix (k, m)
+TRANSPOSED_B = Layout(_times_k, itself, run=2)  # of a matrix (n, k)
 
 
 @device_function
@@ -91,11 +94,16 @@ def keep(total, extra, j):
 
 
 class Product(NamedTuple):
-    """A step made for one kind of A, B and C: its kernel, and the rows and columns of C that one block computes."""
+    """A step made for one kind of A, B and C: its kernel, and the rows and columns of C that one block computes.
+
+    vectors: the kernel for numbers that lie together in fours, as they do where ``runs`` of shape are multiples of 4.
+    """
 
     kernel: Kernel
     tile: int  # 0: a thread for each number of C, wherever it lies
     threads: int
+    vectors: Kernel | None = None
+    runs: tuple[int, ...] = ()
 
     def __call__(
         self, a: Any, b: Any, c: Any, shape: tuple[int, ...], extra: Any = None, batch: int = 1, split: bool = False
@@ -112,7 +120,9 @@ class Product(NamedTuple):
         parts = _parts(tiles * batch, k) if split and self.tile else 1
         sums = c if parts == 1 else empty((parts, c.size), c.dtype)
         flat = [array.reshape(array.size) for array in (a, b, sums, c if extra is None else extra)]
-        self.kernel[(tiles, parts, batch), self.threads](*flat, c.size, shape)
+        in_fours = all(shape[run] % VECTOR == 0 for run in self.runs)
+        kernel = self.vectors if self.vectors and in_fours else self.kernel
+        kernel[(tiles, parts, batch), self.threads](*flat, c.size, shape)
         if parts > 1:
             _add_parts[blocks(c.size), THREADS](flat[2], parts, c.reshape(c.size))
         return c
@@ -236,40 +246,30 @@ def tiled(a: Layout, b: Layout, c: Layout) -> Product:
 
 
 # Step 4: tiles in registers -----------------------------------------------------------------------------------------
-# A block of 256 threads, 16 rows of 16, computes 64x64 numbers of C. It walks along k in slabs of 8: 64x8 numbers of A
-# and 8x64 of B, of which each thread copies two and two. For each k a thread fetches 4 numbers of A and 4 of B from
-# shared memory and does 16 multiply-adds. Its 16 sums are a "local array" whose indices are all constants once the
-# loops are unrolled, so the compiler keeps them in registers; one index it cannot know, and they would lie in memory.
+# A block of 256 threads, 16 rows of 16, computes 64x64 numbers of C. It walks along k in slabs: 64x16 numbers of A and
+# 16x64 of B, of which each thread copies four and four (gpu_slabs.py). For each k a thread fetches 4 numbers of A and 4
+# of B from shared memory and does 16 multiply-adds. Its 16 sums are a "local array" whose indices are all constants
+# once the loops are unrolled, so the compiler keeps them in registers; one index it cannot know, and they would lie in
+# memory.
 #
-# - All copies of a slab are read before the first is stored, so that their waits overlap. What is left of the wait is
-#   spent by other blocks: 64 registers a thread let 4 blocks, 1024 threads, share a multiprocessor (occupancy 50 %).
-# - There are two buffers for slabs in turn, so one barrier for each slab will do. A thread that is ahead stores the
-#   next slab into the other buffer; to come back to this one it must pass the next barrier, where those who still
-#   multiply have not arrived.
-# - Banks: the 16 threads of a row want the same 4 numbers of A. Of B, a thread takes every 16th column, so that the
-#   16 threads want 16 neighbours; the stores of C are coalesced for the same reason. A slab that is copied along k is
-#   stored turned, by 4 rows and 8 k in a warp; rows of 68 numbers put these 32 into 32 banks.
+# - Vectors: where numbers lie together in fours, one instruction (load4, store4) copies four of A or B, fetches four of
+#   them from shared memory, or writes four of C. A thread's 16 multiply-adds then come with 2 reads of shared memory
+#   instead of 5. For all other sizes a second kernel is made of the same lines: ``vector`` is a constant of each.
+# - A slab is fetched from memory before the multiplications of the slab before, and put into shared memory after them:
+#   so long it may take. What is left of the wait is spent by other blocks: 64 registers a thread let 4 blocks, 1024
+#   threads, share a multiprocessor (occupancy 50 %).
+# - There are two buffers for slabs in turn, so one barrier for each slab will do. A thread that is ahead puts the next
+#   slab into the other buffer, which all had read when they came to the last barrier.
+# - Banks: half a warp wants the same 4 numbers of A, which are sent to all at once, and 64 neighbours of B: by vectors,
+#   8 threads at a time, 32 numbers in 32 banks. Without them a thread takes every 16th column, so that the 16 threads
+#   want 16 neighbours; the stores of C are coalesced for the same reason.
 # - The number of the thread is masked, which changes nothing, but tells the compiler that it is not negative. It would
 #   otherwise have to allow for indices that count from the end, as Python's do, and that takes a fifth more registers.
 # - Blocks with neighbouring numbers share rows of A and run at the same time: A comes from memory once, B from L2.
 
-_TILE = 64  # rows and columns of C that a block computes
-_SLAB = 8  # of k at a time in shared memory
-_EACH = 4  # rows and columns of C in the registers of a thread
-_ACROSS = _TILE // _EACH  # threads side by side
-_BLOCK = _ACROSS * _ACROSS  # threads of a block
-_COPIES = _TILE * _SLAB // _BLOCK  # numbers of A, and of B, that a thread copies for each slab
-_PADDED_TILE = _TILE + 4
-
-
-@device_function
-def _copy_along_k(t, copy):
-    return t // _SLAB + copy * (_BLOCK // _SLAB), t % _SLAB
-
-
-@device_function
-def _copy_across_k(t, copy):
-    return t % _TILE, t // _TILE + copy * (_BLOCK // _TILE)
+_EACH = VECTOR  # rows and columns of C in the registers of a thread
+_SUMS = _EACH * _EACH
+_ACROSS = TILE // _EACH  # threads side by side
 
 
 @cache
@@ -278,57 +278,82 @@ def register_tiled(a: Layout, b: Layout, c: Layout, finish: Any = keep) -> Produ
 
     finish(total, extra, j) is what is written for a sum in column j.
     """
+    runs = tuple(layout.run for layout in (a, b, c) if layout.run is not None)
+    vectors = _register_tile(a, b, c, finish, vector=True) if len(runs) == 3 else None
+    return Product(_register_tile(a, b, c, finish, vector=False), TILE, BLOCK, vectors, runs)
+
+
+def _register_tile(a: Layout, b: Layout, c: Layout, finish: Any, vector: bool) -> Kernel:
     a_i, a_k, b_j, b_k, c_i, c_j = *a[:2], *b[:2], *c[:2]
-    copy_a = _copy_along_k if a.along_k else _copy_across_k
-    copy_b = _copy_along_k if b.along_k else _copy_across_k
+    place_a, fetch_a, put_a, copies, depth = COPYING[vector, a.along_k]
+    place_b, fetch_b, put_b, _, _ = COPYING[vector, b.along_k]
+    held = _EACH if vector else copies  # numbers of a slab of A, and of B, on their way
+    buffer = depth * LENGTH
+    buffers = 2 * buffer
+    together = 2 if vector else 1  # k whose multiplications the compiler mixes: more would take too many registers
+    wide = _EACH if vector else 1  # the columns that a thread has side by side
+    apart = 1 if vector else _ACROSS  # from one of its columns to the next
 
     @kernel
     def register_tile(a, b, c, extra, size, shape):
         m, n, k = shape[0], shape[1], shape[2]
-        slabs_a = cuda.shared.array((2, _SLAB, _PADDED_TILE), dtype)  # [buffer, k, row]
-        slabs_b = cuda.shared.array((2, _SLAB, _PADDED_TILE), dtype)  # [buffer, k, column]
-        sums = cuda.local.array((_EACH, _EACH), dtype)
+        slabs_a = cuda.shared.array(buffers, dtype)  # [buffer, k, row]
+        slabs_b = cuda.shared.array(buffers, dtype)  # [buffer, k, column]
+        sums = cuda.local.array(_SUMS, dtype)
         left, right = cuda.local.array(_EACH, dtype), cuda.local.array(_EACH, dtype)
-        held_a, held_b = cuda.local.array(_COPIES, dtype), cuda.local.array(_COPIES, dtype)
-        rows, columns = cuda.local.array(_COPIES, np.int64), cuda.local.array(_COPIES, np.int64)
-        t, part, z = cuda.threadIdx.x & (_BLOCK - 1), cuda.blockIdx.y, cuda.blockIdx.z
-        tiles = (n + _TILE - 1) // _TILE
-        i0, j0 = cuda.blockIdx.x // tiles * _TILE, cuda.blockIdx.x % tiles * _TILE
-        begin, end = part * k // cuda.gridDim.y, (part + 1) * k // cuda.gridDim.y
-        for copy in range(_COPIES):  # the places that stay the same all along k
-            rows[copy] = a_i(i0 + copy_a(t, copy)[0], z, shape)
-            columns[copy] = b_j(j0 + copy_b(t, copy)[0], z, shape)
-        for r in range(_EACH):
-            for q in range(_EACH):
-                sums[r, q] = dtype(0)
-        row, column = t // _ACROSS * _EACH, t % _ACROSS
-        now = 0
-        for k0 in range(begin, end, _SLAB):
-            for copy in range(_COPIES):
-                i, p = copy_a(t, copy)
-                place = rows[copy] + a_k(k0 + p, z, shape)
-                held_a[copy] = a[place] if i0 + i < m and k0 + p < end else dtype(0)
-                j, p = copy_b(t, copy)
-                place = columns[copy] + b_k(k0 + p, z, shape)
-                held_b[copy] = b[place] if j0 + j < n and k0 + p < end else dtype(0)
-            for copy in range(_COPIES):
-                i, p = copy_a(t, copy)
-                slabs_a[now, p, i] = held_a[copy]
-                j, p = copy_b(t, copy)
-                slabs_b[now, p, j] = held_b[copy]
+        held_a, held_b = cuda.local.array(held, dtype), cuda.local.array(held, dtype)
+        rows, columns = cuda.local.array(copies, np.int64), cuda.local.array(copies, np.int64)
+        t, part, z = cuda.threadIdx.x & (BLOCK - 1), cuda.blockIdx.y, cuda.blockIdx.z
+        tiles = (n + TILE - 1) // TILE
+        i0, j0 = cuda.blockIdx.x // tiles * TILE, cuda.blockIdx.x % tiles * TILE
+        share = (k + depth * cuda.gridDim.y - 1) // (depth * cuda.gridDim.y) * depth  # whole slabs
+        begin, end = part * share, min((part + 1) * share, k)
+        for copy in range(copies):  # the places that stay the same all along k
+            rows[copy] = a_i(i0 + place_a(t, copy)[0], z, shape)
+            columns[copy] = b_j(j0 + place_b(t, copy)[0], z, shape)
+        for number in range(_SUMS):
+            sums[number] = dtype(0)
+        row, column = t // _ACROSS * _EACH, t % _ACROSS * wide
+        k0 = begin
+        while k0 < end + depth:  # once more than there are slabs; a range would take more registers
+            now = k0 // depth % 2 * buffer
+            for copy in range(copies):
+                i, p = place_a(t, copy)
+                fetch_a(a, rows[copy] + a_k(k0 + p, z, shape), i0 + i < m and k0 + p < end, held_a, copy)
+            for copy in range(copies):
+                j, p = place_b(t, copy)
+                fetch_b(b, columns[copy] + b_k(k0 + p, z, shape), j0 + j < n and k0 + p < end, held_b, copy)
+            if k0 > begin:
+                for p in range(0, depth, together):
+                    for step in range(together):
+                        at = buffer - now + (p + step) * LENGTH
+                        left[0], left[1], left[2], left[3] = load4(slabs_a, at + row)
+                        if vector:
+                            right[0], right[1], right[2], right[3] = load4(slabs_b, at + column)
+                        else:
+                            for q in range(_EACH):
+                                right[q] = slabs_b[np.uint64(at + column + q * apart)]
+                        for r in range(_EACH):
+                            for q in range(_EACH):
+                                sums[r * _EACH + q] += left[r] * right[q]
+            for copy in range(copies):
+                if k0 < end:
+                    i, p = place_a(t, copy)
+                    put_a(held_a, copy, slabs_a, now + p * LENGTH + i)
+                    j, p = place_b(t, copy)
+                    put_b(held_b, copy, slabs_b, now + p * LENGTH + j)
             cuda.syncthreads()
-            for p in range(_SLAB):
-                for r in range(_EACH):
-                    left[r] = slabs_a[now, p, row + r]
-                    right[r] = slabs_b[now, p, column + r * _ACROSS]
-                for r in range(_EACH):
-                    for q in range(_EACH):
-                        sums[r, q] += left[r] * right[q]
-            now ^= 1
+            k0 += depth
         for r in range(_EACH):
-            for q in range(_EACH):
-                i, j = i0 + row + r, j0 + column + q * _ACROSS
+            i, j = i0 + row + r, j0 + column
+            at = part * size + c_i(i, z, shape)
+            if vector and i < m and j < n:
+                for q in range(_EACH):
+                    right[q] = finish(sums[r * _EACH + q], extra, j + q)
+                store4(c, at + c_j(j, z, shape), right[0], right[1], right[2], right[3])
+            for q in range(0 if vector else _EACH):
+                j = j0 + column + q * apart
                 if i < m and j < n:
-                    c[part * size + c_i(i, z, shape) + c_j(j, z, shape)] = finish(sums[r, q], extra, j)
+                    c[np.uint64(at + c_j(j, z, shape))] = finish(sums[r * _EACH + q], extra, j)
 
-    return Product(register_tile, _TILE, _BLOCK)
+    return register_tile

@@ -2,6 +2,18 @@
 
 A multiprocessor hides the latency of memory by running other warps meanwhile, so it must hold many at once. What
 a block takes of its registers and its shared memory decides how many.
+
+What there is, is in NVIDIA's CUDA C++ Programming Guide, section "Compute Capabilities", table "Technical
+Specifications per Compute Capability":
+
+                                                7.5     8.0     9.0
+    Maximum number of resident blocks per SM     16      32      32
+    Maximum number of resident warps per SM      32      64      64
+    Number of 32-bit registers per SM          64 K    64 K    64 K
+    Maximum amount of shared memory per SM    64 KB  164 KB  228 KB
+
+In which portions it is given out, and that the system reserves 1 KB of shared memory for each block from 8.0 on, is in
+the occupancy calculator that comes with the CUDA toolkit, cuda_occupancy.h; the rule below is its rule.
 """
 
 from __future__ import annotations
@@ -22,8 +34,6 @@ class Limits(NamedTuple):
     register_portion: int = 256  # per warp
 
 
-# CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability"; portions and reserve: the CUDA
-# Occupancy Calculator.
 ARCHITECTURES = {
     "sm_75": Limits(blocks=16, warps=32, shared=64 * 1024, shared_reserved=0, shared_portion=256),
     "sm_80": Limits(blocks=32, warps=64, shared=164 * 1024, shared_reserved=1024, shared_portion=128),

@@ -70,8 +70,8 @@ def _input_pixel(index, z, shape):
     return image * shape[17] + line * shape[18] + column * shape[19] + shape[20]
 
 
-_COLUMNS = Layout(_column, _row, along_k=False)  # of w (kh*kw*ci, co) and of dy (pixels, co), for one group
-_PRODUCT = register_tiled(Layout(_pixel, _tap), _COLUMNS, Layout(_row, _column))
+_COLUMNS = Layout(_column, _row, along_k=False, run=1)  # of w (kh*kw*ci, co) and of dy (pixels, co), for one group
+_PRODUCT = register_tiled(Layout(_pixel, _tap, run=6), _COLUMNS, Layout(_row, _column, run=1))
 _WEIGHT_PRODUCT = register_tiled(Layout(_tap, _pixel, along_k=False), _COLUMNS, Layout(_row, _column))
 _INPUT_PRODUCT = register_tiled(Layout(_pixel, _tap), Layout(_weight_row, _weight_tap), Layout(_input_pixel, _column))
 

@@ -19,7 +19,9 @@ from ..window import Padding, check_image, sample_window, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .cuda import (
     backward_cuda,
-    backward_cuda_simple,
+    backward_cuda_coalesced,
+    backward_cuda_naive,
+    backward_cuda_tiled,
     forward_cuda,
     forward_cuda_coalesced,
     forward_cuda_naive,
@@ -65,9 +67,9 @@ DEPTHWISE_CONV2D = Op(
         "numpy": Rung(forward_numpy, backward_numpy),
         "loops": Rung(forward_loops, backward_loops),
         "cpu": Rung(forward_cpu, backward_cpu, selective=True),
-        "cuda_naive": Rung(forward_cuda_naive, backward_cuda_simple, selective=True),
-        "cuda_coalesced": Rung(forward_cuda_coalesced, backward_cuda_simple, selective=True),
-        "cuda_tiled": Rung(forward_cuda_tiled, backward_cuda_simple, selective=True),
+        "cuda_naive": Rung(forward_cuda_naive, backward_cuda_naive, selective=True),
+        "cuda_coalesced": Rung(forward_cuda_coalesced, backward_cuda_coalesced, selective=True),
+        "cuda_tiled": Rung(forward_cuda_tiled, backward_cuda_tiled, selective=True),
         "cuda": Rung(forward_cuda, backward_cuda, selective=True),
     },
     shape=_shape,

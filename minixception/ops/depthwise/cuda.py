@@ -13,6 +13,9 @@ they ask for the same number, in global reads per output for a 3x3 kernel with s
     cuda_coalesced  9 + 9                     = 18      four sectors for 32 of them; many hit the L1 cache
     cuda_tiled      10*10/64 + 9/64           = 1.70    and 9 + 9 reads of shared memory, which now is the limit
     cuda            6*10/32 + 9/32            = 2.16    and no others: what is needed again stays in registers
+
+The backward pass has the same steps: for the gradient of the input with stride 1 it is the same convolution, of dy with
+the kernel turned by half a turn.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ...kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ...kernels.gpu_strips import LANES, WARPS, Size, correlate_kernel, filter_kernel, flat, sum_of_warps
+from ...kernels.gpu_strips import LANES, WARPS, Size, correlate_kernel, filter_kernel
 from ..activation import RELU
 from ..window import Padding, extents
 from .cpu import floor
+from .cuda_gradients import add_shares, gathered, gathered_naive, tap_by_tap, weights_naive
 
 Array = Any  # an array of the GPU
 
@@ -75,7 +79,7 @@ SHARED = 5632  # numbers: 22 KiB of float32, so that two blocks fit even on the 
 
 
 @kernel
-def _forward_tiled(x, w, y, stride, top, left, side):
+def _forward_tiled(x, w, y, stride, top, left, side, turned):
     _, h, wd, c = x.shape
     kh, kw, _ = w.shape
     _, ho, wo, _ = y.shape
@@ -93,7 +97,8 @@ def _forward_tiled(x, w, y, stride, top, left, side):
         shared[p * LANES + lane] = x[m, u, v, q] if inside else dtype(0)
     weights = height * width * LANES  # they lie behind the pixels
     for tap in range(warp, kh * kw, WARPS):
-        shared[weights + tap * LANES + lane] = w[tap // kw, tap % kw, q] if q < c else dtype(0)
+        from_tap = kh * kw - 1 - tap if turned else tap
+        shared[weights + tap * LANES + lane] = w[from_tap // kw, from_tap % kw, q] if q < c else dtype(0)
     cuda.syncthreads()  # no thread has returned before: all of a block must arrive
     for p in range(warp, side * side, WARPS):
         i, j = p // side, p % side
@@ -122,93 +127,9 @@ _FILTERS: dict[Size, Callable[..., None]] = {
     (3, 3, 1): filter_kernel((3, 3, 1), columns=4, turned=False),
     (3, 3, 2): filter_kernel((3, 3, 2), columns=2, turned=False),
 }
-# Two columns less: their registers are needed for the gate, the x of a ReLU in front.
+# For the backward pass; that of the rungs below is in cuda_gradients.py. Two columns less: their registers are needed
+# for the gate, the x of a ReLU in front.
 _TURNED_FILTERS: dict[Size, Callable[..., None]] = {(3, 3, 1): filter_kernel((3, 3, 1), columns=2, turned=True)}
-
-
-# Backward: the input ------------------------------------------------------------------------------------------------
-# Sending each dy to the pixels it came from would make threads add to one number at the same time, in an order that
-# differs from run to run. Instead each pixel gathers from the outputs that it reached: row u reached row i through
-# tap a = u + top - i*stride, where that is a row of the kernel. With stride 1 this is a convolution of dy with the
-# kernel turned by half a turn, which the strips above do.
-
-
-@kernel
-def _gather(dy, w, dx, gate, gated, stride, top, left):
-    """dx, one pixel and channel per thread, coalesced along the channels; where gated, 0 unless gate > 0."""
-    _, h, wd, c = dx.shape
-    _, ho, wo, _ = dy.shape
-    number = cuda.grid(1)
-    if number < dx.size:
-        q, v, u, m = number % c, number // c % wd, number // (c * wd) % h, number // (c * wd * h)
-        total = dtype(0)
-        for a in range((u + top) % stride, w.shape[0], stride):
-            for b in range((v + left) % stride, w.shape[1], stride):
-                i, j = (u + top - a) // stride, (v + left - b) // stride
-                if 0 <= i < ho and 0 <= j < wo:
-                    total += dy[m, i, j, q] * w[a, b, q]
-        dx[m, u, v, q] = total if not gated or gate[m, u, v, q] > dtype(0) else dtype(0)
-
-
-# Backward: the weights ----------------------------------------------------------------------------------------------
-# Each weight's gradient is a sum over all outputs of the batch. First stage: a block sums a share of them, for 32
-# channels. Its warps take outputs in turn and lay their sums into shared memory; after the barrier the sums of the 8
-# warps are added. Second stage: the same over the blocks' partial sums. Which thread adds what, and in which order,
-# follows from the shape alone: the result has the same bits in every run, which atomic additions would not give.
-# For 3x3 the first stage has strips as well: for 19 rows of outputs (4 * 21 + 2 * 19) / (2 * 19) = 3.2 reads per output
-# instead of 18.
-
-_BLOCKS = 2048  # of the first stage and a tap, at most: enough to fill a GPU
-_PER_WARP = 16  # outputs of a warp, at least: few partial sums to write and read
-
-
-def _shares(outputs: int, c: int) -> int:
-    """Among how many blocks to share out so many outputs, for each 32 of c channels.
-
-    >>> _shares(32 * 19 * 19, 728), _shares(9, 728)
-    (89, 1)
-    """
-    return min(blocks(outputs, _PER_WARP * WARPS), max(1, _BLOCKS // blocks(c, LANES)))
-
-
-@kernel
-def _tap_gradient(x, dy, partial, stride, top, left):
-    """Any kernel: a block for each tap, so that dy and x are read once per tap."""
-    _, h, wd, c = x.shape
-    n, ho, wo, _ = dy.shape
-    kw = partial.shape[2]
-    tile = cuda.shared.array((1, WARPS, LANES), dtype)
-    lane, warp = cuda.threadIdx.x, cuda.threadIdx.y
-    q, a, b = cuda.blockIdx.y * LANES + lane, cuda.blockIdx.z // kw, cuda.blockIdx.z % kw
-    total = dtype(0)
-    if q < c:
-        for p in range(cuda.blockIdx.x * WARPS + warp, n * ho * wo, cuda.gridDim.x * WARPS):
-            m, i, j = p // (wo * ho), p // wo % ho, p % wo
-            u, v = i * stride + a - top, j * stride + b - left
-            if 0 <= u < h and 0 <= v < wd:
-                total += dy[m, i, j, q] * x[m, u, v, q]
-    tile[0, warp, lane] = total
-    cuda.syncthreads()
-    if warp == 0 and q < c:
-        partial[cuda.blockIdx.x, a, b, q] = sum_of_warps(tile, 0, lane)
-
-
-@kernel
-def _add_partials(partial, dw):
-    """partial (shares, kh*kw*c), dw (kh*kw*c): a block adds 32 neighbouring columns."""
-    tile = cuda.shared.array((1, WARPS, LANES), dtype)
-    lane, warp = cuda.threadIdx.x, cuda.threadIdx.y
-    k = cuda.blockIdx.x * LANES + lane
-    total = dtype(0)
-    if k < dw.size:
-        for share in range(warp, partial.shape[0], WARPS):
-            total += partial[share, k]
-    tile[0, warp, lane] = total
-    cuda.syncthreads()
-    if warp == 0 and k < dw.size:
-        dw[k] = sum_of_warps(tile, 0, lane)
-
-
 _CORRELATIONS: dict[Size, Callable[..., Array]] = {
     (3, 3, 1): correlate_kernel((3, 3, 1), columns=2),
     (3, 3, 2): correlate_kernel((3, 3, 2), columns=1),
@@ -247,13 +168,18 @@ def _per_output(kernel: Any, x: Array, w: Array, stride: int, padding: Padding) 
 
 
 def _tiled(x: Array, w: Array, stride: int, padding: Padding) -> Array:
-    side = tile_side(w.shape, stride)
-    if not side:
+    if not tile_side(w.shape, stride):
         return _per_output(_forward_coalesced, x, w, stride, padding)
     y, top, left = _output(x, w, stride, padding)
+    return _by_tiles(x, w, y, stride, top, left, turned=False)
+
+
+def _by_tiles(x: Array, w: Array, y: Array, stride: int, top: int, left: int, turned: bool) -> Array:
+    """y, written; turned: with the kernel turned by half a turn."""
+    side = tile_side(w.shape, stride)
     n, ho, wo, c = y.shape
     grid = n * blocks(ho, side) * blocks(wo, side), blocks(c, LANES)
-    _forward_tiled[grid, (LANES, WARPS)](x, w, y, stride, top, left, side)
+    _forward_tiled[grid, (LANES, WARPS)](x, w, y, stride, top, left, side, turned)
     return y
 
 
@@ -267,13 +193,33 @@ _Wanted = tuple[bool, bool]
 _Gradients = tuple[Array | None, Array | None]
 
 
-def backward_cuda_simple(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (True, True)) -> _Gradients:
-    """For the rungs below the last: a thread per pixel gathers dx; dw is summed tap by tap, in two stages."""
+def backward_cuda_naive(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (True, True)) -> _Gradients:
+    """A thread per pixel, neighbours along the width; a thread per weight."""
     x, w, stride, padding = saved
     return (
-        _gathered(dy, x, w, stride, padding, relu=False) if wanted[0] else None,
-        _add(_tap_by_tap(dy, x, w.shape, stride, padding)) if wanted[1] else None,
+        gathered_naive(dy, x, w, stride, padding) if wanted[0] else None,
+        weights_naive(dy, x, w.shape, stride, padding) if wanted[1] else None,
     )
+
+
+def backward_cuda_coalesced(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (True, True)) -> _Gradients:
+    """A thread per pixel, neighbours along the channels; sums tap by tap, in two stages."""
+    x, w, stride, padding = saved
+    return (
+        gathered(dy, x, w, stride, padding, relu=False) if wanted[0] else None,
+        add_shares(tap_by_tap(dy, x, w.shape, stride, padding)) if wanted[1] else None,
+    )
+
+
+def backward_cuda_tiled(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (True, True)) -> _Gradients:
+    """Tiles of dy with their halo in shared memory, with stride 1; the weights as in the rung before."""
+    x, w, stride, padding = saved
+    if stride > 1 or not tile_side(w.shape, stride):
+        return backward_cuda_coalesced(dy, saved, wanted)
+    (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
+    above, before = w.shape[0] - 1 - top, w.shape[1] - 1 - left
+    dx = _by_tiles(dy, w, empty(x.shape, x.dtype), 1, above, before, turned=True) if wanted[0] else None
+    return dx, backward_cuda_coalesced(dy, saved, (False, wanted[1]))[1]
 
 
 def backward_cuda(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (True, True)) -> _Gradients:
@@ -283,30 +229,6 @@ def backward_cuda(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (True, Tr
         input_gradient(dy, x, w, stride, padding, relu=False) if wanted[0] else None,
         weight_gradient(dy, x, w.shape, stride, padding, relu=False) if wanted[1] else None,
     )
-
-
-def _gathered(dy: Array, x: Array, w: Array, stride: int, padding: Padding, relu: bool) -> Array:
-    (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
-    dx = empty(x.shape, x.dtype)
-    _gather[blocks(dx.size), THREADS](dy, w, dx, x, relu, stride, top, left)
-    return dx
-
-
-def _tap_by_tap(dy: Array, x: Array, kernel: tuple[int, ...], stride: int, padding: Padding) -> Array:
-    n, ho, wo, c = dy.shape
-    kh, kw = kernel[:2]
-    (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
-    partial = empty((_shares(n * ho * wo, c), kh, kw, c), x.dtype)
-    grid = partial.shape[0], blocks(c, LANES), kh * kw
-    _tap_gradient[grid, (LANES, WARPS)](x, dy, partial, stride, top, left)
-    return partial
-
-
-def _add(partial: Array) -> Array:
-    """The second stage: dw (kh, kw, c) from partial sums (shares, kh, kw, c)."""
-    dw = empty(partial.shape[1:], partial.dtype)
-    _add_partials[blocks(dw.size, LANES), (LANES, WARPS)](partial.reshape(partial.shape[0], dw.size), flat(dw))
-    return dw
 
 
 # The three passes as functions, for separable convolution to use as well; relu: of x, on the way in.
@@ -326,7 +248,7 @@ def input_gradient(dy: Array, x: Array, w: Array, stride: int, padding: Padding,
     """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
     fast = _TURNED_FILTERS.get((w.shape[0], w.shape[1], stride))
     if fast is None:
-        return _gathered(dy, x, w, stride, padding, relu)
+        return gathered(dy, x, w, stride, padding, relu)
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     dx = empty(x.shape, x.dtype)
     fast(dy, floor(dy.dtype, False), w, dx, x if relu else None, (w.shape[0] - 1 - top, w.shape[1] - 1 - left))
@@ -337,9 +259,9 @@ def weight_gradient(dy: Array, x: Array, kernel: tuple[int, ...], stride: int, p
     """dw (kh, kw, c)."""
     fast = _CORRELATIONS.get((kernel[0], kernel[1], stride))
     if fast is None:
-        return _add(_tap_by_tap(dy, _relu(x) if relu else x, kernel, stride, padding))
+        return add_shares(tap_by_tap(dy, _relu(x) if relu else x, kernel, stride, padding))
     (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
-    return _add(fast(x, floor(x.dtype, relu), dy, (top, left)))
+    return add_shares(fast(x, floor(x.dtype, relu), dy, (top, left)))
 
 
 def _relu(x: Array) -> Array:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ...kernels.gpu import blocks, cuda, dtype, empty, kernel
+from ...kernels.gpu import Kernel, blocks, cuda, dtype, empty, kernel
 from ...kernels.gpu_strips import LANES, WARPS, flat
 from ..depthwise import cuda as depthwise_cuda
 from ..depthwise.cpu import floor
@@ -46,105 +47,157 @@ def backward_cuda(
 
 
 # Fused: the whole block of Xception at inference ----------------------------------------------------------------------
-# ReLU, depthwise, pointwise, the shift that is left of a folded batchnorm, residual: x is read and y written, no more.
-# A block makes 64 pixels x 64 output channels of y. It walks over the input channels in slabs of 32. Each of 8 warps
-# filters 8 pixels, a channel per lane, and puts these numbers of z into shared memory, while all copy 32x64 weights of
-# the product there. After a barrier each thread multiplies 4 pixels by 4 channels: 8 numbers from shared memory make 16
-# multiply-adds, and the 16 sums stay in registers. After a second barrier the next slab may overwrite this one.
-# The price: z is made again for every 64 output channels. Per number of z that is 9 multiply-adds beside 64, and 9 + 9
-# reads, which the L1 cache has; what is saved is writing z and reading it. That pays where channels are few, in the
-# first layers; with 728 channels the product takes so long that z costs little either way.
-# Rows of z are 33 numbers long: the two halves of a warp read numbers 4 rows apart, and 4 * 32 would be the same bank.
+# ReLU, depthwise, pointwise, the shift that is left of a folded batchnorm, residual, ReLU: x is read and y written, no
+# more. A block of 8 warps makes 8 strips of 4 pixels, and of these 128 output channels. It walks over the input
+# channels in slabs of 32, and does three things with a slab:
+#
+# 1. Each warp filters its strip, a channel per lane. A row of pixels under the strip is loaded once, 6 pixels for a 3x3
+#    kernel, and adds to all 4 sums: 18 pixels and 9 weights are read for 4 numbers of z; one alone would take 9 and 9.
+#    They go to shared memory.
+# 2. All threads copy 32x128 weights of the product to shared memory. They lie there as in memory: ``pack`` has put the
+#    panels of a slab one behind the other and filled them up with zeros, so that a copy needs no index but its own.
+# 3. After a barrier each warp multiplies its strip, 4 output channels per lane: 4 numbers of z, the same for all lanes,
+#    and 4 weights, neighbours for neighbouring lanes, make 16 multiply-adds. The 16 sums stay in registers. After a
+#    second barrier the next slab may overwrite this one.
+#
+# The price: z is made again for every 128 output channels, with 9 multiply-adds beside the 128 of the product. For each
+# number of y and input channel that is (18 + 9) / 4 / 128 + 1 / 32 = 0.084 global reads; with z in memory, the product
+# of kernels/gpu_gemm.py takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring numbers share
+# pixels and run at the same time, so that x comes from memory once, and the weights from L2.
+#
+# The tile weighs this traffic against occupancy. 32 sums for each thread, 8 pixels or 8 channels, would read half as
+# many weights or half as many pixels, but take the registers of twice as many warps. With 16 a thread gets by on 64
+# registers, and half of the warps that a multiprocessor can hold are there to hide the wait for memory. Registers are
+# the limit, not the 20 KiB of shared memory; on sm_75, which holds fewer warps, it is the other way round, and they are
+# three quarters. Of the tiles of 16 sums, 64 pixels by 64 channels would make z twice as often: (18 + 9) / 4 / 64 +
+# 1 / 64 = 0.121. What is the same for all slabs takes registers too: so the strip's place in y is worked out before
+# them, but its place in x for each row again, although that is a division.
 
-_PIXELS = 64
-_OUTPUTS = 64  # channels of y
-_SLAB = LANES  # channels of x
-_EACH = 4  # pixels, and channels, of a thread's product
-_ACROSS = _OUTPUTS // _EACH  # threads side by side
-_PER_WARP = _PIXELS // WARPS  # pixels that a warp filters
-_PADDED_SLAB = _SLAB + 1
-_SUMS = _EACH * _EACH
+_STRIP = 4  # pixels of a warp, side by side
+_EACH = 4  # output channels of a thread
+_OUTPUTS = _EACH * LANES  # of a block
+_SLAB = LANES  # input channels at a time
+_PANEL = _SLAB * _OUTPUTS  # weights of a slab, for the outputs of a block
+_THREADS = LANES * WARPS
 
 
 @kernel
-def _fused(x, floor, wd, wp, bias, has_bias, residual, has_residual, y, geometry):
-    n, h, w, c, ho, wo, co, kh, kw, stride, top, left = geometry
-    z = cuda.shared.array((_PIXELS, _PADDED_SLAB), dtype)
-    weights = cuda.shared.array((_SLAB, _OUTPUTS), dtype)
-    pixels = cuda.local.array(_EACH, dtype)
-    sums = cuda.local.array(_SUMS, dtype)
-    lane, warp = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (WARPS - 1)  # see kernels/gpu_gemm.py, step 4
-    thread = warp * LANES + lane
-    row, column = thread // _ACROSS * _EACH, thread % _ACROSS  # of the product: 4 rows, and every 16th of 4 columns
-    p0, o0 = cuda.blockIdx.x * _PIXELS, cuda.blockIdx.y * _OUTPUTS
-    first = p0 + warp * _PER_WARP
-    first_m, first_i, first_j = first // (wo * ho), first // wo % ho, first % wo
-    for k in range(_SUMS):
-        sums[k] = dtype(0)
-    for q0 in range(0, c, _SLAB):
-        q = q0 + lane
-        m, i, j = first_m, first_i, first_j
-        for k in range(warp * _PER_WARP, (warp + 1) * _PER_WARP):
-            total = dtype(0)
-            for a in range(kh if m < n and q < c else 0):
-                u, v = i * stride + a - top, j * stride - left
-                at = ((m * h + u) * w + v) * c + q
-                if 0 <= u < h:
-                    for b in range(kw):
-                        if 0 <= v + b < w:
-                            value = x[np.uint64(at + b * c)]
-                            value = floor if value < floor else value  # NaN is not less and stays
-                            total += value * wd[np.uint64((a * kw + b) * c + q)]
-            z[k, lane] = total
-            j += 1
-            if j == wo:
-                i, j = i + 1, 0
-            if i == ho:
-                m, i = m + 1, 0
-        for k in range(warp, _SLAB, WARPS):
-            for o in range(lane, _OUTPUTS, LANES):
-                inside = q0 + k < c and o0 + o < co
-                weights[k, o] = wp[np.uint64((q0 + k) * co + o0 + o)] if inside else dtype(0)
-        cuda.syncthreads()
-        for k in range(_SLAB):
-            for r in range(_EACH):
-                pixels[r] = z[row + r, k]
+def _pack(wp, panels):
+    """A block for each slab and each 128 outputs; neighbours on neighbouring output channels, as in wp."""
+    c, co = wp.shape
+    slabs = (c + _SLAB - 1) // _SLAB
+    q0, o0 = cuda.blockIdx.x % slabs * _SLAB, cuda.blockIdx.x // slabs * _OUTPUTS
+    for k in range(cuda.threadIdx.x, _PANEL, _THREADS):
+        q, o = q0 + k // _OUTPUTS, o0 + k % _OUTPUTS
+        panels[cuda.blockIdx.x * _PANEL + k] = wp[q, o] if q < c and o < co else dtype(0)
+
+
+def pack(wp: Array) -> Array:
+    """The weights (ci, co) as ``fused`` reads them: for each 128 output channels all input channels, zeros behind."""
+    ci, co = wp.shape
+    panels = blocks(ci, _SLAB) * blocks(co, _OUTPUTS)
+    packed = empty((panels * _PANEL,), wp.dtype)
+    _pack[panels, _THREADS](wp, packed)
+    return packed
+
+
+@cache
+def _strips(kw: int, stride: int) -> Kernel:
+    """The kernel for one width and stride: constants, so that the loops over columns are unrolled."""
+    columns = (_STRIP - 1) * stride + kw  # under a strip
+
+    @kernel
+    def fused_strips(x, floor, wd, panels, shift, shifted, residual, added, floor_after, y, geometry):
+        n, h, w, c, ho, wo, co, kh, top, left = geometry
+        z = cuda.shared.array((WARPS, _STRIP, _SLAB), dtype)
+        weights = cuda.shared.array(_PANEL, dtype)
+        taps = cuda.local.array(kw, dtype)
+        pixels = cuda.local.array(_STRIP, dtype)
+        sums = cuda.local.array((_STRIP, _EACH), dtype)
+        lane, warp = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (WARPS - 1)  # see kernels/gpu_gemm.py, step 4
+        across, tiles = (wo + _STRIP - 1) // _STRIP, (co + _OUTPUTS - 1) // _OUTPUTS
+        strip, tile = cuda.blockIdx.x // tiles * WARPS + warp, cuda.blockIdx.x % tiles
+        line, j0 = strip // across, strip % across * _STRIP  # lines of all images, one below the other
+        exists = line < n * ho  # the last warps may have no strip: they filter nothing, but copy weights
+        u0, v0 = line % ho * stride - top if exists else h, j0 * stride - left
+        made, pixel = min(wo - j0, _STRIP) if exists else 0, line * wo + j0
+        thread = warp * LANES + lane
+        panel = tile * ((c + _SLAB - 1) // _SLAB) * _PANEL + thread
+        for j in range(_STRIP):
             for s in range(_EACH):
-                weight = weights[k, column + s * _ACROSS]
-                for r in range(_EACH):
-                    sums[r * _EACH + s] += pixels[r] * weight
-        cuda.syncthreads()
-    for r in range(_EACH):
+                sums[j, s] = dtype(0)
+        for q0 in range(0, c, _SLAB):
+            q = q0 + lane
+            for j in range(_STRIP):
+                pixels[j] = dtype(0)
+            for a in range(kh):
+                if q < c and 0 <= u0 + a < h:
+                    for b in range(kw):
+                        taps[b] = wd[np.uint64((a * kw + b) * c + q)]
+                    at = ((line // ho * h + u0 + a) * w + v0) * c + q
+                    for k in range(columns):
+                        value = dtype(0)
+                        if k % stride < kw and 0 <= v0 + k < w:
+                            value = x[np.uint64(at)]
+                            value = floor if value < floor else value  # NaN is not less and stays
+                        at += c
+                        for j in range(_STRIP):
+                            if 0 <= k - j * stride < kw:
+                                pixels[j] += value * taps[k - j * stride]
+            for j in range(_STRIP):
+                z[warp, j, lane] = pixels[j]
+            for k in range(0, _PANEL, _THREADS):
+                weights[np.uint64(k + thread)] = panels[np.uint64(panel + k)]
+            panel += _PANEL
+            cuda.syncthreads()
+            for k in range(min(_SLAB, c - q0)):
+                for j in range(_STRIP):
+                    pixels[j] = z[warp, j, k]
+                for s in range(_EACH):
+                    weight = weights[np.uint64(k * _OUTPUTS + s * LANES + lane)]
+                    for j in range(_STRIP):
+                        sums[j, s] += pixels[j] * weight
+            cuda.syncthreads()
         for s in range(_EACH):
-            p, o = p0 + row + r, o0 + column + s * _ACROSS
-            if p < n * ho * wo and o < co:
-                total = sums[r * _EACH + s]
-                if has_bias:
-                    total += bias[o]
-                if has_residual:
-                    total += residual[np.uint64(p * co + o)]
-                y[np.uint64(p * co + o)] = total
+            o = tile * _OUTPUTS + s * LANES + lane
+            if o < co:
+                start = shift[np.uint64(o)] if shifted else dtype(0)
+                at = pixel * co + o
+                for j in range(_STRIP):
+                    if j < made:
+                        total = sums[j, s] + start
+                        if added:
+                            total += residual[np.uint64(at)]
+                        y[np.uint64(at)] = floor_after if total < floor_after else total
+                    at += co
+
+    return fused_strips
 
 
 def fused(
     x: Array,
     wd: Array,
-    wp: Array,
+    panels: Array,
+    y: Array,
     stride: int,
     padding: Padding,
     relu: bool,
-    bias: Array | None = None,
+    shift: Array | None = None,
     residual: Array | None = None,
+    relu_after: bool = False,
 ) -> Array:
-    """pointwise(depthwise(x or relu(x))) + bias (co,) + residual (n, ho, wo, co), in one pass; no gradients."""
+    """y = pointwise(depthwise(x or relu(x))) + shift (co,) + residual, like y, or relu of it: in one pass, into y.
+
+    panels: of the pointwise weights, see ``pack``. No gradients.
+    """
     (ho, top), (wo, left) = extents(x.shape, wd.shape, stride, padding)
-    y = empty((x.shape[0], ho, wo, wp.shape[1]), x.dtype)
     n, _, _, co = y.shape
-    _fused[(blocks(n * ho * wo, _PIXELS), blocks(co, _OUTPUTS)), (LANES, WARPS)](
-        flat(x), floor(x.dtype, relu), flat(wd), flat(wp),
-        flat(y) if bias is None else bias, bias is not None,
+    grid = blocks(n * ho * blocks(wo, _STRIP), WARPS) * blocks(co, _OUTPUTS)
+    _strips(wd.shape[1], stride)[grid, (LANES, WARPS)](
+        flat(x), floor(x.dtype, relu), flat(wd), panels,
+        flat(y) if shift is None else shift, shift is not None,
         flat(y if residual is None else residual), residual is not None,
-        flat(y), (*x.shape, ho, wo, co, *wd.shape[:2], stride, top, left),
+        floor(x.dtype, relu_after), flat(y), (*x.shape, ho, wo, co, wd.shape[0], top, left),
     )  # fmt: skip
     return y
 
@@ -152,5 +205,7 @@ def fused(
 def forward_cuda_fused(
     x: Array, wd: Array, wp: Array, *, stride: int, padding: Padding, relu: bool
 ) -> tuple[Array, tuple[Any, ...]]:
-    """Without bias and residual, as an operator."""
-    return fused(x, wd, wp, stride, padding, relu), (x, wd, wp, stride, padding, relu)
+    """Without shift and residual, as an operator."""
+    (ho, _), (wo, _) = extents(x.shape, wd.shape, stride, padding)
+    y = empty((x.shape[0], ho, wo, wp.shape[1]), x.dtype)
+    return fused(x, wd, pack(wp), y, stride, padding, relu), (x, wd, wp, stride, padding, relu)
