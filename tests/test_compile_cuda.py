@@ -59,6 +59,7 @@ ZOO = {  # what ends otherwise than Xception's layers, for images (5, 4, 4)
     "pointwise and residual": lambda: nn.Residual(nn.PointwiseConv2d(4, 4, bias=True)),
     "bias": lambda: nn.Sequential(nn.PointwiseConv2d(4, 5, bias=True), nn.BatchNorm2d(5, scale=False)),
     "1x1 and relu": lambda: nn.Sequential(nn.Conv2d(4, 3, 1, bias=True), nn.Activation()),
+    "by vectors": lambda: nn.Sequential(nn.Conv2d(4, 8, 3, bias=True), nn.Activation(), nn.PointwiseConv2d(8, 4)),
     "strided separable": lambda: nn.SeparableConv2d(4, 5, stride=2),
     "5x5 separable": lambda: nn.SeparableConv2d(4, 5, 5),
     "flat": lambda: nn.Sequential(nn.Flatten(), nn.Linear(80, 4), nn.Activation(), nn.Linear(4, 2)),

@@ -16,7 +16,7 @@ import numpy as np
 from .. import ops
 from ..device import to_gpu
 from ..kernels.gpu import device_function, dtype, empty
-from ..kernels.gpu_gemm import MATRIX_A, MATRIX_B, MATRIX_C, Layout, register_tiled
+from ..kernels.gpu_gemm import MATRIX_A, MATRIX_B, MATRIX_C, register_tiled
 from ..op import Shape
 from ..ops.conv2d import cuda as conv2d_cuda
 from ..ops.separable.cuda import fused as run_fused
@@ -26,12 +26,6 @@ from .fold import Folded, Key, as_image
 from .fuse import Step
 
 Array = Any  # an array of the GPU
-
-_CONVOLUTION = (  # A, B and C of its product
-    Layout(conv2d_cuda._pixel, conv2d_cuda._tap),
-    conv2d_cuda._COLUMNS,
-    Layout(conv2d_cuda._row, conv2d_cuda._column),
-)
 
 # How a product ends: with the shift that is left of a folded batchnorm, ``extra``, while its sums are in registers.
 
@@ -115,12 +109,12 @@ class CudaKernels:
 
     def _windows(self, step: Step, folded: Folded) -> Callable[..., Array]:
         """Each window times the weights, as in ops/conv2d/cuda.py."""
-        product = register_tiled(*_CONVOLUTION, _ending(step))
+        product = register_tiled(*conv2d_cuda.PRODUCT_LAYOUTS, _ending(step))
         w, co = folded.packed, folded.kernel[3]
 
         def windows(x: Array) -> Array:
             y = self._new(step)
-            padded, places = conv2d_cuda._windows(x, y, w, folded.stride, folded.padding)
+            padded, places = conv2d_cuda.read_windows(x, y, w, folded.stride, folded.padding)
             return product(padded, w, y, (y.size // co, co, w.size // co, *places), folded.bias)
 
         return windows

@@ -72,7 +72,7 @@ class Compiled:
     @property
     def is_fast(self) -> bool:
         """Whether the fastest rung of an operator launches it; what no rung launches (optimisers) must be fast too."""
-        return any(rung.split()[-1] == "cuda" for rung in self.rungs)
+        return any(rung.split()[-1] in ("cuda", "cuda_fused") for rung in self.rungs)
 
     @property
     def occupancy(self) -> float | None:
@@ -185,9 +185,10 @@ def _run(rung: Any, case: Any) -> None:
 
 
 def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What runs beside the rungs: sums of gradients, masks, running statistics, long products, and optimisers."""
-    from .. import ops, optim
+    """What runs beside the rungs: gradients' sums, masks, running statistics, long products, optimisers, inference."""
+    from .. import nn, ops, optim
     from ..device import to_gpu
+    from ..infer import compile
     from ..op import Case
     from ..tensor import Tensor
     from ..training.measure import measure
@@ -209,6 +210,18 @@ def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
         case = Case(tuple(np.ones(shape, dtype) for shape in shapes), params)
         return f"{name} cuda", partial(_run, ops.OPERATORS[name].rungs["cuda"], case)
 
+    def infer() -> None:
+        layers: list[nn.Module] = [nn.SeparableConv2d(3, 3)]
+        for make in (partial(nn.Conv2d, kernel_size=3), nn.PointwiseConv2d):
+            for after in ((nn.Activation(),), ()):  # with a ReLU behind the shift, and without
+                for ci, co in ((3, 4), (4, 4), (4, 3)):
+                    layers += make(ci, co), nn.BatchNorm2d(co), *after
+        model = nn.Sequential(*layers).eval()
+        for _, tensor in model.named_tensors():
+            tensor.data = to_gpu(tensor.data.astype(dtype))
+        compile(model)(np.zeros((1, 4, 4, 3), dtype))
+
+    yield "compile cuda", infer
     yield "accumulate cuda", lambda: accumulate(ones(3).data, ones(3).data)
     yield "dropout cuda", lambda: ops.dropout(ones(2, 3), 0.5, training=True)
     yield "measure cuda", lambda: measure(ones(1), ones(2, 3), np.zeros(2, np.int64))

@@ -71,7 +71,8 @@ def _input_pixel(index, z, shape):
 
 
 _COLUMNS = Layout(_column, _row, along_k=False, run=1)  # of w (kh*kw*ci, co) and of dy (pixels, co), for one group
-_PRODUCT = register_tiled(Layout(_pixel, _tap, run=6), _COLUMNS, Layout(_row, _column, run=1))
+PRODUCT_LAYOUTS = Layout(_pixel, _tap, run=6), _COLUMNS, Layout(_row, _column, run=1)
+_PRODUCT = register_tiled(*PRODUCT_LAYOUTS)
 _WEIGHT_PRODUCT = register_tiled(Layout(_tap, _pixel, along_k=False), _COLUMNS, Layout(_row, _column))
 _INPUT_PRODUCT = register_tiled(Layout(_pixel, _tap), Layout(_weight_row, _weight_tap), Layout(_input_pixel, _column))
 
@@ -108,7 +109,7 @@ def forward_cuda(x: Any, w: Any, *, stride: int, padding: Padding, groups: int) 
     (ho, _), (wo, _) = extents(x.shape, w.shape, stride, padding)
     n, co = x.shape[0], w.shape[3]
     y = empty((n, ho, wo, co), x.dtype)
-    windows, places = _windows(x, y, w, stride, padding)
+    windows, places = read_windows(x, y, w, stride, padding)
     shape = (n * ho * wo, co // groups, w.size // co, *places)
     return _PRODUCT(windows, w, y, shape, batch=groups), (x, w, stride, padding, groups)
 
@@ -125,12 +126,12 @@ def backward_cuda(
 
 def _weight_gradient(dy: Any, x: Any, w: Any, stride: int, padding: Padding, groups: int) -> Any:
     co = w.shape[3]
-    windows, places = _windows(x, dy, w, stride, padding)
+    windows, places = read_windows(x, dy, w, stride, padding)
     shape = (w.size // co, co // groups, dy.size // co, *places)
     return _WEIGHT_PRODUCT(windows, dy, empty(w.shape, w.dtype), shape, batch=groups, split=True)
 
 
-def _windows(x: Any, y: Any, w: Any, stride: int, padding: Padding) -> tuple[Any, tuple[int, ...]]:
+def read_windows(x: Any, y: Any, w: Any, stride: int, padding: Padding) -> tuple[Any, tuple[int, ...]]:
     """x with its border, and where the windows of y lie in it: shape[3:14]."""
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     _, ho, wo, co = y.shape
