@@ -267,3 +267,12 @@ def test_a_training_step_after_inference_does_not_disturb_its_backward():
         y.backward(np.ones_like(x))
         gradients.append(to_cpu(gamma.grad))
     np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize(("direction", "ideal"), [("forward", 2 + 4 / 8), ("backward", 4 + 5 / 8)])
+def test_the_fast_rung_reads_little_more_than_its_slabs_must(direction, ideal):
+    """Both passes read every element; a thread has 8 rows of a slab, and 4 or 5 numbers of its channel for them."""
+    traced = mx.lab.trace("batch_norm", "cuda", shape=(4, 16, 16, 32), direction=direction)
+    reads = traced.total.global_reads / traced.outputs
+    assert 0.99 * ideal < reads < 1.2 * ideal
+    assert traced.total.coalescing > 0.95
