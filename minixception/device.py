@@ -38,7 +38,8 @@ def to_gpu(array: Any) -> Any:
 
 def _upload(there: Any, array: Any) -> None:
     """Overwrite an array of the GPU; waits, since the copy may read ``array`` at any time until it is done."""
-    _queue_copy(there, np.ascontiguousarray(array).reshape(array.shape))
+    flat = np.ascontiguousarray(array).reshape(-1)
+    _queue_copy(there, flat.reshape(array.shape))  # numba.cuda trips over the strides that x[None] has
     gpu.synchronize()
 
 

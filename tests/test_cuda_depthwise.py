@@ -10,10 +10,11 @@ import pytest
 import minixception as mx
 from minixception.device import to_cpu, to_gpu
 from minixception.kernels import gpu
+from minixception.kernels.gpu import empty
 from minixception.ops.depthwise import DEPTHWISE_CONV2D
 from minixception.ops.depthwise.cuda import SHARED, tile_side
 from minixception.ops.separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D
-from minixception.ops.separable.cuda import fused
+from minixception.ops.separable.cuda import fused, pack
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -140,12 +141,14 @@ def test_fused_adds_bias_and_residual(rng):
     arrays = [rng.standard_normal(shape) for shape in ((2, 3, 4, 2), (3, 3, 2), (2, 5))]
     y, _ = RELU_SEPARABLE_CONV2D.rungs["numpy"].forward(*arrays, stride=1, padding="same")
     bias, residual = rng.standard_normal(5), rng.standard_normal(y.shape)
-    for add_bias, add_residual in ((True, True), (True, False), (False, True)):
+    x, wd, wp = map(to_gpu, arrays)
+    for add_bias, add_residual, relu_after in ((True, True, False), (True, False, True), (False, True, True)):
         got = fused(
-            *map(to_gpu, arrays), 1, "same", True,
-            to_gpu(bias) if add_bias else None, to_gpu(residual) if add_residual else None,
+            x, wd, pack(wp), empty(y.shape, y.dtype), 1, "same", True,
+            to_gpu(bias) if add_bias else None, to_gpu(residual) if add_residual else None, relu_after,
         )  # fmt: skip
         expected = y + add_bias * bias + add_residual * residual
+        expected = np.maximum(expected, 0) if relu_after else expected
         np.testing.assert_allclose(to_cpu(got), expected, rtol=1e-12, atol=1e-12)
 
 

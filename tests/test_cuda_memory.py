@@ -300,3 +300,8 @@ def test_the_processor_waits_where_it_must(queued):
     queued.clear()
     device.to_cpu(there)
     assert queued == [("copy_to_host", True), "synchronize"]
+
+
+def test_arrays_with_axes_of_one_are_copied():
+    x = np.arange(6.0).reshape(2, 3)[None, :, :, None]
+    np.testing.assert_array_equal(device.to_cpu(device.to_gpu(x)), x)

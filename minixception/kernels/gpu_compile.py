@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +37,7 @@ from ..errors import BackendError
 from ..files import atomic_path
 from ..tables import Table
 from . import gpu
+from .gpu_runs import of_operators, others
 from .gpu_vectors import Access
 from .launches import HostArray, three
 from .occupancy import ARCHITECTURES, occupancy
@@ -153,7 +154,7 @@ def signatures(samples: int = 4) -> list[Signature]:
     notebook = Notebook()
     with gpu.redirected(notebook):
         for dtype in DTYPES:
-            for rung, run in (*_operators(dtype, samples), *_others(dtype)):
+            for rung, run in (*of_operators(dtype, samples), *others(dtype)):
                 notebook.rung = rung
                 try:
                     run()
@@ -161,80 +162,6 @@ def signatures(samples: int = 4) -> list[Signature]:
                     error.add_note(f"in {rung}, {dtype}")
                     raise
     return list(notebook.signatures.values())
-
-
-def _operators(dtype: str, samples: int) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Every CUDA rung of every operator: its name, and a run forward and backward."""
-    from ..op import RandomDraw
-    from ..ops import OPERATORS
-
-    for op in OPERATORS.values():
-        for name, rung in op.rungs.items():
-            if name.startswith("cuda"):
-                for seed in range(samples):
-                    case = op.sample(RandomDraw(seed, dtype))
-                    yield f"{op.name} {name}", partial(_run, rung, case)
-
-
-def _run(rung: Any, case: Any) -> None:
-    """Forward and backward."""
-    from ..device import to_gpu
-
-    y, saved = rung.forward(*map(to_gpu, case.arrays), **case.params)
-    rung.backward(to_gpu(np.ones(y.shape, y.dtype)), saved)
-
-
-def _others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What runs beside the rungs: gradients' sums, masks, running statistics, long products, optimisers, inference."""
-    from .. import nn, ops, optim
-    from ..device import to_gpu
-    from ..infer import compile
-    from ..op import Case
-    from ..tensor import Tensor
-    from ..training.measure import measure
-    from .accumulate import accumulate
-
-    def ones(*shape: int) -> Tensor:
-        return Tensor(to_gpu(np.ones(shape, dtype)))
-
-    def step(rule: Callable[..., Any], **options: float) -> None:
-        weight = Tensor(ones(3).data, requires_grad=True)
-        weight.grad = ones(3).data
-        optimizer, averages = rule([weight], lr=0.1, **options), optim.EMA([weight], decay=0.9)
-        optim.clip_grad_norm([weight], 0.1)  # the norm is 0 where nothing is computed, and nothing scaled
-        optim.gpu.update(optim.gpu.scale, weight.grad, factor=0.1)
-        optimizer.step()
-        averages.update()
-
-    def run(name: str, *shapes: tuple[int, ...], **params: Any) -> tuple[str, Callable[[], object]]:
-        case = Case(tuple(np.ones(shape, dtype) for shape in shapes), params)
-        return f"{name} cuda", partial(_run, ops.OPERATORS[name].rungs["cuda"], case)
-
-    def infer() -> None:
-        layers: list[nn.Module] = [nn.SeparableConv2d(3, 3)]
-        for make in (partial(nn.Conv2d, kernel_size=3), nn.PointwiseConv2d):
-            for after in ((nn.Activation(),), ()):  # with a ReLU behind the shift, and without
-                for ci, co in ((3, 4), (4, 4), (4, 3)):
-                    layers += make(ci, co), nn.BatchNorm2d(co), *after
-        model = nn.Sequential(*layers).eval()
-        for _, tensor in model.named_tensors():
-            tensor.data = to_gpu(tensor.data.astype(dtype))
-        compile(model)(np.zeros((1, 4, 4, 3), dtype))
-
-    yield "compile cuda", infer
-    yield "accumulate cuda", lambda: accumulate(ones(3).data, ones(3).data)
-    yield "dropout cuda", lambda: ops.dropout(ones(2, 3), 0.5, training=True)
-    yield "measure cuda", lambda: measure(ones(1), ones(2, 3), np.zeros(2, np.int64))
-    yield "batch_norm cuda", lambda: ops.batch_norm(ones(2, 3), ones(3), ones(3), ones(3), ones(3), training=True)
-    yield run("pointwise_conv2d", (1, 64, 64, 2), (2, 2), stride=1)  # many pixels
-    yield run("pointwise_conv2d", (1, 1, 1, 4), (4, 4), stride=1)  # from here on numbers that lie together in fours
-    yield run("conv2d", (1, 1, 1, 4), (1, 1, 4, 4), stride=1, padding="same", groups=1)
-    yield run("linear", (4, 4), (4, 4))
-    yield run("linear", (4, 4), (4, 4), (4,))
-    for momentum in (0.0, 0.9):
-        yield "optim cuda", partial(step, optim.SGD, momentum=momentum)
-        yield "optim cuda", partial(step, optim.RMSprop, momentum=momentum)
-    yield "optim cuda", partial(step, optim.Adam)
 
 
 def never_launched(found: Iterable[Signature]) -> list[str]:
