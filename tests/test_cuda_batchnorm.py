@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from test_ptx import _compiled_elsewhere
+from test_ptx import compiled_elsewhere
 
 import minixception as mx
 from minixception.backend import use_backend
@@ -198,7 +198,7 @@ def print_shuffles():
 
 def test_what_reduces_by_shuffles_has_them_in_its_ptx():
     code = "import test_cuda_batchnorm as t; t.gpu_compile.require_nvvm(); t.print_shuffles()"
-    done = _compiled_elsewhere("-c", code)
+    done = compiled_elsewhere("-c", code)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {name for name, counts in found.items() if all(counts)} == {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import operator
 import weakref
 from types import SimpleNamespace
 
@@ -89,7 +90,7 @@ def test_what_cannot_be_shared_is_an_error_that_says_why():
     with pytest.raises(BackendError, match="in a GPU's memory, which the simulator cannot reach"):
         mx.tensor(GpuArray(np.ones(3)))
     with pytest.raises(AttributeError, match="a tensor on the cpu"):
-        mx.tensor([1.0]).__cuda_array_interface__  # noqa: B018
+        operator.attrgetter("__cuda_array_interface__")(mx.tensor([1.0]))
 
 
 # A GPU ----------------------------------------------------------------------------------------------------------------

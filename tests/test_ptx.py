@@ -82,7 +82,7 @@ def print_vectors():
         print(json.dumps(sorted(found)))
 
 
-def _compiled_elsewhere(*arguments):
+def compiled_elsewhere(*arguments):
     done = python(*arguments, MINIXCEPTION_CUDA="")
     # Nothing but NVVM compiles for a GPU, and there is none for macOS. Linux's build machines must have it: REQUIRED.
     if "needs NVIDIA's NVVM library" in done.stderr and not REQUIRED:
@@ -91,7 +91,7 @@ def _compiled_elsewhere(*arguments):
 
 
 def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(tmp_path):
-    done = _compiled_elsewhere("-m", "minixception.kernels.gpu_compile", "--out", tmp_path / "kernels.json")
+    done = compiled_elsewhere("-m", "minixception.kernels.gpu_compile", "--out", tmp_path / "kernels.json")
     assert done.stderr == ""  # what is wrong with which kernel
     assert done.returncode == 0
     rows = json.loads((tmp_path / "kernels.json").read_text(encoding="utf-8"))["kernels"]
@@ -104,7 +104,7 @@ def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(tmp_path):
 
 
 def test_planted_mistakes_are_found():
-    done = _compiled_elsewhere("-c", "import test_ptx; test_ptx.gpu_compile.require_nvvm(); test_ptx.print_planted()")
+    done = compiled_elsewhere("-c", "import test_ptx; test_ptx.gpu_compile.require_nvvm(); test_ptx.print_planted()")
     assert done.returncode == 0, done.stderr
     faults = json.loads(done.stdout)
     each = [faults[i : i + 3] for i in range(0, len(faults), 3)]
@@ -117,7 +117,7 @@ def test_planted_mistakes_are_found():
 
 
 def test_vectors_are_single_instructions():
-    done = _compiled_elsewhere("-c", "import test_ptx; test_ptx.gpu_compile.require_nvvm(); test_ptx.print_vectors()")
+    done = compiled_elsewhere("-c", "import test_ptx; test_ptx.gpu_compile.require_nvvm(); test_ptx.print_vectors()")
     assert done.returncode == 0, done.stderr
     of_float32, of_float64 = map(json.loads, done.stdout.splitlines())
     memories = ("ld.global", "ld.shared", "st.global", "st.shared")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,10 @@ def _peers(x: np.ndarray, w: np.ndarray) -> Mapping[str, Callable[[], object]]:
     return {name: partial(forward, x, w, stride=1, padding="same") for name, forward in rungs.items()}
 
 
-def shifted(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int, mode: str = "constant") -> np.ndarray:
+def shifted(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int, mode: Any = "constant") -> np.ndarray:
     """The outputs of padding "same", but with so many pixels above and to the left of x; mode: see np.pad."""
     ho, wo = (-(-size // stride) for size in x.shape[1:3])
-    framed = np.pad(x, ((0, 0), (top, 0), (left, 0), (0, 0)), mode=mode)  # type: ignore[call-overload]
+    framed = np.pad(x, ((0, 0), (top, 0), (left, 0), (0, 0)), mode=mode)
     framed = np.pad(framed, ((0, 0), (0, w.shape[0]), (0, w.shape[1]), (0, 0)))
     return np.ascontiguousarray(forward_numpy(framed, w, stride=stride, padding="valid")[0][:, :ho, :wo])
 
