@@ -66,7 +66,7 @@ def empty(x, w):
         (lambda x, w: (x @ w, x), "returns 2 results"),
         (lambda x, w: (x @ w).tolist(), "returns"),
         (lambda x, w: x @ w @ w, "It raised"),
-        (lambda x, w: x.fill(1) or x @ w, "changes its inputs"),
+        (lambda x, w: x.fill(1) or x @ w, "It changes its inputs"),
         (lambda x, w: np.full_like(x @ w, np.nan), "is nan"),
     ],
 )
@@ -265,7 +265,7 @@ REVERSE = CudaKernel(
     draw=lambda draw: Case((draw.normal(draw.integer(33, 64)),)),
     launch=lambda case, shape: (1, 64),
     mistakes=(Mistake(lambda x: x, "Which end?"),),
-    too_much=lambda counts, outputs: "Read each number once." if counts.global_reads > outputs else "",
+    too_much=lambda counts, outputs: ("it reads", "Read each number once.") if counts.global_reads > outputs else None,
 )
 
 
@@ -369,6 +369,24 @@ def test_the_network_uses_an_own_kernel_and_gives_it_back(operator):
     before = len(calls)
     run()
     assert len(calls) == before
+
+
+def test_our_kernel_runs_beside_an_own_one_only_for_a_backward_pass(monkeypatch):
+    op, calls = mx.ops.OPERATORS["depthwise_conv2d"], []
+    ours = op.rungs["cpu"]
+
+    def counted(*arrays, **params):
+        calls.append(params)
+        return ours.forward(*arrays, **params)
+
+    monkeypatch.setitem(op.rungs, "cpu", replace(ours, forward=counted))
+    x = mx.tensor(np.ones((1, 4, 4, 2), np.float32), requires_grad=True)
+    w = mx.tensor(np.ones((3, 3, 2), np.float32))
+    with mx.lab.use_kernel("depthwise", lambda *arrays, **params: depthwise.forward_numpy(*arrays, **params)[0]):
+        y = mx.ops.depthwise_conv2d(x, w)
+        assert not calls
+        y.backward(np.ones(y.shape, np.float32))
+        assert calls == [{"stride": 1, "padding": "same"}]
 
 
 def test_unknown_names_are_errors():

@@ -88,6 +88,7 @@ def use_kernel(
     """Inside of the block, networks on the default backend run this kernel in the place of ours.
 
     forward: as for ``check_kernel``. backward: (dy, saved) -> gradients, with what our rungs save; ours without it.
+    Where forward returns y alone, our own forward pass finds what must be saved, once a backward pass asks for it.
     Separable convolution, which has a fused kernel of its own, is then put together of depthwise and pointwise. Raises
     ArgumentError for an operator that does not exist.
 
@@ -103,11 +104,14 @@ def use_kernel(
 
     def forward_and_saved(*arrays: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
         result = forward(*arrays, **params)
-        if isinstance(result, tuple):
-            return result
-        return result, ours.forward(*arrays, **params)[1]
+        return result if isinstance(result, tuple) else (result, partial(ours.forward, *arrays, **params))
 
-    replaced = {op: Rung(forward_and_saved, backward or ours.backward, ours.selective and backward is None)}
+    def backward_from_saved(dy: np.ndarray, saved: Any, **wanted: Any) -> Any:
+        if isinstance(saved, partial):  # not computed before: predicting takes no time for it
+            saved = saved()[1]
+        return (backward or ours.backward)(dy, saved, **wanted)
+
+    replaced = {op: Rung(forward_and_saved, backward_from_saved, ours.selective and backward is None)}
     if op.name in ("depthwise_conv2d", "pointwise_conv2d"):
         replaced |= _separable(op.name, replaced[op])
     before = {changed: changed.rungs["cpu"] for changed in replaced}

@@ -46,7 +46,7 @@ class RecordedArray(HostArray):
         address = self.address
         for i, size, stride in zip(place, self.shape, self._strides, strict=False):
             if not 0 <= i < size:
-                self._recorder.fail(f"index {tuple(map(int, place))} is outside of an array of shape {self.shape}")
+                self._recorder.outside(f"index {tuple(map(int, place))} is outside of an array of shape {self.shape}")
             address += int(i) * stride
         return address
 
@@ -78,7 +78,7 @@ class RecordedArray(HostArray):
     def _vector(self, at: int) -> tuple[np.ndarray, int]:
         """The four numbers from a place in the flat array on, and the address of the first."""
         if at % VECTOR or not 0 <= at <= self.size - VECTOR:
-            self._recorder.fail(f"no vector of {VECTOR} begins at number {int(at)} of {self.size}")
+            self._recorder.outside(f"no vector of {VECTOR} begins at number {int(at)} of {self.size}")
         return self.data.reshape(-1)[int(at) : int(at) + VECTOR], self.address + int(at) * self._width
 
 
@@ -112,6 +112,10 @@ class Launch:
                 index = np.unravel_index((address - array.address) // array.dtype.itemsize, array.shape)
                 return f"{name}[{', '.join(map(str, index))}]"
         return f"address {address}"
+
+
+class OutsideError(KernelError):
+    """A thread reads or writes outside of an array."""
 
 
 class Recorder:
@@ -164,7 +168,7 @@ class Recorder:
                 try:
                     self.turns.run_block()
                 except KernelError as error:
-                    raise KernelError(f"{kernel.name}, block {self._block}: {error}") from None
+                    raise type(error)(f"{kernel.name}, block {self._block}: {error}") from None
                 launch.shared = list(self._shared.values())
                 for thread in self.turns.threads:
                     rows += thread.log
@@ -206,9 +210,9 @@ class Recorder:
             self._instructions[id(code), offset] = found
         return found
 
-    def fail(self, text: str) -> None:
-        """KernelError in the thread whose turn it is."""
-        raise KernelError(f"thread {self.turns.now.number}: {text}")
+    def outside(self, text: str) -> None:
+        """OutsideError of the thread whose turn it is."""
+        raise OutsideError(f"thread {self.turns.now.number}: {text}")
 
 
 def _filled(source: gpu._Source, cuda: CudaNames, dtype: Any) -> Callable[..., Any]:

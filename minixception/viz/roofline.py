@@ -102,8 +102,8 @@ def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
         what = f"{peak:,.0f} GFLOP/s: fused multiply-adds in registers"
         ax.annotate(what, (x[0], peak), (4, 5), textcoords="offset points", color=GREY)
         _name_points(ax, points)
-        for axis, subs in ((ax.xaxis, (1.0,)), (ax.yaxis, (1.0, 2.0, 5.0))):
-            axis.set_major_locator(LogLocator(subs=subs))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("FLOP per byte moved (log scale)")
@@ -122,6 +122,8 @@ def _draw_points(ax: Any, points: Sequence[RooflinePoint]) -> None:
     for number, rung in enumerate(dict.fromkeys(p.rung for p in points)):
         for direction in ("forward", "backward"):
             chosen = [p for p in points if p.direction == direction and p.rung == rung]
+            if not chosen:
+                continue
             colour = colours[number % 5]
             look = {"color": colour, "markerfacecolor": colour if direction == "forward" else "white", "markersize": 7}
             label = ", ".join(filter(None, (rung, direction)))

@@ -126,10 +126,10 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("pack-panels", pack_with_zeros_in_front, "on the wrong side"),
     ("pack-panels", pack_in_float64, "make float64 creep in"),
     ("pack-panels", pack_a_view, "np.ascontiguousarray copies it"),
-    ("pack-panels", pack_whole_panels, "panels should have shape"),
+    ("pack-panels", pack_whole_panels, "round the number up"),
     ("pointwise-kernel", product_transposed, "w[c, o] leads from"),
     ("pointwise-kernel", product_overwritten, "do not write over it"),
     ("pointwise-kernel", product_one_short, "The first input channel is missing"),
-    ("pointwise-kernel", channels_in_parallel, "There is a race"),
+    ("pointwise-kernel", channels_in_parallel, "Let each own the cells"),
     ("pointwise-kernel", zeroed_by_everybody, "Let each own the cells it writes"),
 ]

@@ -55,7 +55,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("sgd-step", step_without_decay, "Weight decay is missing"),
     ("sgd-step", step_uphill, "This climbs"),
     ("sgd-step", step_of_an_average, "In the paper's SGD v is a sum"),
-    ("sgd-step", step_in_place, "changes its inputs"),
+    ("sgd-step", step_in_place, "makes a new one"),
     ("half-the-rate", 11.2, "every second epoch"),
     ("half-the-rate", 44.8, "a quarter"),
     ("half-the-rate", 16.7, "6 % of what is left"),

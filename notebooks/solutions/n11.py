@@ -176,7 +176,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("own-forward", forward_turned, "half a turn"),
     ("own-forward", forward_without_top_and_left, "all of it behind the image"),
     ("own-forward", forward_centred, "as PyTorch does"),
-    ("own-forward", forward_scattered, "There is a race"),
+    ("own-forward", forward_scattered, "Let each own the cells"),
     ("amdahl", 3, "Only a fifth"),
     ("amdahl", 1.25, "no time at all"),
     ("amdahl", 0.867, "the time that is left"),
@@ -186,5 +186,5 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("own-weight-gradient", gradient_transposed, "changed places"),
     ("own-weight-gradient", gradient_turned, "dw does not"),
     ("own-weight-gradient", gradient_without_top_and_left, "top and left included"),
-    ("own-weight-gradient", images_in_parallel, "There is a race"),
+    ("own-weight-gradient", images_in_parallel, "Let each own the cells"),
 ]

@@ -14,13 +14,18 @@ from ...errors import KernelError
 from ...kernels import gpu
 from ...op import Case, RandomDraw
 from ..counts import Counts, count, races
-from ..recorder import Recorder
+from ..recorder import OutsideError, Recorder
 from .exercise import Exercise
 from .function import Mistake, _call, _shapes
-from .judging import first_difference, near
+from .judging import UNWRITTEN, first_difference, near
 from .verdict import Verdict
 
 _SEEDS = range(2)
+BARRIER = (
+    "Between a write and another thread's read of the same cell there must be a barrier. Where several threads add to "
+    "one cell not even that helps: only one of them may do it."
+)
+GUARD = "There may be more threads than there is work: those that are left over must ask, and then do nothing."
 
 
 class StudentKernel(gpu.Kernel):
@@ -49,14 +54,14 @@ class CudaKernel(Exercise):
     """Fill in a CUDA kernel, called ``answer[grid, block](*arrays, *params' values, y)``.
 
     reference, draw, mistakes: as for ``Function``, of one result. launch: case, shape of y -> (grid, block).
-    too_much: (counts, outputs) -> what the kernel asks too much of memory for, in words; empty if nothing.
+    too_much: (counts, outputs) -> what a right kernel asks too much of memory for, and a hint; None if nothing.
     """
 
     reference: Callable[..., np.ndarray]
     draw: Callable[[RandomDraw], Case]
     launch: Callable[[Case, tuple[int, ...]], tuple[Any, Any]]
     mistakes: tuple[Mistake, ...] = ()
-    too_much: Callable[[Counts, int], str] = lambda counts, outputs: ""
+    too_much: Callable[[Counts, int], tuple[str, str] | None] = lambda counts, outputs: None
     kind = "fill in a CUDA kernel"
 
     def judge(self, answer: Any, time: bool) -> Verdict:
@@ -73,7 +78,8 @@ class CudaKernel(Exercise):
             except NotImplementedError:  # what an exercise's empty cell raises: nothing to judge yet
                 return self.not_attempted()
             except KernelError as error:
-                return self.verdict(False, f"{error} ({_shapes(case)}).")
+                hint = GUARD if isinstance(error, OutsideError) else ""
+                return self.verdict(False, f"{error} ({_shapes(case)}).", hint)
             except Exception as error:
                 return self.verdict(False, f"It raised {type(error).__name__}: {error} ({_shapes(case)}).")
             launch = recorder.launches[-1]
@@ -81,18 +87,17 @@ class CudaKernel(Exercise):
             if not launch.accesses.size:
                 return self.not_attempted()
             if found := next(iter(races(launch)), ""):
-                hint = "Between a write and another thread's read of the same cell there must be a barrier."
-                return self.verdict(False, f"There is a race: {found} ({_shapes(case)}).", hint)
+                return self.verdict(False, f"There is a race: {found} ({_shapes(case)}).", BARRIER)
         for case, got in zip(cases, given, strict=True):
             right = _call(self.reference, case)
             if not near(got, right):
                 index, seen = first_difference("y", got, right)
                 said = f"{seen}, and the definition says {right[index]:.6g} ({_shapes(case)})."
-                return self.verdict(False, said, self._known(cases, given))
+                return self.verdict(False, said, UNWRITTEN if np.isnan(got).any() else self._known(cases, given))
         counts = count(launches[0])
         outputs = _call(self.reference, cases[0]).size
         if asks := self.too_much(counts, outputs):
-            return self.verdict(False, f"The numbers are right. {asks}")
+            return self.verdict(False, f"The numbers are right, but {asks[0]}.", asks[1])
         reads, sectors = counts.global_reads / outputs, counts.sectors_per_access
         said = f"It equals the definition; {reads:.2f} global reads per output, {sectors:.1f} sectors per access."
         return self.verdict(True, said)

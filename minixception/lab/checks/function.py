@@ -11,7 +11,7 @@ import numpy as np
 from ...op import Case, RandomDraw
 from ...tables import Table
 from .exercise import Exercise
-from .judging import as_results, first_difference, form_fault, near, slope
+from .judging import UNWRITTEN, as_results, first_difference, form_fault, near, slope
 from .races import race
 from .verdict import Verdict
 
@@ -34,6 +34,11 @@ OUTSIDE = (
     "Compiled code does not notice: it takes what lies there, or overwrites it. At which border does the window leave "
     "the image, and who asks?"
 )
+CHANGED = "x -= 1 changes the caller's array, and x = x - 1 makes a new one. So does x.copy()."
+
+
+class ChangedInputsError(ValueError):
+    """An answer has changed arrays that it was given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,10 @@ class Function(Exercise):
                 got = self._run(answer, case)
             except NotImplementedError:  # what an exercise's empty cell raises: nothing to judge yet
                 return self.not_attempted()
+            except ChangedInputsError:
+                return self.verdict(
+                    False, f"It changes its inputs, which belong to the caller ({_shapes(case)}).", CHANGED
+                )
             except Exception as error:
                 first = str(error).strip().partition("\n")[0]
                 return self.verdict(False, f"It raised {type(error).__name__}: {first} ({_shapes(case)}).")
@@ -89,7 +98,7 @@ class Function(Exercise):
         )
 
     def _run(self, answer: Any, case: Case) -> tuple[Any, ...]:
-        """The answer's results; ValueError if it changes its inputs."""
+        """The answer's results; ChangedInputsError if its inputs are no longer what they were."""
         arrays = [array.copy() for array in case.arrays]
         if self.fills:
             results = [np.full(np.shape(r), np.nan, r.dtype) for r in as_results(_call(self.reference, case))]
@@ -99,7 +108,7 @@ class Function(Exercise):
         else:
             results = list(as_results(answer(*arrays, **case.params)))
         if any(not np.array_equal(a, b) for a, b in zip(arrays, case.arrays, strict=True)):
-            raise ValueError("it changes its inputs, which belong to the caller")
+            raise ChangedInputsError
         return tuple(results)
 
     def _fault(self, cases: list[Case], given: list[tuple[Any, ...]]) -> tuple[str, str] | None:
@@ -113,7 +122,8 @@ class Function(Exercise):
                 if not seen and not near(one, wanted):
                     seen = self._difference(case, position, one, wanted)
                 if seen:
-                    return f"{seen} ({_shapes(case)})", hint or self._known(cases, given, right)
+                    unwritten = UNWRITTEN if self.fills and np.isnan(one).any() else ""
+                    return f"{seen} ({_shapes(case)})", hint or unwritten or self._known(cases, given, right)
         return None
 
     def _difference(self, case: Case, position: int, got: np.ndarray, right: np.ndarray) -> str:

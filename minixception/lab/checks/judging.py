@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+UNWRITTEN = (
+    "The array holds nan before your kernel begins. This cell was never written, or it was added to before it was set."
+)
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest value: room for another order of summation
 
 

@@ -30,6 +30,11 @@ def _cut(w: np.ndarray, width: int) -> np.ndarray:
     return packed.transpose(1, 0, 2).reshape(packed.shape)
 
 
+def _whole_panels(w: np.ndarray, width: int) -> np.ndarray:
+    """The columns that fill a panel, without those that are left over."""
+    return _pack(w[:, : w.shape[1] // width * width], width)
+
+
 def _matrix(draw: RandomDraw) -> Case:
     width, panels = draw.integer(2, 5), draw.integer(2, 4)
     return Case((draw.normal(draw.integer(2, 6), width * panels - draw.integer(0, 1)),), {"width": width})
@@ -104,6 +109,9 @@ EXERCISES = (
             Mistake(
                 partial(_pack, before=1),
                 "The zeros are on the wrong side: the columns that exist come first, so that column o stays at o.",
+            ),
+            Mistake(
+                _whole_panels, "Columns that do not fill a panel belong to one too: round the number up, not down."
             ),
         ),
     ),

@@ -27,12 +27,12 @@ def _thread_each(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any]:
     return blocks(shape[0] * shape[1], LENGTH), LENGTH
 
 
-def _scattered(counts: Counts, outputs: int) -> str:
+def _scattered(counts: Counts, outputs: int) -> tuple[str, str] | None:
     if counts.sectors_per_access < 6:
-        return ""
+        return None
     return (
-        f"But an access of a warp moves {counts.sectors_per_access:.0f} sectors. Which numbers of y lie side by side "
-        "in memory, and which of them do the threads 0, 1, 2 of your kernel write?"
+        f"an access of a warp moves {counts.sectors_per_access:.0f} sectors",
+        "Which numbers of y lie side by side in memory, and which of them do the threads 0, 1, 2 of your kernel write?",
     )
 
 
@@ -44,10 +44,10 @@ def _block_each(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any]:
     return shape[0], LENGTH
 
 
-def _one_by_one(counts: Counts, outputs: int) -> str:
+def _one_by_one(counts: Counts, outputs: int) -> tuple[str, str] | None:
     if counts.global_accesses < 8 * outputs:
-        return ""
-    return "But a single thread reads number after number, while the others of its block wait. Let each read one."
+        return None
+    return "a single thread reads number after number", "The others of its block wait meanwhile. Let each read one."
 
 
 EXERCISES = (
