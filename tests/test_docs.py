@@ -257,3 +257,32 @@ def test_the_grading_script_judges_anew_and_survives_bad_notebooks(tmp_path, cap
     assert [rows[one]["solved"] for one in ("ada", "bob", "eve")] == ["1", "0", "0"]
     assert "eve/08_x.ipynb" in err
     assert json.loads((tmp_path / "bob" / "progress.json").read_text())["solved"] == ["xception-trainable"]
+
+
+def test_the_readmes_figures_are_those_of_the_results():
+    def result(stem):
+        return json.loads((DOCS / "results" / f"{stem}.json").read_text("utf-8"))
+
+    text = (ROOT / "README.md").read_text("utf-8")
+    lines = re.findall(r"^\|[^|]* threads? \|(.*)\|$", text, re.MULTILINE)
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    peers = "torch eager", "torch script", "onnxruntime", "openvino", "tensorflow"
+    measured = {(m["name"], m["direction"], m["threads"]): m["times"] for m in result("bench_models")["models"]}
+    networks = ("Xception 299, batch 1", "forward"), ("Xception 299, batch 8", "forward")
+    networks += ("Xception 299, batch 4", "training step"), ("mini_xception 32, batch 64", "training step")
+    expected = []
+    for times in (measured[*network, threads] for network in networks for threads in (2, 1)):
+        ours = times.get("minixception compiled", times.get("minixception"))["median"]
+        expected.append([f"{times[peer]['median'] / ours:.2f}" if peer in times else "" for peer in peers])
+    assert rows == expected
+
+    peaks = {(m["network"].split()[0], m["by"]): f"{m['peak'] / 2**30:.1f}" for m in result("process")["memory"]}
+    names = "minixception", "torch eager"
+    large, small = ([peaks[network, by] for by in names] for network in ("Xception", "mini_xception"))
+    cifar = result("cifar10")
+    for words in (
+        "Xception needs {} GiB at its peak where PyTorch needs {}".format(*large),
+        "mini_xception {} where PyTorch needs {}".format(*small),
+        f"reaches {100 * cifar['test_top1']:.1f} % test accuracy in {cifar['minutes']:.1f} minutes",
+    ):
+        assert words in " ".join(text.split())
