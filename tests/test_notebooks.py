@@ -43,6 +43,15 @@ def test_a_notebook_says_nothing_of_the_machine(path):
     assert len(text) < 1_000_000
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_figures_are_seen_where_notebooks_are_browsed_and_said_in_words(path):
+    shown = [output for output in outputs(nbformat.read(path, as_version=4)) if "image/png" in output.get("data", {})]
+    assert shown
+    assert not [output for output in shown if "image/svg+xml" in output.data]  # preferred, and then cut up
+    figures = [output.metadata["image/png"] for output in shown if "Figure size" in output.data["text/plain"]]
+    assert figures and all(figure["alt"] and figure["width"] <= 1000 for figure in figures)
+
+
 # The tool ----------------------------------------------------------------------------------------------------------
 
 

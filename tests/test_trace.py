@@ -400,7 +400,7 @@ def test_figures_are_drawn(name):
     figure = lab.trace(name, shape=shape).figure()
     assert figure.get_suptitle() == f"{name}, cuda: one block"
     assert len(figure.axes) == 3
-    assert figure._repr_svg_().startswith("<?xml")
+    assert figure.svg().startswith("<?xml")
 
 
 def test_what_cannot_be_drawn_is_named():

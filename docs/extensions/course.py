@@ -90,6 +90,9 @@ def _prepare(app: Sphinx) -> None:
         for cell in content["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = moved_links("".join(cell["source"]), "notebooks", "docs/course")
+            for output in cell.get("outputs", []):
+                if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                    cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
         (course / notebook.path.name).write_text(json.dumps(content), "utf-8")
     (course / "overview.txt").write_text(overview(), "utf-8")
     _draw(figures)

@@ -1,6 +1,7 @@
 """What the paper's design choices do for training: variants of one recipe, several seeds each.
 
     python -m minixception.bench.variants docs/results/training_seeds.json
+    python -m minixception.bench.variants docs/results/cifar_seeds.json --data cifar10:FOLDER --epochs 4
 
 Variants differ from the baseline in one thing only: the network without its residual connections (figure 9 of Chollet
 2017), with ReLU or ELU between depthwise and pointwise convolution (figure 10), the weights without Polyak averaging,

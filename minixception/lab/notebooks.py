@@ -71,7 +71,8 @@ def clean(notebook: Any) -> None:
         cell.id = f"cell-{number:03d}"
         cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
         for output in cell.get("outputs", []):
-            output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+            if "metadata" in output:  # of pictures: their size on the page, and what they show in words
+                output.metadata = {key: output.metadata[key] for key in ("image/png",) if key in output.metadata}
             if "text" in output:
                 output.text = _ADDRESS.sub("", output.text)
 

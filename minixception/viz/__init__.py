@@ -1,7 +1,7 @@
 """Pictures: the tape behind a tensor, and the figures of the notebooks and of training.
 
 Importing this loads no matplotlib; drawing a figure does. Figures belong to nobody but the caller (no pyplot,
-no global state), need no screen, and show themselves as vector graphics in a notebook.
+no global state), need no screen, show themselves in a notebook, and are saved as vector graphics.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from .maps import feature_maps
 from .modules import architecture, module
 from .prediction import prediction, predictions
 from .roofline import RooflinePoint, ladder_points, roofline
-from .tape import GraphPicture, graph
+from .tape import graph
 from .threads import ThreadPanel, threads
 from .windows import padding_strips, window_frames
 from .zoo import ZooPoint, accuracy_costs, zoo_points
 
 __all__ = [
     "ConvolutionCost",
-    "GraphPicture",
     "LayerCost",
     "RooflinePoint",
     "SpectrumCost",

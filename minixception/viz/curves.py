@@ -50,7 +50,7 @@ def training_bands(
     from .style import BLUE, GREEN, ORANGE, VERMILION, canvas
 
     colours = (BLUE, VERMILION, GREEN, ORANGE)
-    with canvas(5.2 * len(measures), 4.2, columns=len(measures)) as (figure, axes):
+    with canvas(5.2 * len(measures), 4.6, columns=len(measures)) as (figure, axes):
         for ax, measure in zip(axes[0], measures, strict=True):
             label, factor = _MEASURES[measure]
             for number, (name, logs) in enumerate(runs.items()):
@@ -63,6 +63,6 @@ def training_bands(
             ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             ax.set(xlabel="epoch", ylabel=label)
             ax.grid()
-        axes[0, 0].legend()
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
         axes[0, 0].set_title("Median and range over the seeds")
     return figure

@@ -7,22 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..bench.results import results_folder
 from ..errors import DataError
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from .style import VectorFigure
 
 RESULTS = results_folder()
-
-
-class Picture(Protocol):
-    """A figure, or a drawn graph."""
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write an SVG file, whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +24,13 @@ class Entry:
 
     name: str
     shows: str
-    draw: Callable[..., Picture]
+    draw: Callable[..., VectorFigure]
     result: str | None = None
 
 
 def entries() -> list[Entry]:
     """All figures, in the order of the course."""
-    drawn: dict[str, tuple[str, Callable[..., Picture]]] = {
+    drawn: dict[str, tuple[str, Callable[..., VectorFigure]]] = {
         "figure1": ("a canonical Inception module (figure 1 of the paper)", partial(_inception, 1)),
         "figure2": ("the simplified Inception module (figure 2)", partial(_inception, 2)),
         "figure3": ("its equivalent form: one 1x1 convolution, then segments (figure 3)", partial(_inception, 3)),
@@ -57,19 +50,21 @@ def entries() -> list[Entry]:
             partial(_threads, "cuda_tiled", 24, 3),
         ),
     }
-    measured: dict[str, tuple[str, Callable[..., Picture], str]] = {
+    what_bands = "residual or not, an activation in between or not: median and range of several seeds"
+    measured: dict[str, tuple[str, Callable[..., VectorFigure], str]] = {
         "convolutions": ("three forms of a convolution: cost and time", _convolutions, "bench_kernels.json"),
         "roofline": ("operators under the roofline", _roofline, "bench_kernels.json"),
         "ladder": ("every rung of the ladder under the roofline", _ladder, "ladder.json"),
         "training": ("loss and accuracy of a training run", _training, "cifar10.json"),
-        "training-bands": ("median and range of training runs with several seeds", _bands, "training_seeds.json"),
+        "training-bands": (f"{what_bands} (drawn pictures)", _bands, "training_seeds.json"),
+        "training-bands-cifar10": (f"{what_bands} (CIFAR-10)", _bands, "cifar_seeds.json"),
     }
     return [Entry(name, shows, draw) for name, (shows, draw) in drawn.items()] + [
         Entry(name, shows, draw, result) for name, (shows, draw, result) in measured.items()
     ]
 
 
-def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, Picture | str]]:
+def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, VectorFigure | str]]:
     """Each figure, or why it was left out. results: the folder of result files. Raises DataError for a corrupt one."""
     for entry in entries():
         if entry.result is None:
@@ -92,7 +87,7 @@ def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, Picture | str]]:
 # Drawn from the package -----------------------------------------------------------------------------------------------
 
 
-def _inception(form: int) -> Picture:
+def _inception(form: int) -> VectorFigure:
     from ..nn import InceptionModule
     from .modules import module
 
@@ -100,58 +95,58 @@ def _inception(form: int) -> Picture:
     return module(InceptionModule(192, 240, form), (35, 35, 192), f"Figure {form}: {names[form]}")
 
 
-def _extreme() -> Picture:
+def _extreme() -> VectorFigure:
     from ..nn import SpectrumConv2d
     from .modules import module
 
     return module(SpectrumConv2d(192, 240, 3, segments=240), (35, 35, 192), "Figure 4: a segment for each channel")
 
 
-def _xception() -> Picture:
+def _xception() -> VectorFigure:
     from ..models import Xception
     from .modules import architecture
 
     return architecture(Xception())
 
 
-def _spectrum() -> Picture:
+def _spectrum() -> VectorFigure:
     from .costs import spectrum_costs
 
     return spectrum_costs(192, 192, (28, 28))
 
 
-def _layers() -> Picture:
+def _layers() -> VectorFigure:
     from ..models import Xception
     from .costs import layer_costs
 
     return layer_costs(Xception())
 
 
-def _zoo() -> Picture:
+def _zoo() -> VectorFigure:
     from .zoo import accuracy_costs, zoo_points
 
     return accuracy_costs(zoo_points())
 
 
-def _padding() -> Picture:
+def _padding() -> VectorFigure:
     from .windows import padding_strips
 
     return padding_strips(6, 3, [(1, "same"), (1, "valid"), (2, "same"), (2, "valid")])
 
 
-def _padding_extra() -> Picture:
+def _padding_extra() -> VectorFigure:
     from .windows import padding_strips
 
     return padding_strips(6, 3, [(2, "same"), (2, 1)])
 
 
-def _windows() -> Picture:
+def _windows() -> VectorFigure:
     from .windows import window_frames
 
     return window_frames((5, 5), 3, 2, "same")
 
 
-def _feature_maps() -> Picture:
+def _feature_maps() -> VectorFigure:
     from ..data import load, preprocess
     from ..models import mini_xception
     from ..random import generator, seed
@@ -167,7 +162,7 @@ def _feature_maps() -> Picture:
     return feature_maps(maps, "mini_xception, untrained: block1 on a picture of the built-in set")
 
 
-def _tape() -> Picture:
+def _tape() -> VectorFigure:
     import numpy as np
 
     from .. import nn
@@ -179,7 +174,7 @@ def _tape() -> Picture:
     return graph(block(x), {"x": x, "block": block})
 
 
-def _threads(rung: str, side: int, blocks: int) -> Picture:
+def _threads(rung: str, side: int, blocks: int) -> VectorFigure:
     from ..lab import trace
 
     return trace("depthwise_conv2d", rung, shape=(1, side, side, 32), blocks=blocks).figure()
@@ -188,7 +183,7 @@ def _threads(rung: str, side: int, blocks: int) -> Picture:
 # Drawn from results ---------------------------------------------------------------------------------------------------
 
 
-def _convolutions(result: Mapping[str, Any]) -> Picture:
+def _convolutions(result: Mapping[str, Any]) -> VectorFigure:
     from .. import cost
     from ..bench.kernels import WORKLOADS
     from ..bench.timing import Timing
@@ -209,7 +204,7 @@ def _convolutions(result: Mapping[str, Any]) -> Picture:
     return convolution_costs(rows)
 
 
-def _roofline(result: Mapping[str, Any]) -> Picture:
+def _roofline(result: Mapping[str, Any]) -> VectorFigure:
     from ..bench.limits import Limits
     from .roofline import RooflinePoint, roofline
 
@@ -226,19 +221,20 @@ def _roofline(result: Mapping[str, Any]) -> Picture:
     return roofline(limits, points)
 
 
-def _ladder(result: Mapping[str, Any]) -> Picture:
+def _ladder(result: Mapping[str, Any]) -> VectorFigure:
     from .roofline import ladder_points, roofline
 
     return roofline(*ladder_points(result))
 
 
-def _training(result: Mapping[str, Any]) -> Picture:
+def _training(result: Mapping[str, Any]) -> VectorFigure:
     from .figures import training_curves
 
     return training_curves(result["epochs"])
 
 
-def _bands(result: Mapping[str, Any]) -> Picture:
+def _bands(result: Mapping[str, Any]) -> VectorFigure:
     from .curves import training_bands
 
-    return training_bands(result["runs"])
+    names = "baseline", "no residual connections", "ReLU in between", "ELU in between"  # figures 9 and 10 of the paper
+    return training_bands({name: result["runs"][name] for name in names}, ("train_loss", "test_top1"))

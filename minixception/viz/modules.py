@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..cost import table
 from ..errors import ShapeError
 from ..nn import Module
-from .boxes import GAP, ROW_GAP, SIZE, TextBox, draw, measure
+from .boxes import GAP, HEAD, MARGIN, ROW_GAP, SIZE, TextBox, draw, extent, measure, picture, shift
 from .layout import Box, arrange
 from .structure import Drawing, Flow, Run, add_nodes, count_uses, flows, nodes_of, value_box
 
 if TYPE_CHECKING:
     from .style import VectorFigure
 
-_MARGIN, _HEAD = 14.0, 26.0  # points: around the picture, and a line of headings
 _FRAME = 5.0  # points between a block's frame and its boxes
 
 
@@ -41,18 +39,7 @@ def module(module: Module, input_shape: tuple[int, ...], title: str = "") -> Vec
     drawing.add(value_box(nodes[-1].shape), [drawing.makers[nodes[-1].output]])
     measure(drawing.boxes)
     chains = arrange(drawing.boxes, drawing.edges, GAP, ROW_GAP)
-
-    from .style import page, text_width
-
-    left, right, bottom = _extent(chains)
-    head = _HEAD if title else 0.0
-    width = max(right - left, text_width(title, 12)) + 2 * _MARGIN
-    _shift(chains, (width - right - left) / 2, head)
-    with page(width, bottom + head + _MARGIN) as (figure, ax):
-        draw(ax, drawing.boxes, chains)
-        if title:
-            ax.text(_MARGIN, _HEAD - 6, title, size=12)
-    return figure
+    return picture(drawing.boxes, chains, title)
 
 
 def architecture(model: Module, input_shape: tuple[int, ...] | None = None) -> VectorFigure:
@@ -81,12 +68,12 @@ def architecture(model: Module, input_shape: tuple[int, ...] | None = None) -> V
 
     x = 0.0
     for column in columns:
-        left, right, _ = column.extent
-        _shift(column.chains, x + _MARGIN - left, 2 * _HEAD)
-        x += right - left + 2 * _MARGIN
-    width = max(x, text_width(title, 12) + 2 * _MARGIN)
-    with page(width, max(column.extent[2] for column in columns) + _MARGIN) as (figure, ax):
-        ax.text(_MARGIN, _HEAD - 4, title, size=12, gid="title")
+        left, right, _ = column.bounds
+        shift(column.chains, x + MARGIN - left, 2 * HEAD)
+        x += right - left + 2 * MARGIN
+    width = max(x, text_width(title, 12) + 2 * MARGIN)
+    with page(width, max(column.bounds[2] for column in columns) + MARGIN) as (figure, ax):
+        ax.text(MARGIN, HEAD - 4, title, size=12, gid="title")
         for column in columns:
             column.draw(ax)
     return figure
@@ -121,9 +108,9 @@ class _Column:
         return cls(flow, drawing.boxes, chains, [(run, boxes) for run, boxes in frames if len(boxes) > 1])
 
     @property
-    def extent(self) -> tuple[float, float, float]:
+    def bounds(self) -> tuple[float, float, float]:
         """Left and right end, with the blocks' names, and the bottom."""
-        left, right, bottom = _extent(self.chains)
+        left, right, bottom = extent(self.chains)
         return left - _FRAME - 1.6 * SIZE, right + _FRAME, bottom
 
     def draw(self, ax: Any) -> None:
@@ -131,30 +118,15 @@ class _Column:
         from matplotlib.patches import Rectangle
 
         draw(ax, self.boxes, self.chains)
-        left, _, _ = self.extent
-        ax.text(left, 2 * _HEAD - 2, self.flow.title, size=13)
+        left, _, _ = self.bounds
+        ax.text(left, 2 * HEAD - 2, self.flow.title, size=13)
         for run, boxes in self.frames:
             layers = {box.layer for box in boxes}
             inside = [box for chain in self.chains for box in chain if box.layer in layers]
-            x, right, bottom = _extent([inside])
+            x, right, bottom = extent([inside])
             top = min(box.top for box in boxes)
             place, size = (x - _FRAME, top - _FRAME), (right - x + 2 * _FRAME, bottom - top + 2 * _FRAME)
             ax.add_patch(Rectangle(place, *size, facecolor="#F6F6F6", edgecolor="#BBBBBB", lw=1, gid="block", zorder=1))
             name = run.names[0] if len(run.names) == 1 else f"{run.names[0]} to {run.names[-1]}, {len(run.names)} times"
             middle = (top + bottom) / 2
             ax.text(x - _FRAME - 4, middle, name, size=SIZE, rotation=90, ha="right", va="center")
-
-
-def _extent(chains: Sequence[Sequence[Box]]) -> tuple[float, float, float]:
-    """Left end, right end and bottom of all boxes."""
-    boxes = [box for chain in chains for box in chain]
-    bottom = max(box.bottom for box in boxes)
-    return min(box.x - box.left for box in boxes), max(box.x + box.half for box in boxes), bottom
-
-
-def _shift(chains: Sequence[Sequence[Box]], right: float, down: float) -> None:
-    """Move all boxes."""
-    for box in {box for chain in chains for box in chain}:
-        box.x += right
-        box.top += down
-        box.bottom += down

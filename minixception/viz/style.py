@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from os import PathLike
 from typing import Any
 
@@ -36,22 +37,48 @@ _STYLE: dict[str, Any] = {
 _LOOK = ("default", _STYLE)  # from the defaults on: settings of the caller must not change a figure
 
 
+_PAGE = 96  # pixels of a page to an inch, as in CSS; text of 11 points is as large as a notebook's
+_DENSITY = 2  # pixels of a PNG to one of the page: sharp on the screens of phones and laptops
+_MOST_PIXELS = 20_000  # of a side of a PNG
+
+
 class VectorFigure(Figure):
-    """A matplotlib Figure that keeps its look wherever it is drawn, and shows itself as SVG in a notebook."""
+    """A matplotlib Figure that keeps its look wherever it is drawn, and is saved as SVG.
+
+    A notebook gets a PNG: where notebooks are browsed, scripts in SVG are feared, and what is cut out of it often
+    leaves black boxes.
+    """
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write an SVG file, whole or not at all; the same figure gives the same bytes."""
         with atomic_path(path) as temporary:
-            temporary.write_text(self._repr_svg_(), encoding="utf-8")
+            temporary.write_text(self.svg(), encoding="utf-8")
 
     def draw(self, renderer: Any) -> None:
         with matplotlib.style.context(_LOOK):
             super().draw(renderer)
 
-    def _repr_svg_(self) -> str:
+    def svg(self) -> str:
+        """The figure as SVG."""
         file = io.StringIO()
         self.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        width, height = (round(_PAGE * inches) for inches in self.get_size_inches())
+        density = min(_DENSITY, _MOST_PIXELS / max(width, height))
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=density * _PAGE, pil_kwargs={"optimize": True})
+        return file.getvalue(), {"width": width, "height": height, "alt": self.words()}
+
+    def words(self) -> str:
+        """What the figure shows, for those who cannot see it: titles and scales, or what is written in a drawing."""
+        said = []
+        for ax in self.axes:
+            scales = f"{ax.get_ylabel()} over {ax.get_xlabel()}" if ax.get_xlabel() and ax.get_ylabel() else ""
+            said += [part for part in (ax.get_title(loc="left"), scales) if part]
+        written = [text.get_text() for ax in self.axes for text in ax.texts]
+        return "; ".join(dict.fromkeys(said or written))
 
 
 @contextmanager
@@ -74,8 +101,10 @@ def page(width: float, height: float) -> Iterator[tuple[VectorFigure, Any]]:
         yield figure, axes
 
 
+@cache
 def text_width(text: str, size: float) -> float:
     """Points that a line of text of this font size is wide."""
     from matplotlib.textpath import TextPath
 
-    return float(TextPath((0, 0), text, size=size).get_extents().width) if text.strip() else 0.0
+    plain = text.replace("$", r"\$")  # no formula
+    return float(TextPath((0, 0), plain, size=size).get_extents().width) if text.strip() else 0.0
