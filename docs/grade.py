@@ -42,7 +42,10 @@ def run(path: Path) -> None:
 
 def main(handed_in: str, *chosen: str) -> None:
     """A line for each student: the name, 1 or 0 for each exercise, and how many are solved."""
-    numbers = list(chosen) or sorted({f"{exercise.notebook:02d}" for exercise in EXERCISES.values()})
+    known = sorted({f"{exercise.notebook:02d}" for exercise in EXERCISES.values()})
+    if unknown := sorted(set(chosen) - set(known)):
+        sys.exit(f"grade.py: notebooks are {', '.join(known)}; got {', '.join(unknown)}")
+    numbers = list(chosen) or known
     names = [name for name, exercise in EXERCISES.items() if f"{exercise.notebook:02d}" in numbers]
     table = csv.writer(sys.stdout)
     table.writerow(["student", *names, "solved"])

@@ -1,6 +1,6 @@
 """What a network costs, layer by layer, from its shapes alone: nothing is computed.
 
-MACs are multiply-accumulates of convolutions and matrix products, as in the paper; batchnorm, activations and additions
+MACs are multiply-accumulates of convolutions and matrix products, as is usual; batchnorm, activations and additions
 count as none. Bytes are what a layer on its own must move: its inputs and parameters read once, its output
 written once. MACs per byte (arithmetic intensity) say what limits a layer: below the machine's own ratio of peak
 arithmetic to memory bandwidth it waits for memory, above for arithmetic.

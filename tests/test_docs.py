@@ -150,6 +150,12 @@ def test_the_readmes_tour_runs():
     run_block(ROOT / "README.md", 0)
 
 
+def test_an_exercise_of_an_instructors_own_is_found(monkeypatch):
+    monkeypatch.setitem(mx.lab.EXERCISES, "pixels", None)  # taken out again afterwards
+    run_block(DOCS / "instructor.md", -1)
+    assert mx.lab.check("pixels", 361) and "one side" in mx.lab.check("pixels", 19).hint
+
+
 def test_the_rungs_of_the_page_about_reading_agree(capsys):
     run_block(DOCS / "read-an-operator.md", 0)
     lines = capsys.readouterr().out.splitlines()
@@ -257,6 +263,11 @@ def test_the_grading_script_judges_anew_and_survives_bad_notebooks(tmp_path, cap
     assert [rows[one]["solved"] for one in ("ada", "bob", "eve")] == ["1", "0", "0"]
     assert "eve/08_x.ipynb" in err
     assert json.loads((tmp_path / "bob" / "progress.json").read_text())["solved"] == ["xception-trainable"]
+
+
+def test_the_grading_script_knows_its_notebooks(tmp_path):
+    with pytest.raises(SystemExit, match=r"notebooks are 00, .*, 11; got 3"):
+        load(DOCS / "grade.py").main(str(tmp_path), "3")
 
 
 def test_the_readmes_figures_are_those_of_the_results():

@@ -46,7 +46,7 @@ class Residual(Sequential):
     """A chain of layers and a way around it: y = chain(x) + shortcut(x).
 
     shortcut: None for the identity. It reads x as it comes in, before any activation that the chain starts with.
-    Source: He et al. 2015; Chollet 2017, section 4.7 ("essential in helping with convergence").
+    Source: He et al. 2015; Chollet 2017, section 4.6 ("essential in helping with convergence").
     """
 
     def __init__(self, *layers: Module, shortcut: Module | None = None, **named: Module) -> None:

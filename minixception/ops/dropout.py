@@ -6,7 +6,7 @@
 Shapes: x, keep and y are alike. The expected value of y is x, so nothing has to change in inference.
 Backward: dx = dy * keep / (1 - rate).
 Cost: no MACs; x is read and y written once, and the mask takes one byte an element.
-Source: Srivastava et al. 2014, in the "inverted" form; Chollet 2017, section 4.4 (rate 0.5 before the
+Source: Srivastava et al. 2014, in the "inverted" form; Chollet 2017, section 4.3 (rate 0.5 before the
 classifier).
 """
 
