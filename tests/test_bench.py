@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from tqdm import tqdm
 
 from minixception import Tensor, cli, nn, no_grad, viz
-from minixception.bench import command, kernels, limits, malloc, measurement, models, peers, tile
+from minixception.bench import command, kernels, ladder, limits, malloc, measurement, models, peers, tile
 from minixception.bench.limits import Limits
 from minixception.bench.measurement import OURS, require_equal
 from minixception.bench.threads import numba_threads
@@ -98,6 +98,19 @@ def test_the_bound_is_the_slower_of_arithmetic_and_memory():
     assert LIMITS.bandwidth(1 << 29) == LIMITS.bandwidth(1 << 40) == 4e10
     assert LIMITS.bandwidth(1 << 20) == LIMITS.bandwidth(0) == 8e10
     assert LIMITS.bandwidth(3 << 23) == pytest.approx(6e10, rel=0.02)  # about half way, by the number of doublings
+
+
+def test_limits_come_back_from_a_result_file():
+    assert Limits.from_json(json.loads(json.dumps(vars(LIMITS)))) == LIMITS
+
+
+@pytest.mark.parametrize("case", ladder.CASES, ids=lambda case: case.operator)
+def test_a_case_of_the_ladder_counts_what_its_arrays_hold(case):
+    op, inputs = OPERATORS[case.operator], [np.ones(shape, np.float32) for shape in case.shapes]
+    read, written = sum(x.nbytes for x in inputs), op.rungs["cpu"].forward(*inputs, **case.params)[0].nbytes
+    macs = op.macs(*case.shapes, **case.params)
+    assert case.counts("forward") == (2 * macs, read + written)
+    assert case.counts("backward") == (4 * macs, 2 * read + written)
 
 
 def test_threads_are_given_back():
@@ -249,6 +262,7 @@ def test_tables_json_result_file_and_figure(small, capsys, tmp_path):
     assert written["command"].startswith("minixception bench --what all --threads 1 --repeats 1 --no-peers --malloc ")
     assert data["machine"] == written["machine"]
     assert data["machine"]["malloc"] in ("default", "tuned")
+    assert data["machine"]["simd_bits"] == 32 * limits.lanes(np.float32)
     for part in ("limits", "kernels", "models"):
         assert data[part] == written[part]
     assert len(data["kernels"]) == 1 + 2 * len(LAYERS)

@@ -201,6 +201,9 @@ def test_the_spectrum_runs_from_regular_to_a_channel_each():
     upper, lower = figure.axes
     np.testing.assert_allclose(1e3 * upper.lines[0].get_ydata(), [row.pointwise + row.spatial for row in rows])
     np.testing.assert_allclose(lower.lines[0].get_xydata(), [[1, 2], [24, 1]])
+    figure.draw_without_rendering()
+    (macs,) = upper.child_axes
+    np.testing.assert_allclose(1e3 * np.array(macs.get_ylim()), 64 * np.array(upper.get_ylim()))  # a MAC for each pixel
     assert problems(figure) == []
     assert problems(viz.spectrum_costs(728, 728, (19, 19))) == []
 
@@ -224,6 +227,28 @@ def test_a_wider_layer_is_a_longer_bar():
     after = viz.layer_rows(model, (32, 32, 3))
     assert after[0].macs["regular"] * 9 == before[0].macs["regular"] * 25
     assert after[1:] == before[1:]
+
+
+def test_each_part_of_a_cost_is_what_the_layer_does():
+    class Own(nn.Module):
+        def forward(self, x):
+            return mx.ops.conv2d(x, mx.tensor(np.ones((3, 3, 8, 2), np.float32)))
+
+    class Outside(Own):  # its operator is in no layer, because it has one
+        def __init__(self):
+            self.alone = nn.DepthwiseConv2d(8)
+
+    model = nn.Sequential(one=nn.Conv2d(4, 8, 1), alone=nn.Conv2d(8, 8, 3, groups=8), blur=nn.BlurPool2d(), own=Own())
+    assert [(row.name, row.macs) for row in viz.layer_rows(model, (8, 8, 4))] == [
+        ("one", {"1×1": 64 * 4 * 8}),
+        ("alone", {"depthwise": 64 * 9 * 8}),
+        ("blur", {"depthwise": 16 * 9 * 8}),
+        ("own", {"other": 16 * 9 * 8 * 2}),
+    ]
+    assert [row.macs for row in viz.layer_rows(Outside(), (4, 4, 8))] == [{"other": 16 * 9 * 8 * 2}]
+    figure = viz.layer_costs(model, (8, 8, 4))
+    assert [bars.get_label() for bars in figure.axes[0].containers] == ["depthwise", "1×1", "other"]
+    assert "Depthwise blur 3×3 /2" in texts(viz.module(nn.BlurPool2d(), (8, 8, 4)))
 
 
 def test_the_zoo_shows_published_accuracy_over_counts(drawn):

@@ -45,3 +45,10 @@ def test_a_corrupt_result_is_an_error_with_its_name(content, two, tmp_path, call
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["padding.svg"]
     with pytest.raises(DataError):
         list(gallery.draw_all(tmp_path))
+
+
+def test_a_picture_is_drawn_from_its_result_or_says_what_is_missing(two, tmp_path):
+    padding, ladder = gallery.entries()
+    assert padding.picture(tmp_path).axes and ladder.picture().axes
+    with pytest.raises(DataError, match=r"ladder\.json is not a JSON file that can be read: .* No such file"):
+        ladder.picture(tmp_path)

@@ -1,16 +1,18 @@
 """``mx.lab.check``: right answers pass, each kind of wrong one is told apart, and races are found for certain."""
 
 from dataclasses import replace
+from functools import partial
 
-import numba
 import numpy as np
 import pytest
-from numba import njit, prange
+from numba import njit
 
 import minixception as mx
+from minixception.bench import limits, timing
+from minixception.bench.limits import Limits
+from minixception.bench.timing import Timing
 from minixception.errors import ArgumentError
-from minixception.lab.checks import Choice, CudaKernel, Function, Mistake, Number, WrongNumber, cuda_kernel
-from minixception.lab.checks.races import race
+from minixception.lab.checks import Choice, CudaKernel, Function, Mistake, Number, WrongNumber, cuda_kernel, rungs
 from minixception.op import Case
 from minixception.ops.depthwise import definition as depthwise
 from minixception.ops.pointwise import definition as pointwise
@@ -33,7 +35,6 @@ RETURNS = Function(
     draw=two_matrices,
     mistakes=(Mistake(lambda x, w: 2 * (x @ w), "Once is enough."),),
 )
-FILLS = Function(name="product-kernel", notebook=5, title="t", reference=product, draw=two_matrices, fills=True)
 
 
 def squares(x):
@@ -96,122 +97,29 @@ def test_a_wrong_gradient_is_held_against_finite_differences():
     assert BACKWARD.judge(lambda dy, x: 2 * dy * x, time=False)
 
 
-# Races --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fills", [False, True])
+def test_the_time_of_an_answer_is_that_of_its_bare_call(monkeypatch, fills):
+    case, calls = two_matrices(mx.op.RandomDraw(0)), []
 
+    def reference(x, w):
+        calls.append("reference")
+        return x @ w
 
-@njit(parallel=True)
-def rows_of_their_own(x, w, y):
-    for i in prange(x.shape[0]):
-        for j in range(w.shape[1]):
-            y[i, j] = 0
-            for k in range(x.shape[1]):
-                y[i, j] += x[i, k] * w[k, j]
+    def answer(x, w, *filled):
+        calls.append("not copied" if x is case.arrays[0] else "copied")
+        if not filled:
+            return x @ w
+        filled[0][...] = x @ w
 
+    def interleaved(functions, repeats):
+        calls.clear()
+        functions["yours"]()
+        assert calls == ["not copied"]
+        return dict.fromkeys(functions, Timing(1.0, 1.0, 1.0))
 
-@njit(parallel=True)
-def sums_shared(x, w, y):
-    y[:] = 0
-    for k in numba.prange(x.shape[1]):
-        for i in range(x.shape[0]):
-            y[i] += x[i, k] * w[k]
-
-
-@njit
-def _add_row(x, w, y, k):
-    for i in range(x.shape[0]):
-        for j in range(w.shape[1]):
-            y[i, j] += x[i, k] * w[k, j]
-
-
-@njit(parallel=True)
-def sums_shared_by_a_helper(x, w, y):
-    y[:] = 0
-    for k in prange(x.shape[1]):
-        _add_row(x, w, y, k)
-
-
-@njit(parallel=True)
-def neighbours_read(x, w, y):
-    y[:] = 0
-    for i in prange(1, y.shape[0]):
-        y[i] = y[i - 1] + w[0]
-
-
-@njit(parallel=True)
-def rows_shared(x, w, y):
-    y[:] = 0
-    for k in prange(x.shape[1]):
-        for i in range(x.shape[0]):
-            row = y[i]
-            row += x[i, k] * w[k]
-
-
-@njit(parallel=True)
-def buffer_shared(x, w, y):
-    row = np.zeros(w.shape[1], y.dtype)
-    for i in prange(x.shape[0]):
-        row[:] = 0
-        for k in range(x.shape[1]):
-            row += x[i, k] * w[k]
-        y[i] = row
-
-
-@njit(parallel=True)
-def buffer_of_each(x, w, y):
-    for i in prange(x.shape[0]):
-        row = np.zeros(w.shape[1], y.dtype)
-        for k in range(x.shape[1]):
-            row += x[i, k] * w[k]
-        y[i] = row
-
-
-@njit(parallel=True)
-def two_writers(x, w, y):
-    for i in prange(2):
-        y[0, 0] = x[i, 0]
-
-
-@njit(parallel=True)
-def two_loops(x, w, y):
-    for i in prange(x.shape[0]):
-        y[i] = 0
-    for j in prange(w.shape[1]):
-        for i in range(x.shape[0]):
-            for k in range(x.shape[1]):
-                y[i, j] += x[i, k] * w[k, j]
-
-
-@pytest.mark.parametrize("kernel", [sums_shared, sums_shared_by_a_helper, rows_shared, buffer_shared, neighbours_read])
-def test_races_are_found(kernel):
-    verdict = FILLS.judge(kernel, time=False)
-    assert verdict.passed is False
-    assert "There is a race" in verdict.message and "prange" in verdict.hint
-
-
-@pytest.mark.parametrize("kernel", [rows_of_their_own, buffer_of_each, two_loops])
-def test_no_race_is_seen_where_there_is_none(kernel):
-    assert FILLS.judge(kernel, time=False), kernel
-
-
-@njit
-def one_row_too_many(x, w, y):
-    for i in range(x.shape[0]):
-        for j in range(w.shape[1]):
-            y[i, j] = 0
-            for k in range(x.shape[1] + 1):
-                y[i, j] += x[i, k] * w[k, j]
-
-
-def test_an_index_beyond_the_end_is_told_though_compiled_code_does_not_notice():
-    verdict = FILLS.judge(one_row_too_many, time=False)
-    assert verdict.passed is False
-    assert "outside of an array" in verdict.message and "border" in verdict.hint
-
-
-def test_a_race_names_both_iterations():
-    arrays = np.ones((3, 3)), np.ones((3, 2)), np.zeros((3, 2))
-    assert race(two_writers, arrays, [2]) == "iteration 1 of prange writes a cell of y that iteration 0 has written"
-    assert race(neighbours_read, arrays, [2]) == "iteration 2 of prange reads a cell of y that iteration 1 has written"
+    monkeypatch.setattr(timing, "interleaved", interleaved)
+    exercise = replace(RETURNS, reference=reference, fills=fills, peers=partial(rungs, "linear"), timed=lambda: case)
+    assert [row[0] for row in exercise.judge(answer, time=True).times.rows] == ["yours", "loops", "cpu"]
 
 
 # Numbers, choices, CUDA kernels ------------------------------------------------------------------------------------
@@ -248,12 +156,6 @@ CHOICE = Choice(
 def test_numbers_and_choices(exercise, answer, passed, words):
     verdict = exercise.judge(answer, time=False)
     assert verdict.passed is passed and words in str(verdict)
-
-
-@pytest.mark.parametrize(("exercise", "answer"), [(NUMBER, "100"), (NUMBER, [1]), (CHOICE, "z"), (CHOICE, 1)])
-def test_answers_of_the_wrong_type_are_errors(exercise, answer):
-    with pytest.raises(ArgumentError, match="the answer must be"):
-        exercise.judge(answer, time=False)
 
 
 cuda, dtype = mx.lab.cuda, mx.lab.dtype
@@ -321,6 +223,24 @@ def test_cuda_kernels(kernel, passed, words):
     assert verdict.passed is passed and words in str(verdict)
 
 
+@pytest.mark.parametrize(
+    ("exercise", "answer", "words"),
+    [
+        (NUMBER, "100", "a number, got str"),
+        (NUMBER, [1], "a number, got list"),
+        (CHOICE, "z", "one of a, b, got 'z'"),
+        (CHOICE, 1, "one of a, b, got 1"),
+        (CHOICE, ["b"], r"one of a, b, got \['b'\]"),
+        (RETURNS, 5, "a function, got int"),
+        (REVERSE, 5, "a function or a cuda_kernel, got int"),
+        (REVERSE, njit(squares), "a function or a cuda_kernel, got CPUDispatcher"),
+    ],
+)
+def test_answers_of_the_wrong_type_are_errors(exercise, answer, words):
+    with pytest.raises(ArgumentError, match=f"the answer must be {words}"):
+        exercise.judge(answer, time=False)
+
+
 def test_a_student_s_kernel_is_not_one_of_ours():
     from minixception.kernels.gpu import KERNELS
 
@@ -339,6 +259,22 @@ def test_check_kernel_tells_right_from_wrong():
     assert mx.lab.check_kernel("depthwise", depthwise.forward_numpy, time=False)
     assert mx.lab.check_kernel("pointwise_conv2d", pointwise.forward_numpy, time=False)
     assert "the definition says" in mx.lab.check_kernel("depthwise", wrong_side, time=False).message
+
+
+def test_check_kernel_sees_inputs_that_are_changed():
+    def careless(x, **params):
+        y, saved = mx.ops.OPERATORS["relu"].rungs["numpy"].forward(x, **params)
+        x[:] = 0
+        return y, saved
+
+    assert "It changes its inputs" in mx.lab.check_kernel("relu", careless, time=False).message
+
+
+def test_check_kernel_shows_the_times_of_our_rungs(monkeypatch):
+    monkeypatch.setattr(timing, "interleaved", lambda functions, repeats: dict.fromkeys(functions, Timing(1, 1, 1)))
+    monkeypatch.setattr(limits, "measure", lambda *_, **__: Limits(1, "float32", 1e9, 1e9, 1e9, 1e9, {1: 1e9}))
+    times = mx.lab.check_kernel("depthwise", depthwise.forward_numpy).times
+    assert [row[0] for row in times.rows] == ["yours", "numpy", "loops", "cpu"]
 
 
 @pytest.mark.parametrize("operator", ["depthwise", "pointwise"])
@@ -390,10 +326,13 @@ def test_our_kernel_runs_beside_an_own_one_only_for_a_backward_pass(monkeypatch)
 
 
 def test_unknown_names_are_errors():
-    with pytest.raises(ArgumentError, match="exercise must be one of"):
-        mx.lab.check("none")
+    for name in ("none", ["softmax"]):
+        with pytest.raises(ArgumentError, match="exercise must be one of"):
+            mx.lab.check(name)
     with pytest.raises(ArgumentError, match="operator must be one of"):
         mx.lab.check_kernel("none", squares)
+    with pytest.raises(ArgumentError, match="forward must be a function, got int"):
+        mx.lab.check_kernel("relu", 5)
     for wrong in (("none",), ("relu", "gpu"), ("relu", "cpu", "sideways"), (3,)):
         with pytest.raises(ArgumentError):
             mx.lab.source(*wrong)
@@ -402,5 +341,5 @@ def test_unknown_names_are_errors():
 def test_source_is_that_of_the_rung():
     assert "def forward_numpy" in repr(mx.lab.source("depthwise_conv2d", "numpy"))
     assert "def backward_numpy" in repr(mx.lab.source("depthwise_conv2d", "numpy", "backward"))
-    assert "prange" in mx.lab.source(rows_of_their_own)._repr_markdown_()
+    assert "x * x" in mx.lab.source(njit(squares))._repr_markdown_()
     assert "cuda.grid" in repr(mx.lab.source(twice))

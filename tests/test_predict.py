@@ -244,7 +244,7 @@ FOUND = [Prediction("", "giant_panda", 0.9876), Prediction("", "red_fox", 0.012)
 
 
 def test_a_figure_shows_the_photo_and_its_bars():
-    figure = viz.prediction(RED, FOUND)
+    figure = viz.predictions([RED], [FOUND])
     photo, bars = figure.axes
     assert np.array_equal(photo.images[0].get_array(), RED)
     assert [label.get_text() for label in bars.get_yticklabels()] == ["giant panda", "red fox", "tench"]
@@ -277,11 +277,11 @@ def test_what_a_figure_does_not_take():
     with pytest.raises(ArgumentError, match=r"each of 2 photos, at least 1, got \[3\]"):
         viz.predictions([RED, RED], [FOUND])
     with pytest.raises(ArgumentError, match=r"at least 1, got \[0\]"):
-        viz.prediction(RED, [])
+        viz.predictions([RED], [[]])
     with pytest.raises(ShapeError, match=r"\(h, w, 3\), got \(20, 30\)"):
-        viz.prediction(RED[..., 0], FOUND)
+        viz.predictions([RED[..., 0]], [FOUND])
     with pytest.raises(DTypeError, match="uint8, from 0 to 255, got float32"):
-        viz.prediction(RED.astype(np.float32), FOUND)
+        viz.predictions([RED.astype(np.float32)], [FOUND])
 
 
 # The command ----------------------------------------------------------------------------------------------------------

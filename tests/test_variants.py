@@ -1,4 +1,4 @@
-"""Variants of a recipe, at tiny size: each differs in one thing, and their logs end up in one file."""
+"""Training runs as result files, at tiny size: variants that differ in one thing, and one run with its curves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 
 import minixception as mx
 from minixception import viz
+from minixception.bench import training_run
 from minixception.bench import variants as module
 from minixception.bench.variants import SMALL, Variant, activate_between, remove_residuals, variants
 from minixception.data import shapes
 from minixception.nn import Residual, SeparableConv2d
-from minixception.training import RECIPES
+from minixception.training import RECIPES, Trainer
 
 TINY = replace(SMALL, epochs=1, batch_size=8, widths=(8,), middle_blocks=1, stem=4)
 SHAPE = (16, 16, 3)
@@ -127,3 +128,23 @@ def test_a_folder_of_pictures_is_read_and_not_named(tiny, tmp_path):
     assert tiny == ["cifar10:/some/where"] * 2
     assert "/some/where" not in out.read_text()
     assert json.loads(out.read_text())["recipes"]["baseline"]["data"] == "cifar10"
+
+
+@pytest.mark.parametrize(("name", "count"), [("seeds", "0"), ("seeds", "-1"), ("epochs", "0")])
+def test_no_runs_are_refused(name, count, tiny, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        module.main([str(tmp_path / "seeds.json"), f"--{name}={count}"])
+    assert f"--{name} must be at least 1, got {count}" in capsys.readouterr().err
+    assert not tiny and not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_is_a_result_file_and_the_same_curves_each_time(tmp_path):
+    records = Trainer(TINY, *(shapes(split, size=24, image_size=16) for split in ("train", "test")), tmp_path).run()
+    curves = []
+    for name in ("one.json", "two.json"):
+        assert training_run.main([str(tmp_path), str(tmp_path / name)]) == 0
+        curves.append((tmp_path / name).with_suffix(".svg").read_text("utf-8"))
+    result = json.loads((tmp_path / "one.json").read_text())
+    assert result["epochs"] == records
+    assert result["test_top1"] == records[-1]["test_top1"]
+    assert curves == [viz.training_curves(records).svg()] * 2

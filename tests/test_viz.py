@@ -187,7 +187,7 @@ def figures():
         "curves": viz.training_curves([record(1), record(2)]),
         "samples": viz.sample_sheet(images, [("cat", "cat")] * 6 + [("cat", "dog")]),
         "costs": viz.convolution_costs(ROWS),
-        "spectrum": viz.spectrum([1, 2, 4], [40, 20, 10], 9, {"separable": 10}),
+        "spectrum": viz.spectrum_costs(12, 12, (8, 8)),
     }
 
 
@@ -222,15 +222,6 @@ def test_convolution_costs_show_values_and_factors():
     assert [text.get_text() for text in times.texts] == ["6  (3.0×)", "2  (1.0×)"]
 
 
-def test_the_spectrum_has_macs_on_its_right_axis():
-    figure = viz.spectrum([1, 2, 4], [4000, 2000, 1000], 3000, {"separable": 1000})
-    (left,) = figure.axes
-    np.testing.assert_allclose(left.lines[0].get_xydata(), [[1, 4], [2, 2], [4, 1]])
-    figure.draw_without_rendering()
-    (right,) = left.child_axes
-    np.testing.assert_allclose(np.array(right.get_ylim()), 3 * np.array(left.get_ylim()))  # 3 M MACs per 1 k params
-
-
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
@@ -241,7 +232,6 @@ def test_the_spectrum_has_macs_on_its_right_axis():
         (lambda: viz.sample_sheet(np.zeros((1, 8, 8, 3)), [("a", "a")]), DTypeError, "uint8"),
         (lambda: viz.sample_sheet(np.zeros((2, 8, 8, 3), np.uint8), [("a", "a")]), ShapeError, "2 titles"),
         (lambda: viz.convolution_costs([]), ArgumentError, "at least one"),
-        (lambda: viz.spectrum([1, 2], [5], 9, {}), ArgumentError, "got 1 for 2"),
     ],
 )
 def test_wrong_input_is_an_error_that_says_so(draw, error, message):
@@ -251,7 +241,8 @@ def test_wrong_input_is_an_error_that_says_so(draw, error, message):
 
 def test_figures_look_the_same_whatever_the_caller_has_set():
     before = {name: figure.svg() for name, figure in figures().items()}
-    with mpl.rc_context({"font.size": 40, "figure.facecolor": "black", "axes.grid": True, "svg.fonttype": "none"}):
+    drawn = {"font.size": 40, "figure.facecolor": "black", "axes.grid": True, "svg.fonttype": "none"}
+    with mpl.rc_context(drawn | {"savefig.bbox": "tight", "savefig.facecolor": "black"}):
         after = {name: figure.svg() for name, figure in figures().items()}
     assert before == after
     for svg in before.values():
@@ -266,6 +257,39 @@ def test_a_notebook_gets_twice_the_pixels_and_words_for_those_who_cannot_see_the
     assert Image.open(io.BytesIO(png)).size == (768, 384)
     x = image(2)
     assert viz.graph(x * x, {"x": x})._repr_png_()[1]["alt"] == "x; (2,); multiply"
+
+
+def test_a_figure_that_was_shown_is_saved_as_if_it_had_not_been():
+    with style.canvas(6, 3, columns=2) as (figure, axes):
+        figure.colorbar(axes[0, 1].imshow(np.eye(2)), ax=axes[0, 1], label="weight")
+    for one in (*figures().values(), figure):
+        before, shown = one.svg(), one._repr_png_()
+        assert (one.svg(), one._repr_png_()) == (before, shown)
+
+
+def test_the_words_of_a_figure_are_its_titles_and_all_its_scales():
+    with style.canvas(6, 3, columns=2) as (figure, (row,)):
+        row[0].set(title="left", xlabel="steps", ylabel="loss")
+        row[0].twinx().set_ylabel("accuracy")
+        row[0].secondary_xaxis("top").set_xlabel("hours")
+        row[1].set_title("in the middle", loc="center")
+        figure.colorbar(row[1].imshow(np.eye(2)), ax=row[1], label="weight")
+        figure.suptitle("both")
+        row[1].text(0, 0, "a note")
+    assert figure.words() == "both; left; loss over steps; hours; in the middle; accuracy; weight"
+
+
+def test_a_figure_without_titles_has_the_words_that_are_written_in_it():
+    with style.canvas(4, 2) as (figure, axes):
+        assert figure.words() == ""
+        axes[0, 0].text(0, 0, "a note")
+    assert figure.words() == "a note"
+
+
+def test_the_frame_of_parameters_is_dashed():
+    (axes,) = viz.graph(residual_block()(image(1, 4, 4, 8))).axes
+    lines = [patch.get_linestyle() for patch in axes.patches if patch.get_gid() == "box"]
+    assert sorted(lines) == ["-"] * 4 + ["--"] * 2  # leaf and operators; convolution's and batchnorm's
 
 
 def test_figures_need_no_pyplot_and_change_no_setting():

@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -105,8 +105,7 @@ def _draw(folder: Path) -> None:
     wanted = {name for page in DOCS.glob("*.md") for name in _FIGURE.findall(page.read_text("utf-8"))}
     for entry in gallery.entries():
         if entry.name in wanted:
-            content: Any = json.loads((gallery.RESULTS / entry.result).read_text("utf-8")) if entry.result else None
-            (entry.draw(content) if entry.result else entry.draw()).save(folder / f"{entry.name}.svg")
+            entry.picture().save(folder / f"{entry.name}.svg")
 
 
 # Links ----------------------------------------------------------------------------------------------------------------

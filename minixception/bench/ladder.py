@@ -9,7 +9,8 @@ the plain loops, and the fast kernel. Their results are compared before any time
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,17 @@ class Case:
     shapes: tuple[Shape, ...]
     params: dict[str, Any]
 
+    def counts(self, direction: str) -> tuple[int, int]:
+        """FLOP (two a multiply-accumulate) and bytes (each float32 moved once) of "forward" or "backward".
+
+        The backward pass has a product for each of two gradients; it reads what the forward pass read and the output's
+        gradient, and writes the inputs' gradients.
+        """
+        op = OPERATORS[self.operator]
+        flop = 2 * op.macs(*self.shapes, **self.params)
+        read, written = 4 * sum(map(math.prod, self.shapes)), 4 * math.prod(op.shape(*self.shapes, **self.params))
+        return (flop, read + written) if direction == "forward" else (2 * flop, 2 * read + written)
+
 
 _SAME = {"stride": 1, "padding": "same"}
 _CHANNELS = (728,)
@@ -62,16 +74,13 @@ def climb(case: Case, limits: Limits, repeats: int) -> list[dict[str, Any]]:
         for ours, law in zip(results, [y, *gradients], strict=True):
             error = float(np.abs(ours - law).max() / np.abs(law).max())
             require_near(f"{case.operator}, rung {name}", error, 1e-4)
-    forward = {name: partial(op.rungs[name].forward, *arrays, **case.params) for name in RUNGS}
-    backward = {name: partial(op.rungs[name].backward, dy, saved) for name in RUNGS}
-    macs = op.macs(*case.shapes, **case.params)
-    read, written = sum(a.nbytes for a in arrays), y.nbytes
+    passes: dict[str, dict[str, Callable[[], Any]]] = {
+        "forward": {name: partial(op.rungs[name].forward, *arrays, **case.params) for name in RUNGS},
+        "backward": {name: partial(op.rungs[name].backward, dy, saved) for name in RUNGS},
+    }
     rows = []
-    for direction, functions, flop, nbytes in (
-        ("forward", forward, 2 * macs, read + written),
-        ("backward", backward, 4 * macs, 2 * read + written),
-    ):
-        bound = limits.seconds(flop, nbytes)
+    for direction, functions in passes.items():
+        bound = limits.seconds(*case.counts(direction))
         for name, timing in interleaved(functions, repeats).items():
             row = {"operator": case.operator, "shape": list(case.shapes[0]), "direction": direction, "rung": name}
             rows.append(row | {"seconds": vars(timing), "bound": bound, "share_of_limit": bound / timing.median})

@@ -8,7 +8,7 @@ beside what is compared with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,11 @@ class Limits:
     copy: float
     triad: float
     copies: dict[int, float]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Limits:
+        """Limits as a result file has them: JSON has made the footprints text."""
+        return cls(**{**values, "copies": {int(footprint): rate for footprint, rate in values["copies"].items()}})
 
     def bandwidth(self, nbytes: int) -> float:
         """Bytes/s of a copy that touches ``nbytes``: between measured footprints interpolated, on a log scale."""

@@ -12,12 +12,13 @@ from typing import Any
 
 from ..errors import ArgumentError
 from ..files import atomic_path
+from ..kernels.simd import REGISTER_BYTES
 
 _MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and system that this runs on, and what the environment says of memory and waiting threads.
+    """Processor, vector width, cores and system of this machine, and how its memory and waiting threads are set.
 
     >>> machine()["cores"] >= 1
     True
@@ -25,6 +26,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "simd_bits": 8 * REGISTER_BYTES,
         "system": f"{platform.system()} {platform.machine()}",
         "malloc": "tuned" if all(name in os.environ for name in _MALLOC) else "default",
         "gomp_spincount": os.environ.get("GOMP_SPINCOUNT", "default"),

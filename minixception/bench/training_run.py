@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import viz
-from ..files import atomic_path
 from ..training import read_checkpoint
 from ..training.trainer import CHECKPOINT
 from .results import write_result
@@ -34,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "epochs": records,
     }
     write_result(options.out, "minixception train --recipe cifar10", figures)
-    with atomic_path(options.out.with_suffix(".svg")) as temporary:
-        viz.training_curves(records).savefig(temporary, format="svg")
+    viz.training_curves(records).save(options.out.with_suffix(".svg"))
     print(f"{options.out}: test top-1 {figures['test_top1']:.2%} in {figures['minutes']:.1f} minutes")
     return 0
 

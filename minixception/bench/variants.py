@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant")
     parser.add_argument("--epochs", type=int, help="default: those of the recipe")
     options = parser.parse_args(arguments)
+    for name, count in (("seeds", options.seeds), ("epochs", options.epochs)):
+        if count is not None and count < 1:
+            parser.error(f"--{name} must be at least 1, got {count}")
     kind = options.data.partition(":")[0]
     recipe = replace(SMALL if kind == "shapes" else RECIPES["cifar10"], data=kind)  # no local folder in the result
     if options.epochs is not None:

@@ -103,7 +103,7 @@ def require_gpu() -> None:
         )
 
 
-class _Source:
+class Source:
     """A function with placeholders, and what becomes of it for each type of numbers."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -116,13 +116,13 @@ class _Source:
         """Module and name."""
         return f"{self.function.__module__}.{self.__qualname__}"
 
-    def with_names(self, cuda: Any, dtype: Any, helper: Callable[[_Source], Any]) -> Callable[..., Any]:
+    def with_names(self, cuda: Any, dtype: Any, helper: Callable[[Source], Any]) -> Callable[..., Any]:
         """The function with its placeholders filled in; ``helper`` makes what stands for each ``device_function``."""
         f = self.function
         assert isinstance(f, FunctionType)
 
         def filled(value: Any) -> Any:
-            return helper(value) if isinstance(value, _Source) else value
+            return helper(value) if isinstance(value, Source) else value
 
         used = f.__code__.co_names
         names = {name: filled(value) for name, value in (_BUILTINS | f.__globals__).items() if name in used}
@@ -145,7 +145,7 @@ class _Source:
     is_helper = True
 
 
-class Kernel(_Source):
+class Kernel(Source):
     """A CUDA kernel: ``kernel[blocks, threads](*arguments)`` runs it on arrays of the device."""
 
     is_helper = False
@@ -180,7 +180,7 @@ def kernel(function: Callable[..., Any]) -> Kernel:
 
 def device_function(function: Callable[..., Any]) -> Any:
     """Make a helper that kernels may call; ``cuda`` and ``dtype`` in it are placeholders too."""
-    return _Source(function)
+    return Source(function)
 
 
 def blocks(items: int, threads: int = THREADS) -> int:

@@ -202,7 +202,7 @@ def _pretended_device(capability: tuple[int, int]) -> Iterator[None]:
 
 
 @cache  # what Numba makes of a helper is linked into many kernels, and is the same for all architectures
-def _helper(number: Any, source: gpu._Source) -> Any:
+def _helper(number: Any, source: gpu.Source) -> Any:
     if isinstance(source, Access):
         return source.instruction()
     cuda = gpu.numba_cuda()

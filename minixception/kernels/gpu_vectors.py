@@ -20,14 +20,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from .gpu import _Source, is_simulated
+from .gpu import Source, is_simulated
 
 VECTOR = 4  # numbers
 VECTOR_BYTES = 16  # that one access moves, and what it is aligned to
 _SHARED = 3  # LLVM's number of shared memory
 
 
-class Access(_Source):
+class Access(Source):
     """``load4`` or ``store4``: a name for kernels that on a GPU is an instruction, and a plain function elsewhere."""
 
     def made_for(self, number: Any) -> Any:

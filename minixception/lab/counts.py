@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.gpu_warps import WARP
 from .recorder import GLOBAL, SHARED, Launch
-from .turns import WARP
 
 SECTOR, BANKS, WORD = 32, 32, 4  # bytes, number, bytes
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..errors import ArgumentError
-from ..op import Op, RandomDraw, Rung, Shape
+from ..op import Op, Rung, Shape
 from ..ops import OPERATORS
 from ..ops.separable.definition import chain_backward, chain_forward
 from ..tables import Table
-from .checks.judging import first_difference, form_fault, near
-from .checks.verdict import Verdict
+from .checks import Function, Verdict, rungs
 
 _SHORT = {"depthwise": "depthwise_conv2d", "pointwise": "pointwise_conv2d", "batchnorm": "batch_norm"}
 _TIMED: dict[str, tuple[tuple[Shape, ...], dict[str, Any]]] = {  # shapes of Xception's middle flow
     "depthwise_conv2d": (((1, 19, 19, 728), (3, 3, 728)), {"stride": 1, "padding": "same"}),
     "pointwise_conv2d": (((1, 19, 19, 728), (728, 728)), {"stride": 1}),
 }
-_CASES = 8
 
 
 def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) -> Verdict:
@@ -32,31 +31,24 @@ def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) 
     ``forward(*arrays, **params)`` -> y, or (y, saved). Held to the definition on random cases in float64 and float32.
     time: for depthwise and pointwise convolution, also on one thread at a shape of Xception's middle flow; takes
     seconds.
-    Raises ArgumentError for an operator that does not exist.
+    Raises ArgumentError for an operator that does not exist, and where forward is not a function.
 
     >>> from minixception.ops.depthwise.definition import forward_numpy
     >>> bool(check_kernel("depthwise", forward_numpy, time=False))
     True
     """
     op = _operator(operator)
-    definition = op.rungs["numpy"].forward
-    for dtype in ("float64", "float32"):
-        for seed in range(_CASES):
-            case = op.sample(RandomDraw(seed, dtype))
-            right = np.asarray(definition(*case.arrays, **case.params)[0])
-            what = f"x {case.arrays[0].shape} {dtype}, {case.params}"
-            try:
-                got = _y(forward(*[array.copy() for array in case.arrays], **case.params))
-            except Exception as error:
-                return Verdict(op.name, False, f"It raised {type(error).__name__}: {error} ({what}).")
-            seen, hint = form_fault("y", got, right)
-            if not seen and not near(got, right):
-                index, where = first_difference("y", got, right)
-                seen = f"{where}, and the definition says {right[index]:.6g}."
-            if seen:
-                return Verdict(op.name, False, f"{seen} ({what})", hint)
-    times = _times(op, forward) if time and op.name in _TIMED else None
-    return Verdict(op.name, True, f"It equals the definition on {2 * _CASES} random cases.", times=times)
+    if not callable(forward):
+        raise ArgumentError(f"forward must be a function, got {type(forward).__name__}")
+    law = Function(
+        name=op.name,
+        notebook=11,
+        title=f"A kernel of your own for {op.name}",
+        reference=lambda *arrays, **params: np.asarray(op.rungs["numpy"].forward(*arrays, **params)[0]),
+        draw=op.sample,
+    )
+    verdict = law.judge(lambda *arrays, **params: _y(forward(*arrays, **params)), time=False)
+    return replace(verdict, times=_times(op, forward)) if verdict and time and op.name in _TIMED else verdict
 
 
 def _times(op: Op, forward: Callable[..., Any]) -> Table:
@@ -68,9 +60,11 @@ def _times(op: Op, forward: Callable[..., Any]) -> Table:
     shapes, params = _TIMED[op.name]
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
-    functions: dict[str, Callable[[], Any]] = {"yours": partial(forward, *arrays, **params)}
-    for name in ("numpy", "loops", "cpu"):
-        functions[name] = partial(op.rungs[name].forward, *arrays, **params)
+    functions: dict[str, Callable[[], Any]] = {
+        "yours": partial(forward, *arrays, **params),
+        "numpy": partial(op.rungs["numpy"].forward, *arrays, **params),
+        **rungs(op.name, *arrays, **params),
+    }
     limits = measure(1, footprints=FOOTPRINTS[:1])
     y = op.shape(*shapes, **params)
     moved = sum(array.nbytes for array in arrays) + 4 * int(np.prod(y))

@@ -215,7 +215,7 @@ class Recorder:
         raise OutsideError(f"thread {self.turns.now.number}: {text}")
 
 
-def _filled(source: gpu._Source, cuda: CudaNames, dtype: Any) -> Callable[..., Any]:
+def _filled(source: gpu.Source, cuda: CudaNames, dtype: Any) -> Callable[..., Any]:
     """A kernel or a helper as a plain Python function."""
     if isinstance(source, Access):
         return getattr(RecordedArray, source.function.__name__)

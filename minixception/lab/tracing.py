@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..errors import ArgumentError, KernelError
 from ..kernels.gpu import redirected
 from ..op import Case, Op, RandomDraw, Shape
 from ..ops import OPERATORS
+from ..ops.window import check_window
 from ..tables import Table
 from .counts import SECTOR, Counts, count, races
 from .recorder import Launch, RecordedArray, Recorder
@@ -29,12 +31,16 @@ _COLUMNS = (
 
 
 def _depthwise(draw: RandomDraw, x: Shape, kernel_size: int = 3, stride: int = 1, padding: str | int = "same") -> Case:
+    check_window("depthwise_conv2d", (kernel_size, kernel_size), stride, padding)
     arrays = draw.normal(*x), draw.normal(kernel_size, kernel_size, x[-1])
     return Case(arrays, {"stride": stride, "padding": padding})
 
 
 def _pointwise(draw: RandomDraw, x: Shape, out_channels: int | None = None, stride: int = 1) -> Case:
-    return Case((draw.normal(*x), draw.normal(x[-1], out_channels or x[-1])), {"stride": stride})
+    co = x[-1] if out_channels is None else out_channels
+    if not _is_size(co):
+        raise ArgumentError(f"out_channels must be a positive integer, got {out_channels!r}")
+    return Case((draw.normal(*x), draw.normal(x[-1], co)), {"stride": stride})
 
 
 def _batch_norm(draw: RandomDraw, x: Shape, training: bool = True, eps: float = 1e-3) -> Case:
@@ -105,19 +111,6 @@ class Trace:
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data: counts of each launch as they are, not per output."""
-        x = self.case.arrays[0]
-        return {
-            "operator": self.operator, "rung": self.rung, "direction": self.direction, "dtype": x.dtype.name,
-            "shapes": [array.shape for array in self.case.arrays], "params": self.case.params,
-            "outputs": self.outputs, "least_bytes": self.least_bytes,
-            "launches": [
-                {"kernel": launch.kernel.name, "blocks": launch.grid[0], "threads": launch.grid[1], **asdict(counts)}
-                for launch, counts in zip(self.launches, self.counts, strict=True)
-            ],
-        }  # fmt: skip
-
     def figure(self) -> VectorFigure:
         """The threads of a block over the outputs they write, and how often each input is read: ``viz.threads``."""
         from ..viz import threads
@@ -143,21 +136,17 @@ def trace(
     only so many ``blocks`` of each launch, spread over its grid; then the result is not compared.
     Raises KernelError where two threads meet at one address with no barrier between, where an index is outside of its
     array or a barrier not reached by all, or where the result is not the definition's (float32 1e-5, float64 1e-12);
-    ArgumentError for names that do not exist.
+    ArgumentError for names that do not exist and sizes that are not positive integers; ShapeError for a shape that the
+    operator does not take.
 
     >>> trace("relu", shape=(64, 32)).total.global_reads
     2048.0
     """
-    op = OPERATORS.get(operator)
-    if op is None:
-        raise ArgumentError(f"operator must be one of {', '.join(OPERATORS)}, got {operator!r}")
-    if not (rung.startswith("cuda") and rung in op.rungs):
-        rungs = ", ".join(name for name in op.rungs if name.startswith("cuda")) or "none"
-        raise ArgumentError(f"rung must be a CUDA rung of {operator}, of which there are {rungs}; got {rung!r}")
-    if direction not in DIRECTIONS:
-        raise ArgumentError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
-    if dtype not in TOLERANCE:
-        raise ArgumentError(f"dtype must be one of {', '.join(TOLERANCE)}, got {dtype!r}")
+    _check_known("operator", OPERATORS, operator)
+    op = OPERATORS[operator]
+    _check_known(f"rung of {operator}", _cuda_rungs(op), rung)
+    _check_known("direction", DIRECTIONS, direction)
+    _check_known("dtype", TOLERANCE, dtype)
     case = _case(op, RandomDraw(0, dtype), shape, params)
     recorder = Recorder(blocks)
     with redirected(recorder):
@@ -180,27 +169,44 @@ def ladder_table(
     Reads, writes and bytes are per output; least bytes: all inputs read once and all results written once. shape: of x;
     small by default. Raises what ``trace`` does.
     """
-    op = OPERATORS.get(operator)
-    if op is None:
-        raise ArgumentError(f"operator must be one of {', '.join(OPERATORS)}, got {operator!r}")
+    _check_known("operator", OPERATORS, operator)
     if shape is None and operator in _CASES:
         shape = _CASES[operator][1]
     rows = []
-    for rung in op.rungs:
-        if rung.startswith("cuda"):
-            traced = trace(operator, rung, shape, dtype, direction, **params)
-            least = traced.least_bytes / traced.outputs
-            rows.append((rung, len(traced.launches), *traced.cells(traced.total).values(), least))
+    for rung in _cuda_rungs(OPERATORS[operator]):
+        traced = trace(operator, rung, shape, dtype, direction, **params)
+        least = traced.least_bytes / traced.outputs
+        rows.append((rung, len(traced.launches), *traced.cells(traced.total).values(), least))
     return Table(("rung", "kernels", *_COLUMNS, "least bytes"), rows)
+
+
+def _cuda_rungs(op: Op) -> list[str]:
+    return [name for name in op.rungs if name.startswith("cuda")]
+
+
+def _check_known(what: str, known: Iterable[str], *names: Any) -> None:
+    """ArgumentError unless all names are known."""
+    known = list(known)  # a list can be asked for what has no hash
+    for name in names:
+        if name not in known:
+            raise ArgumentError(f"{what} must be one of {', '.join(known) or 'none'}, got {name!r}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value > 0)
 
 
 def _case(op: Op, draw: RandomDraw, shape: Shape | None, params: dict[str, Any]) -> Case:
     """The operator's inputs for this shape of x."""
+    if shape is not None and not (isinstance(shape, tuple | list) and shape and all(map(_is_size, shape))):
+        raise ArgumentError(f"shape must be positive integers, as in (1, 8, 8, 64), got {shape!r}")
     if op.name in _CASES and (shape is not None or params):
         make, usual = _CASES[op.name]
+        _check_known(f"parameter of {op.name}", list(inspect.signature(make).parameters)[2:], *params)
         case = make(draw, usual if shape is None else shape, **params)
     else:
         case = op.sample(draw)
+        _check_known(f"parameter of {op.name}", case.params, *params)
         if shape is not None and len(case.arrays) > 1:
             raise ArgumentError(f"shape is for {', '.join(_CASES)} and operators of one input, not for {op.name}")
         if shape is not None:

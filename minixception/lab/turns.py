@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.gpu_warps import WARP as WARP
 from ..kernels.gpu_warps import Waiter, release
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from .costs import LayerCost, SpectrumCost, layer_costs, layer_rows, spectrum_costs, spectrum_rows
 from .curves import training_bands
-from .figures import ConvolutionCost, convolution_costs, sample_sheet, spectrum, training_curves
+from .figures import ConvolutionCost, convolution_costs, sample_sheet, training_curves
 from .maps import feature_maps
 from .modules import architecture, module
-from .prediction import prediction, predictions
+from .prediction import predictions
 from .roofline import RooflinePoint, ladder_points, roofline
 from .tape import graph
 from .threads import ThreadPanel, threads
@@ -35,11 +35,9 @@ __all__ = [
     "layer_rows",
     "module",
     "padding_strips",
-    "prediction",
     "predictions",
     "roofline",
     "sample_sheet",
-    "spectrum",
     "spectrum_costs",
     "spectrum_rows",
     "threads",

@@ -119,9 +119,8 @@ def _draw_box(ax: Any, box: TextBox) -> None:
         rounding = 10 if box.kind in ("value", "join", "leaf") else 3
         style = f"round,pad=0,rounding_size={rounding}"
         frame = FancyBboxPatch((box.x - box.half, box.top), 2 * box.half, box.height, boxstyle=style, gid="box")
-        frame.set(
-            edgecolor=edge, facecolor=fill, linewidth=1.2, zorder=3, linestyle=":" if box.kind == "params" else "-"
-        )
+        line = "--" if box.kind == "params" else "-"
+        frame.set(edgecolor=edge, facecolor=fill, linewidth=1.2, linestyle=line, zorder=3)
         ax.add_patch(frame)
     middle = (box.top + box.bottom) / 2
     first = middle - _LINE * (len(box.lines) - 1) / 2

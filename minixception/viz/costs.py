@@ -12,7 +12,7 @@ import numpy as np
 from .. import cost, nn
 from ..bench.timing import Timing
 from ..errors import ArgumentError, ShapeError
-from .structure import flows, nodes_of
+from .structure import flows, kind, nodes_of
 
 if TYPE_CHECKING:
     from .style import VectorFigure
@@ -150,7 +150,8 @@ class LayerCost:
     params: dict[str, int]
 
 
-_PARTS = ("depthwise", "1×1", "regular", "fully connected")
+_NAMES = {"depthwise": "depthwise", "pointwise": "1×1", "regular": "regular", "linear": "fully connected"}
+_PARTS = (*_NAMES.values(), "other")  # other: operators outside of a layer, and layers from elsewhere
 
 
 def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCost]:
@@ -171,21 +172,10 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCost
             params = {"depthwise": layer.module.depthwise.data.size, "1×1": layer.module.pointwise.data.size}
             macs = {part: count * pixels for part, count in params.items()}
         else:
-            params = {_part(layer): sum(t.data.size for t in layer.tensors)}
-            macs = {_part(layer): layer.macs}
+            part = _NAMES.get(kind(layer.module), "other")
+            params, macs = {part: sum(t.data.size for t in layer.tensors)}, {part: layer.macs}
         rows.append(LayerCost(block, name or block, macs, params))
     return rows
-
-
-def _part(layer: cost.Layer) -> str:
-    match layer.module:
-        case nn.DepthwiseConv2d():
-            return "depthwise"
-        case nn.PointwiseConv2d():
-            return "1×1"
-        case nn.Linear() | None:
-            return "fully connected"
-    return "regular"
 
 
 def layer_costs(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> VectorFigure:
@@ -232,10 +222,10 @@ def layer_costs(model: nn.Module, input_shape: tuple[int, ...] | None = None) ->
 
 def _stack(ax: Any, rows: Sequence[LayerCost], measure: str) -> None:
     """Horizontal bars, the parts of a layer end to end."""
-    from .style import BLUE, GREEN, ORANGE, VERMILION
+    from .style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
-    colours = dict(zip(_PARTS, (VERMILION, BLUE, GREEN, ORANGE), strict=True))
-    hatches = dict(zip(_PARTS, ("", "", "///", "..."), strict=True))
+    colours = dict(zip(_PARTS, (VERMILION, BLUE, GREEN, ORANGE, GREY), strict=True))
+    hatches = dict(zip(_PARTS, ("", "", "///", "...", "xxx"), strict=True))
     start = np.zeros(len(rows))
     for part in _PARTS:
         values = np.array([getattr(row, measure).get(part, 0) / 1e6 for row in rows])

@@ -1,4 +1,4 @@
-"""Every figure of the notebooks and of training as a function that returns a matplotlib Figure."""
+"""Figures of training, samples and convolutions."""
 
 from __future__ import annotations
 
@@ -130,44 +130,4 @@ def convolution_costs(rows: Sequence[ConvolutionCost]) -> VectorFigure:
             ax.set_xlim(0, 1.9 * ends.max())  # room for the labels
             ax.xaxis.get_major_locator().set_params(nbins=4)
         axes[0, 0].invert_yaxis()
-    return figure
-
-
-def spectrum(
-    segments: Sequence[int], params: Sequence[int], pixels: int, references: Mapping[str, int]
-) -> VectorFigure:
-    """Parameters (left) and MACs (right) of a 1x1 and a spatial convolution, over the latter's number of segments.
-
-    pixels: of the output; params times pixels are the MACs. references: parameters of other forms, drawn as
-    level lines. Raises ArgumentError unless there are as many params as segments, and at least one.
-    Chollet 2017, section 1.2.
-
-    >>> spectrum([1, 3, 12], [1440, 576, 252], 64, {"separable": 252}).axes[0].get_xscale()
-    'log'
-    """
-    if not segments or len(segments) != len(params):
-        raise ArgumentError(
-            "spectrum: expected a number of parameters for each number of segments, "
-            f"got {len(params)} for {len(segments)}"
-        )
-
-    from .style import BLUE, GREY, canvas
-
-    with canvas(9, 4) as (figure, axes):
-        ax = axes[0, 0]
-        ax.plot(segments, [value / 1e3 for value in params], color=BLUE, marker="o")
-        for name, value in references.items():
-            ax.axhline(value / 1e3, color=GREY, linestyle=":", zorder=1)
-            place = (segments[-1], value / 1e3)
-            ax.annotate(name, place, (0, -5), textcoords="offset points", ha="right", va="top", color=GREY)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(segments, [str(g) for g in segments])
-        ax.set_xticks([], minor=True)
-        ax.set_ylim(bottom=0)
-        ax.set_xlabel("number of segments g of the spatial convolution (log scale)")
-        ax.set_ylabel("parameters (thousands)")
-        ax.grid(axis="y")
-        scale = pixels / 1e3  # thousand parameters -> million MACs
-        macs = ax.secondary_yaxis("right", functions=(lambda y: y * scale, lambda y: y / scale))
-        macs.set_ylabel("MACs per image (millions)")
     return figure

@@ -27,6 +27,20 @@ class Entry:
     draw: Callable[..., VectorFigure]
     result: str | None = None
 
+    def picture(self, results: Path = RESULTS) -> VectorFigure:
+        """Draw it. results: the folder of its result file. Raises DataError if that is missing or corrupt."""
+        if self.result is None:
+            return self.draw()
+        path = results / self.result
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is not a JSON file that can be read: {error}") from error
+        try:
+            return self.draw(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not what {self.name!r} is drawn from: {error}") from error
+
 
 def entries() -> list[Entry]:
     """All figures, in the order of the course."""
@@ -67,21 +81,10 @@ def entries() -> list[Entry]:
 def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, VectorFigure | str]]:
     """Each figure, or why it was left out. results: the folder of result files. Raises DataError for a corrupt one."""
     for entry in entries():
-        if entry.result is None:
-            yield entry, entry.draw()
-            continue
-        path = results / entry.result
-        if not path.exists():
+        if entry.result and not (results / entry.result).exists():
             yield entry, f"it needs {entry.result}, which is not in the folder of results"
-            continue
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not a JSON file: {error}") from error
-        try:
-            yield entry, entry.draw(content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is not what {entry.name!r} is drawn from: {error}") from error
+        else:
+            yield entry, entry.picture(results)
 
 
 # Drawn from the package -----------------------------------------------------------------------------------------------
@@ -208,8 +211,7 @@ def _roofline(result: Mapping[str, Any]) -> VectorFigure:
     from ..bench.limits import Limits
     from .roofline import RooflinePoint, roofline
 
-    most = max(result["limits"], key=lambda one: one["threads"])
-    limits = Limits(**{**most, "copies": {int(nbytes): rate for nbytes, rate in most["copies"].items()}})
+    limits = Limits.from_json(max(result["limits"], key=lambda one: one["threads"]))
     points = [
         RooflinePoint(
             row["name"], row["direction"], row["flop"] / row["nbytes"],

@@ -16,26 +16,15 @@ if TYPE_CHECKING:
 _ROW, _BAR = 2.4, 0.38  # inches: the least height of a row, and what one bar needs of it
 
 
-def prediction(image: np.ndarray, predicted: Sequence[Prediction]) -> VectorFigure:
-    """A photo, uint8 (h, w, 3), beside the probabilities of its classes, as ``model.predict`` gives them for one photo.
-
-    Errors are those of ``predictions``.
-
-    >>> figure = prediction(np.zeros((8, 8, 3), np.uint8), [Prediction("", "cat", 0.9), Prediction("", "dog", 0.1)])
-    >>> [label.get_text() for label in figure.axes[1].get_yticklabels()]
-    ['cat', 'dog']
-    """
-    return predictions([image], [predicted])
-
-
 def predictions(images: Sequence[np.ndarray], predicted: Sequence[Sequence[Prediction]]) -> VectorFigure:
-    """``prediction`` of several photos, one row each.
+    """Photos, uint8 (h, w, 3), each in a row with the probabilities of its classes, as ``model.predict`` gives them.
 
     Raises ArgumentError without a photo or without a class for one of them, ShapeError, DTypeError.
 
-    >>> one = np.zeros((8, 8, 3), np.uint8), [Prediction("", "cat", 0.9), Prediction("", "dog", 0.1)]
-    >>> len(predictions(*zip(one, one)).axes)
-    4
+    >>> classes = [Prediction("", "cat", 0.9), Prediction("", "dog", 0.1)]
+    >>> figure = predictions([np.zeros((8, 8, 3), np.uint8)], [classes])
+    >>> [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    ['cat', 'dog']
     """
     if not images or len(images) != len(predicted) or not all(predicted):
         counts = [len(classes) for classes in predicted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,26 +35,18 @@ def ladder_points(result: Mapping[str, Any]) -> tuple[Limits, list[RooflinePoint
     """
     from ..bench.ladder import CASES
     from ..bench.limits import Limits
-    from ..ops import OPERATORS
 
     if not {"limits", "rows"} <= set(result):
         raise ArgumentError("ladder_points: expected a result of python -m minixception.bench.ladder")
-    copies = {int(nbytes): rate for nbytes, rate in result["limits"]["copies"].items()}
-    limits = Limits(**{**result["limits"], "copies": copies})
     cases = {(case.operator, case.shapes[0]): case for case in CASES}
     points = []
     for row in result["rows"]:
         case = cases.get((row["operator"], tuple(row["shape"])))
-        macs = OPERATORS[case.operator].macs(*case.shapes, **case.params) if case else 0
-        if not case or not macs:
-            continue
-        output = math.prod(OPERATORS[case.operator].shape(*case.shapes, **case.params))
-        inputs = sum(map(math.prod, case.shapes))
-        forward = row["direction"] == "forward"
-        flop, nbytes = (2 * macs, 4 * (inputs + output)) if forward else (4 * macs, 4 * (2 * inputs + output))
-        name, flops = row["operator"].replace("_", " "), flop / row["seconds"]["median"]
-        points.append(RooflinePoint(name, row["direction"], flop / nbytes, flops, row["rung"]))
-    return limits, points
+        flop, nbytes = case.counts(row["direction"]) if case else (0, 0)
+        if flop:
+            name, flops = row["operator"].replace("_", " "), flop / row["seconds"]["median"]
+            points.append(RooflinePoint(name, row["direction"], flop / nbytes, flops, row["rung"]))
+    return Limits.from_json(result["limits"]), points
 
 
 def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:

@@ -61,7 +61,7 @@ def add_nodes(drawing: Drawing, nodes: Sequence[Node], uses: Counter[int]) -> No
             parts = [drawing.add(box, parents) for box in segments]
             box = drawing.add(TextBox(kind="join", title="Concat"), parts)
         else:
-            box = drawing.add(TextBox(kind=_kind(node), title=_title(node)), parents)
+            box = drawing.add(TextBox(kind=kind(node.module), title=_title(node)), parents)
         drawing.makers[node.output] = box
 
 
@@ -128,17 +128,22 @@ def _signature(block: Sequence[Node]) -> tuple[object, ...]:
 # What a layer is called -----------------------------------------------------------------------------------------------
 
 
-def _kind(node: Node) -> str:
-    """One of the looks of ``boxes``."""
-    match node.module:
+def kind(module: nn.Module | None) -> str:
+    """What a layer does, as one of the looks of ``boxes``; None: an operator outside of a layer.
+
+    >>> kind(nn.Conv2d(4, 8, 1)), kind(nn.Conv2d(4, 8, 3)), kind(nn.Conv2d(4, 4, 3, groups=4)), kind(None)
+    ('pointwise', 'regular', 'depthwise', 'other')
+    """
+    match module:
         case nn.SeparableConv2d():
             return "separable"
-        case nn.DepthwiseConv2d():
+        case nn.DepthwiseConv2d() | nn.BlurPool2d():
             return "depthwise"
         case nn.PointwiseConv2d():
             return "pointwise"
-        case nn.Conv2d(weight=weight):
-            return "pointwise" if weight.shape[:2] == (1, 1) else "regular"
+        case nn.Conv2d(weight=weight, groups=groups):
+            alone = groups > 1 and weight.shape[2:] == (1, groups)  # a channel each
+            return "pointwise" if weight.shape[:2] == (1, 1) else "depthwise" if alone else "regular"
         case nn.Linear():
             return "linear"
         case nn.Add() | nn.Concat():
@@ -155,6 +160,8 @@ def _title(node: Node) -> str:
             return f"SepConv {_window(kernel.shape[:2], stride)}, {channels}{inside}"
         case nn.DepthwiseConv2d(weight=kernel, stride=stride):
             return f"Depthwise {_window(kernel.shape[:2], stride)}, {channels}"
+        case nn.BlurPool2d(stride=stride):
+            return f"Depthwise blur {_window((3, 3), stride)}"
         case nn.PointwiseConv2d(stride=stride):
             return f"Conv {_window((1, 1), stride)}, {channels}"
         case nn.Conv2d(weight=kernel, stride=stride):
@@ -188,9 +195,9 @@ def _segments(node: Node) -> list[TextBox]:
     """A box for each segment of the channels that a spatial convolution keeps apart; none if it mixes all of them."""
     match node.module:
         case nn.DepthwiseConv2d(weight=kernel, stride=stride):
-            segments, kind = kernel.shape[2], "depthwise"
-        case nn.Conv2d(weight=kernel, stride=stride, groups=segments):
-            kind = "depthwise" if kernel.shape[2:] == (1, segments) else "regular"
+            segments = kernel.shape[2]
+        case nn.Conv2d(weight=kernel, stride=stride, groups=groups):
+            segments = groups
         case _:
             return []
     if segments == 1:
@@ -199,7 +206,7 @@ def _segments(node: Node) -> list[TextBox]:
     boxes = []
     for i in range(segments):
         where = f"channel {i + 1}" if each == 1 else f"channels {i * each + 1} to {(i + 1) * each}"
-        boxes.append(TextBox(kind=kind, title=f"Conv {window}", details=[where]))
+        boxes.append(TextBox(kind=kind(node.module), title=f"Conv {window}", details=[where]))
     if segments > MOST_SEGMENTS:
         boxes[2:-1] = [TextBox(kind="more", title=f"… {segments - 3} more …")]
     return boxes

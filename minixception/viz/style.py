@@ -58,6 +58,14 @@ class VectorFigure(Figure):
         with matplotlib.style.context(_LOOK):
             super().draw(renderer)
 
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        places = [(ax, ax.get_position(original=True), ax.get_in_layout()) for ax in self.axes]
+        with matplotlib.style.context(_LOOK):  # for settings such as savefig.bbox, which are read before draw
+            super().savefig(*arguments, **options)
+        for ax, place, in_layout in places:  # the next layout begins where this one did, and so ends where it did
+            ax.set_position(place)
+            ax.set_in_layout(in_layout)  # set_position takes it out
+
     def svg(self) -> str:
         """The figure as SVG."""
         file = io.StringIO()
@@ -73,19 +81,27 @@ class VectorFigure(Figure):
 
     def words(self) -> str:
         """What the figure shows, for those who cannot see it: titles and scales, or what is written in a drawing."""
-        said = []
+        said = [text.get_text() for text in self.texts]  # the title of the whole figure is one
         for ax in self.axes:
-            scales = f"{ax.get_ylabel()} over {ax.get_xlabel()}" if ax.get_xlabel() and ax.get_ylabel() else ""
-            said += [part for part in (ax.get_title(loc="left"), scales) if part]
+            said += [ax.get_title(place) for place in ("left", "center", "right")]
+            for scales in (ax, *ax.child_axes):  # a second scale on the other side is a child
+                said.append(" over ".join(filter(None, (scales.get_ylabel(), scales.get_xlabel()))))
         written = [text.get_text() for ax in self.axes for text in ax.texts]
-        return "; ".join(dict.fromkeys(said or written))
+        return "; ".join(dict.fromkeys(filter(None, said if any(said) else written)))
 
 
 @contextmanager
 def canvas(
     width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any
 ) -> Iterator[tuple[VectorFigure, np.ndarray]]:
-    """A new figure of width x height inches and its axes (rows, columns), to draw on inside of the block."""
+    """A new figure of width x height inches and its axes (rows, columns), to draw on inside of the block.
+
+    >>> with canvas(4, 3) as (figure, axes):
+    ...     title = axes[0, 0].set_title("a parabola")
+    ...     lines = axes[0, 0].plot([0, 1, 2], [0, 1, 4], color=BLUE, marker="o")
+    >>> figure.words()
+    'a parabola'
+    """
     with matplotlib.style.context(_LOOK):
         figure = VectorFigure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **grid)

@@ -1,4 +1,4 @@
-"""The planted mistakes of all exercises and what a student is told about each, as a page.
+"""The planted mistakes of the exercises and what a student is told about each, as a page.
 
 python notebooks/solutions/table.py docs/results/mistakes.md
 """
@@ -13,11 +13,13 @@ from typing import Any
 
 import minixception as mx
 from minixception.files import atomic_path
+from minixception.lab.checks import Choice
 
 HEAD = """# Planted mistakes, and the hints they get
 
-Written by `python notebooks/solutions/table.py docs/results/mistakes.md`: every exercise of the course, the wrong
-answers that it is tried with, and what `mx.lab.check` says of them. The tests hold each to words of its own hint.
+Written by `python notebooks/solutions/table.py docs/results/mistakes.md`: the exercises of the course, the wrong
+answers that each is tried with, and what `mx.lab.check` says of them. The tests hold each to words of its own hint.
+Exercises that explain a plot are left out: their wrong letters would give the right one away.
 """
 
 
@@ -32,17 +34,26 @@ def modules() -> dict[int, Any]:
     return found
 
 
+def shown(module: Any) -> list[tuple[str, Any]]:
+    """The exercises and wrong answers of a module that are on the page."""
+    return [(name, answer) for name, answer, _ in module.MISTAKES if not isinstance(mx.lab.EXERCISES[name], Choice)]
+
+
+def label(answer: Any) -> str:
+    """A function's name; a number as it is."""
+    function = getattr(answer, "py_func", getattr(answer, "function", answer))  # compiled by Numba, or a CUDA kernel
+    return getattr(function, "__name__", repr(answer))
+
+
 def lines() -> Iterator[str]:
     """The page, line by line."""
     yield HEAD
     for number, module in modules().items():
         yield f"## Notebook {number:02d}\n"
         yield "| exercise | kind | wrong answer | what the check says | hint |\n|-|-|-|-|-|"
-        for name, answer, _ in module.MISTAKES:
+        for name, answer in shown(module):
             verdict = mx.lab.check(name, answer, time=False)
-            shown = getattr(getattr(answer, "py_func", answer), "__name__", None)
-            shown = shown or getattr(getattr(answer, "function", None), "__name__", repr(answer))
-            cells = (name, mx.lab.EXERCISES[name].kind, f"`{shown}`", verdict.message, verdict.hint)
+            cells = (name, mx.lab.EXERCISES[name].kind, f"`{label(answer)}`", verdict.message, verdict.hint)
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
         yield ""
 

@@ -13,7 +13,7 @@ from ...errors import ArgumentError
 from . import progress
 from .cuda import CudaKernel, cuda_kernel
 from .exercise import Choice, Exercise, Number, WrongNumber
-from .function import Function, Mistake
+from .function import Function, Mistake, rungs
 from .verdict import Verdict
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "WrongNumber",
     "check",
     "cuda_kernel",
+    "rungs",
 ]
 
 
@@ -36,14 +37,14 @@ def check(name: str, answer: Any = None, time: bool = True) -> Verdict:
     name: of an exercise, a key of ``mx.lab.EXERCISES``. answer: what it asks for: a function, a number or a letter.
     time: place a right function beside the package's own kernels, where the exercise has them; takes a second.
     A solved exercise is noted in the current folder if ``minixception course`` made it. Raises ArgumentError for a name
-    that does not exist, and for a number or a letter that is none.
+    that does not exist, and for an answer that is not of the kind that the exercise asks for.
 
     >>> print(check("xception-trainable", 22_855_951))
     xception-trainable: not yet. 22,855,951 is too small.
     """
     from ..exercises import EXERCISES
 
-    if name not in EXERCISES:
+    if not isinstance(name, str) or name not in EXERCISES:
         raise ArgumentError(f"the exercise must be one of {', '.join(EXERCISES)}; got {name!r}")
     verdict = EXERCISES[name].judge(answer, time)
     if verdict:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...device import to_gpu
-from ...errors import KernelError
+from ...errors import ArgumentError, KernelError
 from ...kernels import gpu
 from ...op import Case, RandomDraw
 from ..counts import Counts, count, races
 from ..recorder import OutsideError, Recorder
 from .exercise import Exercise
-from .function import Mistake, _call, _shapes
-from .judging import UNWRITTEN, first_difference, near
+from .function import Mistake
+from .judging import UNWRITTEN, call, first_difference, near, shapes
 from .verdict import Verdict
 
 _SEEDS = range(2)
@@ -65,13 +65,17 @@ class CudaKernel(Exercise):
     kind = "fill in a CUDA kernel"
 
     def judge(self, answer: Any, time: bool) -> Verdict:
+        if answer is None or answer is ...:
+            return self.not_attempted()
         kernel = StudentKernel(answer) if isinstance(answer, FunctionType) else answer
         if not isinstance(kernel, gpu.Kernel):
-            return self.not_attempted()
+            raise ArgumentError(
+                f"{self.name}: the answer must be a function or a cuda_kernel, got {type(answer).__name__}"
+            )
         cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float32", "float64") for seed in _SEEDS]
         given, launches = [], []
         for case in cases:
-            right = _call(self.reference, case)
+            right = call(self.reference, case)
             recorder = Recorder()
             try:
                 given.append(self._run(kernel, recorder, case, right))
@@ -79,23 +83,23 @@ class CudaKernel(Exercise):
                 return self.not_attempted()
             except KernelError as error:
                 hint = GUARD if isinstance(error, OutsideError) else ""
-                return self.verdict(False, f"{error} ({_shapes(case)}).", hint)
+                return self.verdict(False, f"{error} ({shapes(case)}).", hint)
             except Exception as error:
-                return self.verdict(False, f"It raised {type(error).__name__}: {error} ({_shapes(case)}).")
+                return self.verdict(False, f"It raised {type(error).__name__}: {error} ({shapes(case)}).")
             launch = recorder.launches[-1]
             launches.append(launch)
             if not launch.accesses.size:
                 return self.not_attempted()
             if found := next(iter(races(launch)), ""):
-                return self.verdict(False, f"There is a race: {found} ({_shapes(case)}).", BARRIER)
+                return self.verdict(False, f"There is a race: {found} ({shapes(case)}).", BARRIER)
         for case, got in zip(cases, given, strict=True):
-            right = _call(self.reference, case)
+            right = call(self.reference, case)
             if not near(got, right):
                 index, seen = first_difference("y", got, right)
-                said = f"{seen}, and the definition says {right[index]:.6g} ({_shapes(case)})."
+                said = f"{seen}, and the definition says {right[index]:.6g} ({shapes(case)})."
                 return self.verdict(False, said, UNWRITTEN if np.isnan(got).any() else self._known(cases, given))
         counts = count(launches[0])
-        outputs = _call(self.reference, cases[0]).size
+        outputs = call(self.reference, cases[0]).size
         if asks := self.too_much(counts, outputs):
             return self.verdict(False, f"The numbers are right, but {asks[0]}.", asks[1])
         reads, sectors = counts.global_reads / outputs, counts.sectors_per_access
@@ -111,6 +115,6 @@ class CudaKernel(Exercise):
 
     def _known(self, cases: list[Case], given: list[np.ndarray]) -> str:
         for mistake in self.mistakes:
-            if all(near(got, _call(mistake.wrong, case)) for case, got in zip(cases, given, strict=True)):
+            if all(near(got, call(mistake.wrong, case)) for case, got in zip(cases, given, strict=True)):
                 return mistake.hint
         return ""

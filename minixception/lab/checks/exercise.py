@@ -102,10 +102,12 @@ class Choice(Exercise):
         assert {*self.hints, self.right} == set(self.options), f"{self.name}: a hint for each wrong option"
 
     def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ... or answer == "":
+        if answer is None or answer is ...:
             return self.not_attempted()
-        if answer not in self.options:
+        if not isinstance(answer, str) or answer not in {"", *self.options}:
             raise ArgumentError(f"{self.name}: the answer must be one of {', '.join(self.options)}, got {answer!r}")
+        if not answer:
+            return self.not_attempted()
         if answer == self.right:
             return self.verdict(True, self.why)
         return self.verdict(False, f"({answer}) is not it.", self.hints[answer])

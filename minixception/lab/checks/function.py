@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ...errors import ArgumentError
 from ...op import Case, RandomDraw
+from ...ops import OPERATORS
 from ...tables import Table
 from .exercise import Exercise
-from .judging import UNWRITTEN, as_results, first_difference, form_fault, near, slope
+from .judging import UNWRITTEN, as_results, call, first_difference, form_fault, near, shapes, slope
 from .races import race
 from .verdict import Verdict
 
@@ -68,6 +71,8 @@ class Function(Exercise):
     def judge(self, answer: Any, time: bool) -> Verdict:
         if answer is None or answer is ...:
             return self.not_attempted()
+        if not callable(answer):
+            raise ArgumentError(f"{self.name}: the answer must be a function, got {type(answer).__name__}")
         cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float64", "float32") for seed in _SEEDS]
         given = []
         for case in cases:
@@ -77,11 +82,11 @@ class Function(Exercise):
                 return self.not_attempted()
             except ChangedInputsError:
                 return self.verdict(
-                    False, f"It changes its inputs, which belong to the caller ({_shapes(case)}).", CHANGED
+                    False, f"It changes its inputs, which belong to the caller ({shapes(case)}).", CHANGED
                 )
             except Exception as error:
                 first = str(error).strip().partition("\n")[0]
-                return self.verdict(False, f"It raised {type(error).__name__}: {first} ({_shapes(case)}).")
+                return self.verdict(False, f"It raised {type(error).__name__}: {first} ({shapes(case)}).")
             if all(one is None or one is ... for one in got):
                 return self.not_attempted()
             given.append(got)
@@ -99,21 +104,25 @@ class Function(Exercise):
 
     def _run(self, answer: Any, case: Case) -> tuple[Any, ...]:
         """The answer's results; ChangedInputsError if its inputs are no longer what they were."""
-        arrays = [array.copy() for array in case.arrays]
-        if self.fills:
-            results = [np.full(np.shape(r), np.nan, r.dtype) for r in as_results(_call(self.reference, case))]
-            answer(*arrays, *case.params.values(), *results)
-            if all(np.isnan(r).all() for r in results):
-                return (None,)
-        else:
-            results = list(as_results(answer(*arrays, **case.params)))
+        arrays = tuple(array.copy() for array in case.arrays)
+        run, filled = self._bound(answer, Case(arrays, case.params))
+        results = as_results(run())
+        if filled:
+            results = (None,) if all(np.isnan(r).all() for r in filled) else filled
         if any(not np.array_equal(a, b) for a, b in zip(arrays, case.arrays, strict=True)):
             raise ChangedInputsError
-        return tuple(results)
+        return results
+
+    def _bound(self, answer: Any, case: Case) -> tuple[Callable[[], Any], tuple[np.ndarray, ...]]:
+        """The bare call of the answer on a case, and the arrays that it fills, if any: all nan."""
+        if not self.fills:
+            return partial(answer, *case.arrays, **case.params), ()
+        filled = tuple(np.full(np.shape(r), np.nan, r.dtype) for r in as_results(call(self.reference, case)))
+        return partial(answer, *case.arrays, *case.params.values(), *filled), filled
 
     def _fault(self, cases: list[Case], given: list[tuple[Any, ...]]) -> tuple[str, str] | None:
         """What is wrong with the results, and the hint; None if they are right."""
-        right = [as_results(_call(self.reference, case)) for case in cases]
+        right = [as_results(call(self.reference, case)) for case in cases]
         for case, got, law in zip(cases, given, right, strict=True):
             if len(got) != len(law):
                 return f"It should return {', '.join(self.results)}, and returns {len(got)} results.", ""
@@ -123,7 +132,7 @@ class Function(Exercise):
                     seen = self._difference(case, position, one, wanted)
                 if seen:
                     unwritten = UNWRITTEN if self.fills and np.isnan(one).any() else ""
-                    return f"{seen} ({_shapes(case)})", hint or unwritten or self._known(cases, given, right)
+                    return f"{seen} ({shapes(case)})", hint or unwritten or self._known(cases, given, right)
         return None
 
     def _difference(self, case: Case, position: int, got: np.ndarray, right: np.ndarray) -> str:
@@ -142,20 +151,20 @@ class Function(Exercise):
     def _known(self, cases: list[Case], given: list[tuple[Any, ...]], right: list[tuple[Any, ...]]) -> str:
         """The hint of the mistake that gives these results in all cases, if one does."""
         for mistake in self.mistakes:
-            wrong = [as_results(_call(mistake.wrong, case)) for case in cases]
+            wrong = [as_results(call(mistake.wrong, case)) for case in cases]
             if all(map(_same, given, wrong)) and not all(map(_same, wrong, right)):
                 return mistake.hint
         return ""
 
     def _race(self, answer: Any, cases: list[Case]) -> tuple[str, str] | None:
         for case in cases:
-            results = as_results(_call(self.reference, case))
+            results = as_results(call(self.reference, case))
             arguments = [*case.arrays, *case.params.values(), *results]
             first = len(arguments) - len(results)
             try:
                 found = race(answer, arguments, range(first, len(arguments)))
             except IndexError as error:
-                return f"It goes outside of an array: {error} ({_shapes(case)}).", OUTSIDE
+                return f"It goes outside of an array: {error} ({shapes(case)}).", OUTSIDE
             except NotImplementedError:  # Numba's, for what only compiled code can do, such as explicit vectors
                 return None
             if found:
@@ -163,27 +172,23 @@ class Function(Exercise):
         return None
 
     def _times(self, answer: Any) -> Table:
-        """The answer's time beside its peers'."""
+        """The answer's time beside its peers', all of them called on arrays that are there already."""
         from ...bench.timing import interleaved
 
         assert self.peers is not None and self.timed is not None
         case = self.timed()
-        functions = {"yours": lambda: self._run(answer, case), **_call(self.peers, case)}
+        functions = {"yours": self._bound(answer, case)[0], **call(self.peers, case)}
         times = interleaved(functions, repeats=5)
         yours = times["yours"].median
         rows = [(name, 1e3 * t.median, yours / t.median) for name, t in times.items()]
-        return Table((f"{_shapes(case)}", "ms", "times as fast as yours"), rows)
+        return Table((f"{shapes(case)}", "ms", "times as fast as yours"), rows)
 
 
-def _call(function: Callable[..., Any], case: Case) -> Any:
-    return function(*[array.copy() for array in case.arrays], **case.params)
+def rungs(operator: str, *arrays: np.ndarray, **params: Any) -> dict[str, Callable[[], Any]]:
+    """The CPU kernels of an operator on these inputs, for ``Function.peers``."""
+    known = OPERATORS[operator].rungs
+    return {name: partial(known[name].forward, *arrays, **params) for name in ("loops", "cpu")}
 
 
 def _same(got: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return len(got) == len(other) and all(near(a, np.asarray(b)) for a, b in zip(got, other, strict=True))
-
-
-def _shapes(case: Case) -> str:
-    arrays = " and ".join("x".join(map(str, array.shape)) or "a number" for array in case.arrays)
-    params = "".join(f", {name}={value!r}" for name, value in case.params.items())
-    return f"{arrays} {case.arrays[0].dtype}{params}"

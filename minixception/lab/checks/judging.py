@@ -7,10 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from ...op import Case
+
 UNWRITTEN = (
     "The array holds nan before your kernel begins. This cell was never written, or it was added to before it was set."
 )
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest value: room for another order of summation
+
+
+def call(function: Callable[..., Any], case: Case) -> Any:
+    """What a function gives for a case, of which it gets copies."""
+    return function(*[array.copy() for array in case.arrays], **case.params)
+
+
+def shapes(case: Case) -> str:
+    """A case in words, as in "2x4x4x2 and 3x3x2 float64, stride=1"."""
+    arrays = " and ".join("x".join(map(str, array.shape)) or "a number" for array in case.arrays)
+    params = "".join(f", {name}={value!r}" for name, value in case.params.items())
+    return f"{arrays} {case.arrays[0].dtype}{params}"
 
 
 def as_results(value: Any) -> tuple[Any, ...]:

@@ -1,8 +1,11 @@
 """Find a race in a ``prange`` kernel: run it as plain Python and note which iteration writes which cell.
 
 A race may give the right result a thousand times. It is found for certain where the kernel runs on arrays that remember
-who wrote each of their cells: two iterations of one ``prange`` may not write the same cell, nor may one read what
-another has written.
+who wrote and who read each of their cells: two iterations of one ``prange`` may not write the same cell, nor may one
+read what another writes, before or after.
+
+The iterations run one after the other here. So it is enough to keep the first of each kind: whoever comes next and is
+another one has met it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 
 _NOBODY = -1
+_MARKS = np.dtype([("written", int), ("read", int)])  # of a cell: the first iteration that has done so
 _MAKERS = ("empty", "zeros", "ones", "full", "empty_like", "zeros_like", "ones_like", "full_like")
 
 
@@ -26,14 +30,14 @@ class _Loop:
 
     def __init__(self) -> None:
         self.iteration = _NOBODY
-        self.owners: list[np.ndarray] = []
+        self.marks: list[np.ndarray] = []  # of all arrays that are watched
 
     def prange(self, *bounds: int) -> Iterator[int]:
         if self.iteration != _NOBODY:  # inside of another: Numba runs it as a plain loop
             yield from range(*bounds)
             return
-        for owner in self.owners:
-            owner[...] = _NOBODY  # the loop before has ended, and everybody waited for it
+        for marks in self.marks:
+            marks[...] = _NOBODY  # the loop before has ended, and everybody waited for it
         try:
             for self.iteration in range(*bounds):
                 yield self.iteration
@@ -43,8 +47,8 @@ class _Loop:
     def watch(self, array: np.ndarray, label: str) -> _Watched:
         """The array, watched from now on."""
         watched = array.view(_Watched)
-        watched.loop, watched.label, watched.owner = self, label, np.full(array.shape, _NOBODY)
-        self.owners.append(watched.owner)
+        watched.loop, watched.label, watched.marks = self, label, np.full(array.shape, _NOBODY, _MARKS)
+        self.marks.append(watched.marks)
         return watched
 
     def maker(self, make: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -58,29 +62,27 @@ class _Loop:
 
 
 class _Watched(np.ndarray):
-    """An array that knows which iteration wrote each of its cells."""
+    """An array that knows which iterations wrote and read each of its cells. Views share its marks."""
 
     loop: _Loop
-    owner: np.ndarray | None = None
+    marks: np.ndarray | None = None
     label: str
 
     def __getitem__(self, index: Any) -> Any:
         got = super().__getitem__(index)
-        if self.owner is None:
+        if self.marks is None:
             return got
-        part = self.owner[index]
-        if isinstance(got, _Watched):
-            got.loop, got.owner, got.label = self.loop, part, self.label
-            if np.may_share_memory(got, self):
-                return got  # a view: what is done with it will show
-        self._meet(part, "reads")
+        if isinstance(got, _Watched) and np.may_share_memory(got, self):
+            got.loop, got.label, got.marks = self.loop, self.label, self.marks[index]
+            return got  # a view: what is done with it will show
+        self._read(index)
         return got
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         """Arithmetic on whole rows: what it reads and, as in y[i] += 1, writes."""
         for array in inputs:
-            if isinstance(array, _Watched) and array.owner is not None:
-                array._meet(array.owner, "reads")
+            if isinstance(array, _Watched):
+                array._read(...)
         for array in out:
             if isinstance(array, _Watched):
                 array._write(...)
@@ -91,22 +93,31 @@ class _Watched(np.ndarray):
         return out[0] if out else result
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(value, _Watched):
+            value._read(...)
         self._write(index)
         super().__setitem__(index, value)
 
-    def _write(self, index: Any) -> None:
-        if self.owner is not None and self.loop.iteration != _NOBODY:
-            self._meet(self.owner[index], "writes")
-            self.owner[index] = self.loop.iteration
+    def _read(self, index: Any) -> None:
+        self._note(index, "reads", "read", after=("written",))
 
-    def _meet(self, owners: Any, does: str) -> None:
+    def _write(self, index: Any) -> None:
+        self._note(index, "writes", "written", after=("written", "read"))
+
+    def _note(self, index: Any, does: str, done: str, after: tuple[str, ...]) -> None:
+        """Mark what the iteration that runs has done with these cells; _Race if ``after`` another one has done that."""
         now = self.loop.iteration
-        others = np.unique(owners)
-        others = others[(others != _NOBODY) & (others != now)]
-        if now != _NOBODY and others.size:
-            raise _Race(
-                f"iteration {now} of prange {does} a cell of {self.label} that iteration {others[0]} has written"
-            )
+        if self.marks is None or now == _NOBODY:
+            return
+        for before in after:
+            first = np.atleast_1d(self.marks[before][index])
+            others = first[(first != _NOBODY) & (first != now)]
+            if others.size:
+                raise _Race(
+                    f"iteration {now} of prange {does} a cell of {self.label} that iteration {others[0]} has {before}"
+                )
+        marks = self.marks[done]
+        marks[index] = np.where(marks[index] == _NOBODY, now, marks[index])
 
 
 def race(kernel: Callable[..., Any], arguments: Sequence[Any], written: Sequence[int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any
 
 from ...tables import Table
 
@@ -44,7 +43,3 @@ class Verdict:
         hint = f"<br><b>Hint:</b> {html.escape(self.hint)}" if self.hint else ""
         times = self.times._repr_html_() if self.times is not None else ""
         return f"<div><p>{head}{hint}</p>{times}</div>"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, without the times."""
-        return {"exercise": self.exercise, "passed": self.passed, "message": self.message, "hint": self.hint}

@@ -90,15 +90,17 @@ EXERCISES = (
         options={
             "A": "Taylor's remainder takes over.",
             "B": "The difference is mostly rounding error, and is divided by a small number.",
-            "C": "The operator approximates the sigmoid.",
+            "C": "The operator computes an approximation of the sigmoid, "
+            "whose slope differs a little from the true one.",
             "D": "The step itself becomes 0.",
         },
         right="B",
         why="The rounding error of f is the same for any step; divided by 2h it grows as the step shrinks.",
         hints={
             "A": "The remainder shrinks with the step. Which error grows as the step shrinks?",
-            "C": "An error of the operator that both values share would cancel in the difference.",
-            "D": "That is the level part of the float32 curve, at an error of 1. But the error rises long before.",
+            "C": "Such an error of the slope is the same for any step: the curves would level off, not rise.",
+            "D": "Where x + h rounds to x the slope comes out as 0/(2h) = 0: that is the level part of the float32 "
+            "curve. But the error rises long before.",
         },
     ),
 )

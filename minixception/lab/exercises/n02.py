@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ...op import Case, RandomDraw
 from ...ops import OPERATORS
-from ..checks import Choice, Function, Mistake, Number, WrongNumber
+from ..checks import Choice, Function, Mistake, Number, WrongNumber, rungs
 
 _CONV = OPERATORS["conv2d"]
 
@@ -36,11 +35,6 @@ def _extra_pixel_first(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
 
 def _every_second(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
     return _conv(x, w, 1)[:, ::stride, ::stride]
-
-
-def _rungs(x: np.ndarray, w: np.ndarray, stride: int) -> dict[str, Callable[[], Any]]:
-    params = {"stride": stride, "padding": "same", "groups": 1}
-    return {name: partial(_CONV.rungs[name].forward, x, w, **params) for name in ("numpy", "loops", "cpu")}
 
 
 def _timed() -> Case:
@@ -86,7 +80,7 @@ EXERCISES = (
                 "The kernel is transposed: its first axis goes down, along rows, its second across.",
             ),
         ),
-        peers=_rungs,
+        peers=partial(rungs, "conv2d", padding="same", groups=1),
         timed=_timed,
     ),
     Number(

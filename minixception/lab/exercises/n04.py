@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...op import Case, RandomDraw
-from ...ops.depthwise.cpu import forward_cpu, forward_loops
 from ...ops.depthwise.definition import forward_numpy
-from ..checks import Choice, Function, Mistake, Number, WrongNumber
+from ..checks import Choice, Function, Mistake, Number, WrongNumber, rungs
 
 
 def _forward(x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -26,11 +24,6 @@ def _case(draw: RandomDraw) -> Case:
 def _timed() -> Case:
     draw = RandomDraw(0, "float32")
     return Case((draw.normal(4, 19, 19, 728), draw.normal(3, 3, 728)))
-
-
-def _peers(x: np.ndarray, w: np.ndarray) -> Mapping[str, Callable[[], object]]:
-    rungs = {"loops": forward_loops, "cpu": forward_cpu}
-    return {name: partial(forward, x, w, stride=1, padding="same") for name, forward in rungs.items()}
 
 
 def shifted(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int, mode: Any = "constant") -> np.ndarray:
@@ -70,7 +63,7 @@ EXERCISES = (
         reference=_forward,
         draw=_case,
         fills=True,
-        peers=_peers,
+        peers=partial(rungs, "depthwise_conv2d", stride=1, padding="same"),
         timed=_timed,
         mistakes=(
             Mistake(lambda x, w: _forward(x, w.transpose(1, 0, 2)), TRANSPOSED),

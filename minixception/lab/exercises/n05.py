@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 
 from ...op import Case, RandomDraw
-from ...ops.pointwise.cpu import forward_cpu, forward_loops
 from ...ops.pointwise.definition import forward_numpy
-from ..checks import Choice, Function, Mistake, Number, WrongNumber
+from ..checks import Choice, Function, Mistake, Number, WrongNumber, rungs
 
 # Packing ------------------------------------------------------------------------------------------------------
 
@@ -55,11 +53,6 @@ def _case(draw: RandomDraw) -> Case:
 def _timed() -> Case:
     draw = RandomDraw(0, "float32")
     return Case((draw.normal(360, 256), draw.normal(256, 256)))
-
-
-def _peers(x: np.ndarray, w: np.ndarray) -> Mapping[str, Callable[[], object]]:
-    rungs = {"loops": forward_loops, "cpu": forward_cpu}
-    return {name: partial(forward, x[:, None, None], w, stride=1) for name, forward in rungs.items()}
 
 
 EXERCISES = (
@@ -122,7 +115,7 @@ EXERCISES = (
         reference=_product,
         draw=_case,
         fills=True,
-        peers=_peers,
+        peers=lambda x, w: rungs("pointwise_conv2d", x[:, None, None], w, stride=1),
         timed=_timed,
         mistakes=(
             Mistake(

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from ...op import Case, RandomDraw
 from ...ops import OPERATORS
-from ..checks import Choice, Function, Mistake, Number, WrongNumber
-
-_SAME = {"stride": 1, "padding": "same"}
-
+from ..checks import Choice, Function, Mistake, Number, WrongNumber, rungs
 
 # A fused kernel -------------------------------------------------------------------------------------------------
 
@@ -35,11 +30,6 @@ def _case(draw: RandomDraw) -> Case:
 def _timed() -> Case:
     draw = RandomDraw(0, np.float32)
     return Case((draw.normal(1, 14, 14, 64), draw.normal(3, 3, 64), draw.normal(64, 64)))
-
-
-def _rungs(x: np.ndarray, wd: np.ndarray, wp: np.ndarray) -> dict[str, Callable[[], Any]]:
-    rungs = OPERATORS["relu_separable_conv2d"].rungs
-    return {name: partial(rungs[name].forward, x, wd, wp, **_SAME) for name in ("numpy", "loops", "cpu")}
 
 
 EXERCISES = (
@@ -89,7 +79,7 @@ EXERCISES = (
                 "pixel (i + a - 1, j + b - 1).",
             ),
         ),
-        peers=_rungs,
+        peers=partial(rungs, "relu_separable_conv2d", stride=1, padding="same"),
         timed=_timed,
     ),
     Choice(

@@ -1,0 +1,185 @@
+"""Races in ``prange`` kernels: each is found, whether or not it changes a result, and none where there is none."""
+
+import numba
+import numpy as np
+import pytest
+from numba import njit, prange
+
+from minixception.lab.checks import Function
+from minixception.lab.checks.races import race
+from minixception.op import Case
+
+FILLS = Function(
+    name="product",
+    notebook=5,
+    title="A matrix product",
+    reference=lambda x, w: x @ w,
+    draw=lambda draw: Case((draw.normal(draw.integer(2, 6), 4), draw.normal(4, draw.integer(2, 6)))),
+    fills=True,
+)
+
+
+@njit(parallel=True)
+def rows_of_their_own(x, w, y):
+    for i in prange(x.shape[0]):
+        for j in range(w.shape[1]):
+            y[i, j] = 0
+            for k in range(x.shape[1]):
+                y[i, j] += x[i, k] * w[k, j]
+
+
+@njit(parallel=True)
+def sums_shared(x, w, y):
+    y[:] = 0
+    for k in numba.prange(x.shape[1]):
+        for i in range(x.shape[0]):
+            y[i] += x[i, k] * w[k]
+
+
+@njit
+def _add_row(x, w, y, k):
+    for i in range(x.shape[0]):
+        for j in range(w.shape[1]):
+            y[i, j] += x[i, k] * w[k, j]
+
+
+@njit(parallel=True)
+def sums_shared_by_a_helper(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        _add_row(x, w, y, k)
+
+
+@njit(parallel=True)
+def neighbours_read(x, w, y):
+    y[:] = 0
+    for i in prange(1, y.shape[0]):
+        y[i] = y[i - 1] + w[0]
+
+
+@njit(parallel=True)
+def neighbours_read_before_they_are_written(x, w, y):
+    y[:] = 0
+    for i in prange(y.shape[0] - 1):
+        for j in range(y.shape[1]):
+            y[i, j] = y[i + 1, j] + w[0, j]
+
+
+@njit(parallel=True)
+def rows_of_neighbours_read(x, w, y):
+    y[:] = 0
+    for i in prange(y.shape[0] - 1):
+        y[i] = y[i + 1]
+
+
+@njit(parallel=True)
+def last_row_read_by_all(x, w, y):
+    y[:] = 0
+    for i in prange(y.shape[0]):
+        y[i] = y[-1] + w[0]
+
+
+@njit(parallel=True)
+def rows_shared(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        for i in range(x.shape[0]):
+            row = y[i]
+            row += x[i, k] * w[k]
+
+
+@njit(parallel=True)
+def buffer_shared(x, w, y):
+    row = np.zeros(w.shape[1], y.dtype)
+    for i in prange(x.shape[0]):
+        row[:] = 0
+        for k in range(x.shape[1]):
+            row += x[i, k] * w[k]
+        y[i] = row
+
+
+@njit(parallel=True)
+def buffer_of_each(x, w, y):
+    for i in prange(x.shape[0]):
+        row = np.zeros(w.shape[1], y.dtype)
+        for k in range(x.shape[1]):
+            row += x[i, k] * w[k]
+        y[i] = row
+
+
+@njit(parallel=True)
+def read_by_one_loop_and_written_by_the_next(x, w, y):
+    weights = np.zeros((x.shape[1], y.shape[1]), y.dtype)
+    for k in prange(x.shape[1]):
+        weights[k] = w[k]
+    for i in prange(x.shape[0]):
+        y[i] = 0
+        for k in range(x.shape[1]):
+            y[i] += x[i, k] * weights[k]
+    for k in prange(x.shape[1]):
+        weights[k] = 0
+
+
+@njit(parallel=True)
+def two_writers(x, w, y):
+    for i in prange(2):
+        y[0, 0] = x[i, 0]
+
+
+@njit(parallel=True)
+def two_loops(x, w, y):
+    for i in prange(x.shape[0]):
+        y[i] = 0
+    for j in prange(w.shape[1]):
+        for i in range(x.shape[0]):
+            for k in range(x.shape[1]):
+                y[i, j] += x[i, k] * w[k, j]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        sums_shared,
+        sums_shared_by_a_helper,
+        rows_shared,
+        buffer_shared,
+        neighbours_read,
+        neighbours_read_before_they_are_written,
+        rows_of_neighbours_read,
+        last_row_read_by_all,
+    ],
+)
+def test_races_are_found(kernel):
+    verdict = FILLS.judge(kernel, time=False)
+    assert verdict.passed is False
+    assert "There is a race" in verdict.message and "prange" in verdict.hint
+
+
+@pytest.mark.parametrize(
+    "kernel", [rows_of_their_own, buffer_of_each, two_loops, read_by_one_loop_and_written_by_the_next]
+)
+def test_no_race_is_seen_where_there_is_none(kernel):
+    assert FILLS.judge(kernel, time=False), kernel
+
+
+@njit
+def one_row_too_many(x, w, y):
+    for i in range(x.shape[0]):
+        for j in range(w.shape[1]):
+            y[i, j] = 0
+            for k in range(x.shape[1] + 1):
+                y[i, j] += x[i, k] * w[k, j]
+
+
+def test_an_index_beyond_the_end_is_told_though_compiled_code_does_not_notice():
+    verdict = FILLS.judge(one_row_too_many, time=False)
+    assert verdict.passed is False
+    assert "outside of an array" in verdict.message and "border" in verdict.hint
+
+
+def test_a_race_names_both_iterations():
+    arrays = np.ones((3, 3)), np.ones((3, 2)), np.zeros((3, 2))
+    assert race(two_writers, arrays, [2]) == "iteration 1 of prange writes a cell of y that iteration 0 has written"
+    assert race(neighbours_read, arrays, [2]) == "iteration 2 of prange reads a cell of y that iteration 1 has written"
+    early = race(neighbours_read_before_they_are_written, arrays, [2])
+    assert early == "iteration 1 of prange writes a cell of y that iteration 0 has read"
