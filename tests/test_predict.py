@@ -246,6 +246,7 @@ FOUND = [Prediction("", "giant_panda", 0.9876), Prediction("", "red_fox", 0.012)
 def test_a_figure_shows_the_photo_and_its_bars():
     figure = viz.predictions([RED], [FOUND])
     photo, bars = figure.axes
+    assert figure.words() == "taken for giant panda"
     assert np.array_equal(photo.images[0].get_array(), RED)
     assert [label.get_text() for label in bars.get_yticklabels()] == ["giant panda", "red fox", "tench"]
     assert [bar.get_width() for bar in bars.patches] == [0.9876, 0.012, 0.0004]

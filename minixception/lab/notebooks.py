@@ -43,7 +43,11 @@ def execute(path: Path, write: bool) -> float:
 
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=_TIMEOUT, record_timing=False, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=_TIMEOUT,
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],  # of the kernel: it warns of its own connection to this process
     )
     start = time.perf_counter()
     client.execute()

@@ -57,6 +57,7 @@ def _bars(ax: Any, classes: Sequence[Prediction]) -> None:
         ax.annotate(number, (c.probability, place), (6, 0), textcoords="offset points", va="center")
     ax.set_yticks(places, [c.name.replace("_", " ") for c in classes])
     ax.tick_params(axis="y", length=0)
+    ax.set_label(f"taken for {classes[0].name.replace('_', ' ')}")
     ax.set_xlim(0, 1)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
