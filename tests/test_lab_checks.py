@@ -56,6 +56,10 @@ def empty(x, w):
     raise NotImplementedError("your code here")
 
 
+def not_known_to_numba(x, w):
+    raise NotImplementedError("no such operator")
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -67,6 +71,7 @@ def empty(x, w):
         (lambda x, w: (x @ w, x), "returns 2 results"),
         (lambda x, w: (x @ w).tolist(), "returns"),
         (lambda x, w: x @ w @ w, "It raised"),
+        (not_known_to_numba, "It raised NotImplementedError: no such operator"),
         (lambda x, w: x.fill(1) or x @ w, "It changes its inputs"),
         (lambda x, w: np.full_like(x @ w, np.nan), "is nan"),
     ],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numba import njit, prange
 
+from minixception.kernels.simd import fma, splat, store
 from minixception.lab.checks import Function
 from minixception.lab.checks.races import race
 from minixception.op import Case
@@ -183,3 +184,19 @@ def test_a_race_names_both_iterations():
     assert race(neighbours_read, arrays, [2]) == "iteration 2 of prange reads a cell of y that iteration 1 has written"
     early = race(neighbours_read_before_they_are_written, arrays, [2])
     assert early == "iteration 1 of prange writes a cell of y that iteration 0 has read"
+
+
+@njit(parallel=True)
+def by_vectors(x, w, y):
+    for i in prange(x.shape[0]):
+        for j in range(w.shape[1]):
+            total = splat(y, y.dtype.type(0))
+            for k in range(x.shape[1]):
+                total = fma(splat(y, x[i, k]), splat(y, w[k, j]), total)
+            store(y.reshape(-1), i * y.shape[1] + j, total, 1)
+
+
+def test_a_kernel_that_cannot_be_searched_says_so():
+    verdict = FILLS.judge(by_vectors, time=False)
+    assert verdict and "No race was looked for" in verdict.message
+    assert "No race" not in FILLS.judge(rows_of_their_own, time=False).message

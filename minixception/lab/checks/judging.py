@@ -27,6 +27,11 @@ def shapes(case: Case) -> str:
     return f"{arrays} {case.arrays[0].dtype}{params}"
 
 
+def is_empty_cell(error: Exception) -> bool:
+    """Whether this is what the empty cell of an exercise raises: there is nothing to judge yet."""
+    return isinstance(error, NotImplementedError) and str(error) in ("", "your code here")
+
+
 def as_results(value: Any) -> tuple[Any, ...]:
     """One result or several as a tuple."""
     return tuple(value) if isinstance(value, tuple | list) else (value,)
