@@ -33,7 +33,7 @@ lint: setup ## check style, formatting and types
 	$(BIN)/mypy
 
 notebooks: setup ## execute every notebook from top to bottom
-	$(BIN)/python -m minixception.lab.notebooks --check notebooks/*.ipynb
+	$(BIN)/python -m minixception.course.notebooks --check notebooks/*.ipynb
 
 docs: setup ## build the site into build/site
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site

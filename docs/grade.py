@@ -14,8 +14,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from minixception.lab import EXERCISES
-from minixception.lab.checks import progress
+from minixception.course import EXERCISES
+from minixception.course.checks import progress
 
 
 def solved(folder: Path, numbers: list[str]) -> set[str]:

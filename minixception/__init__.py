@@ -6,14 +6,18 @@ Xception on top. Importing compiles nothing and prints nothing.
 
 from __future__ import annotations
 
-from . import cost, data, errors, hub, imagenet, lab, metrics, models, nn, ops, optim, training, viz
-from .backend import current_backend, use_backend
-from .gradcheck import gradcheck
-from .infer import compile
-from .interop import from_dlpack
+from . import course as lab
+from . import data, errors, imagenet, models, nn, ops, optim, training, viz
+from .apps import hub
+from .compiler import compile
+from .engine.backend import current_backend, use_backend
+from .engine.gradcheck import gradcheck
+from .engine.interop import from_dlpack
+from .engine.random import seed
+from .engine.tensor import Tensor, no_grad, tensor
+from .graph import cost
 from .ops import binary_cross_entropy_with_logits, cross_entropy
-from .random import seed
-from .tensor import Tensor, no_grad, tensor
+from .training import metrics
 
 __version__ = "0.1.0"
 

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from minixception.bench.results import write_result
-from minixception.kernels import gpu
-from minixception.kernels.gpu import cuda, dtype, kernel
-from minixception.op import Case, RandomDraw
+from minixception.engine.op import Case, RandomDraw
+from minixception.gpu import kernel as gpu
+from minixception.gpu.kernel import cuda, dtype, kernel
 from minixception.ops import OPERATORS
 from minixception.tables import Table
 
@@ -147,7 +147,7 @@ def cases(name: str) -> list[Case]:
 
 def run_cases() -> int:
     """Every operator x CUDA rung x direction; how many of them."""
-    from minixception.device import to_cpu, to_gpu
+    from minixception.gpu.device import to_cpu, to_gpu
 
     count = 0
     for name, op in OPERATORS.items():
@@ -199,7 +199,7 @@ PLANTED = dict(zip(TOOLS, (past_the_end, without_a_barrier, half_a_warp_at_a_bar
 
 def run_planted(tool: str) -> None:
     """The kernel with the mistake that this tool finds, one block."""
-    from minixception.device import to_cpu, to_gpu
+    from minixception.gpu.device import to_cpu, to_gpu
 
     x = gpu.empty((128,), np.float32) if tool == "initcheck" else to_gpu(np.ones(128, np.float32))
     y = gpu.empty((128,), np.float32)

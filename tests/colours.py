@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from minixception import nn
-from minixception.hub import Hub
-from minixception.hub.server import Server
+from minixception.apps.hub import Hub
+from minixception.apps.hub.server import Server
 from minixception.imagenet import CLASSES
 
 NUMBERS = {name: number for number, (_, name) in enumerate(CLASSES)}

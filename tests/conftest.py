@@ -37,7 +37,7 @@ def missing_gpu() -> str:
     """Why tests marked gpu cannot run; nothing where they can."""
     if os.environ["MINIXCEPTION_CUDA"]:
         return ""
-    from minixception.kernels import gpu
+    from minixception.gpu import kernel as gpu
 
     missing = "MINIXCEPTION_CUDA is empty, which asks for an NVIDIA GPU, and Numba finds none that it can use"
     return "" if gpu.is_available() else missing
@@ -98,7 +98,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Any:
     """Run one command in this process: exit status, stdout, stderr."""
-    from minixception import cli
+    from minixception.apps import cli
 
     def run(*arguments: Any) -> tuple[Any, str, str]:
         try:

@@ -7,9 +7,9 @@ import pytest
 from numba import get_num_threads, set_num_threads
 
 import minixception as mx
-from minixception.backend import use_backend
+from minixception.engine.backend import use_backend
+from minixception.engine.op import Observer, observe
 from minixception.errors import ArgumentError, DTypeError, ShapeError
-from minixception.op import Observer, observe
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cpu import batch_statistics
 

@@ -14,7 +14,8 @@ import pytest
 from matplotlib.text import Text
 from tqdm import tqdm
 
-from minixception import Tensor, cli, nn, no_grad, viz
+from minixception import Tensor, nn, no_grad, viz
+from minixception.apps import cli
 from minixception.bench import command, kernels, ladder, limits, malloc, measurement, models, peers, tile
 from minixception.bench.limits import Limits
 from minixception.bench.measurement import OURS, require_equal

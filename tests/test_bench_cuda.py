@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from minixception import Tensor, cli, nn, no_grad
+from minixception import Tensor, nn, no_grad
+from minixception.apps import cli
 from minixception.bench import kernels as cpu_kernels
 from minixception.bench import models, peers
 from minixception.bench.cuda import command, kernels, limits, targets
 from minixception.bench.cuda.command import GpuReport
 from minixception.bench.cuda.limits import GpuLimits
 from minixception.bench.measurement import Measurement
-from minixception.bench.timing import Timing
-from minixception.device import to_cpu, to_gpu
+from minixception.engine.op import Rung
 from minixception.errors import BackendError, DeviceMemoryError
-from minixception.kernels import gpu
-from minixception.op import Rung
+from minixception.gpu import kernel as gpu
+from minixception.gpu.device import to_cpu, to_gpu
 from minixception.ops import cross_entropy
+from minixception.timing import Timing
 
 DEVICE = SimpleNamespace(
     name=b"A GPU", compute_capability=(9, 0), MULTIPROCESSOR_COUNT=2, L2_CACHE_SIZE=1 << 20, CLOCK_RATE=1_000_000,

@@ -16,8 +16,8 @@ from browser import browser as browser
 from browser import needs_browser
 from colours import BLUE, GREEN, RED, Colours, picture, serving
 
-from minixception.hub import Hub
-from minixception.hub.samples import SAMPLES
+from minixception.apps.hub import Hub
+from minixception.apps.hub.samples import SAMPLES
 
 pytestmark = needs_browser
 

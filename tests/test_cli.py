@@ -16,11 +16,11 @@ import pytest
 from processes import ROOT, python
 
 import minixception as mx
-from minixception import cli, demo
-from minixception.commands import doctor
+from minixception.apps import cli, demo
+from minixception.apps.commands import doctor
+from minixception.apps.doctor import Report, _cache_root
 from minixception.data import shapes
-from minixception.doctor import Report, _cache_root
-from minixception.op import Rung
+from minixception.engine.op import Rung
 from minixception.ops import OPERATORS
 from minixception.training import RECIPES, Trainer
 

@@ -10,10 +10,10 @@ from conftest import GOLDEN
 from golden_rule import load_golden_weights
 
 import minixception as mx
-from minixception import infer, nn, ops
+from minixception import compiler, nn, ops
+from minixception.engine.tensor import Tensor
 from minixception.errors import ShapeError
 from minixception.models import Xception, mini_xception
-from minixception.tensor import Tensor
 
 
 def randomise(model, rng):
@@ -229,10 +229,10 @@ def test_a_wrong_input_is_a_shape_error_before_anything_runs():
 
 @pytest.mark.parametrize(("limit", "expected"), [(1 << 30, [5]), (2 * 16 * 16 * 32, [2, 2, 1]), (1, [1] * 5)])
 def test_large_batches_go_through_in_parts_that_are_equal_to_the_whole(rng, monkeypatch, limit, expected):
-    monkeypatch.setattr(infer.graph, "_TOGETHER", limit)
+    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", limit)
     ran = []
-    run = infer.plan.Plan.run
-    monkeypatch.setattr(infer.plan.Plan, "run", lambda plan, x: ran.append(len(x)) or run(plan, x))
+    run = compiler.plan.Plan.run
+    monkeypatch.setattr(compiler.plan.Plan, "run", lambda plan, x: ran.append(len(x)) or run(plan, x))
     model = randomise(mini_xception(8, (32,), 1, 8, (16, 16, 3)), rng)
     check(model, rng.standard_normal((5, 16, 16, 3), np.float32), 1e-5)
     assert ran == expected
@@ -240,7 +240,7 @@ def test_large_batches_go_through_in_parts_that_are_equal_to_the_whole(rng, monk
 
 @pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
 def test_the_zoos_layers_treat_each_image_for_itself(make, rng, monkeypatch):
-    monkeypatch.setattr(infer.graph, "_TOGETHER", 1)
+    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", 1)
     compiled = mx.compile(randomise(make(), rng))
     compiled(rng.standard_normal((3, 9, 8, 3), np.float32))
     assert [shape for shape, *_ in compiled._plans] == [(1, 9, 8, 3)]
@@ -255,7 +255,7 @@ def test_a_batch_whose_images_are_mixed_stays_together(rng, monkeypatch):
             y = self.conv(x)
             return y - ops.mean(y)
 
-    monkeypatch.setattr(infer.graph, "_TOGETHER", 1)
+    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", 1)
     check(MinusTheMean().eval(), rng.standard_normal((4, 8, 8, 3), np.float32), 1e-5)
 
 

@@ -10,15 +10,16 @@ import pytest
 from test_compile import randomise
 
 import minixception as mx
-from minixception import device, nn
+from minixception import nn
+from minixception.analysis.counts import count, races
+from minixception.analysis.machine_code import Notebook
+from minixception.analysis.recorder import Recorder
+from minixception.engine.tensor import Tensor
 from minixception.errors import BackendError, DTypeError, ShapeError
-from minixception.kernels import gpu
-from minixception.kernels.gpu_compile import Notebook
-from minixception.lab.counts import count, races
-from minixception.lab.recorder import Recorder
+from minixception.gpu import device
+from minixception.gpu import kernel as gpu
 from minixception.ops.separable.cuda import fused, pack
 from minixception.ops.separable.definition import forward_numpy
-from minixception.tensor import Tensor
 
 pytestmark = pytest.mark.gpu
 
@@ -176,7 +177,7 @@ def test_a_result_is_given_back_when_it_has_been_read_and_later_calls_ask_the_dr
 
 
 def test_a_batch_stays_together_on_the_gpu(rng, monkeypatch):
-    monkeypatch.setattr(mx.infer.graph, "_TOGETHER", 1)
+    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", 1)
     fast = mx.compile(randomise(ZOO["bias"](), rng).to("cuda"))
     fast(np.zeros((3, 5, 4, 4), np.float32))
     assert [shape for shape, *_ in fast._plans] == [(3, 5, 4, 4)]

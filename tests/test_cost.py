@@ -12,9 +12,10 @@ import pytest
 from golden_rule import GOLDEN, keras_name
 
 import minixception as mx
-from minixception import cost, nn, ops
+from minixception import nn, ops
+from minixception.engine.op import Op
 from minixception.errors import ShapeError
-from minixception.op import Op
+from minixception.graph import cost
 
 KERAS = json.loads((GOLDEN / "keras_xception_layers.json").read_text())
 KERAS_CLASS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import minixception as mx
-from minixception.lab.checks import progress
+from minixception.course.checks import progress
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 EXERCISES = mx.lab.EXERCISES

@@ -10,8 +10,8 @@ KERNELS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d", "linear", "batch_no
 COMPARE = """
 import sys
 import numpy as np
-from minixception.kernels.simd import REGISTER_BYTES, lanes
-from minixception.op import RandomDraw
+from minixception.cpu.simd import REGISTER_BYTES, lanes
+from minixception.engine.op import RandomDraw
 from minixception.ops import OPERATORS
 
 rung, names = sys.argv[1], sys.argv[2:]

@@ -11,12 +11,12 @@ import pytest
 from processes import python
 
 import minixception as mx
-from minixception import device
+from minixception.engine.op import RandomDraw
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, BackendError, GraphError
-from minixception.kernels import gpu
-from minixception.op import RandomDraw
+from minixception.gpu import device
+from minixception.gpu import kernel as gpu
 from minixception.ops import OPERATORS
-from minixception.tensor import Tensor
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

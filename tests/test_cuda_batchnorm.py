@@ -10,13 +10,13 @@ import pytest
 from test_ptx import compiled_elsewhere
 
 import minixception as mx
-from minixception.backend import use_backend
-from minixception.device import is_on_gpu, to_cpu, to_gpu
-from minixception.kernels import gpu_compile
-from minixception.kernels.gpu import recorded_launches, redirected
+from minixception.analysis import machine_code as gpu_compile
+from minixception.engine.backend import use_backend
+from minixception.engine.tensor import Tensor
+from minixception.gpu.device import is_on_gpu, to_cpu, to_gpu
+from minixception.gpu.kernel import recorded_launches, redirected
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cuda import _slabs
-from minixception.tensor import Tensor
 
 pytestmark = pytest.mark.gpu
 RUNGS = [name for name in BATCH_NORM.rungs if name.startswith("cuda")]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.device import to_cpu, to_gpu
-from minixception.kernels import gpu
-from minixception.kernels.gpu import empty
+from minixception.gpu import kernel as gpu
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.gpu.kernel import empty
 from minixception.ops.depthwise import DEPTHWISE_CONV2D
 from minixception.ops.depthwise.cuda import SHARED, tile_side
 from minixception.ops.separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D

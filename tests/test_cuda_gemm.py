@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minixception.device import to_cpu, to_gpu
-from minixception.kernels import gpu_gemm
-from minixception.kernels.gpu import empty, redirected
-from minixception.kernels.gpu_gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B
-from minixception.lab.counts import count, races
-from minixception.lab.recorder import Recorder
+from minixception.analysis.counts import count, races
+from minixception.analysis.recorder import Recorder
+from minixception.gpu import gemm as gpu_gemm
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.gpu.gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B
+from minixception.gpu.kernel import empty, redirected
 from minixception.ops import OPERATORS
 
 TOLERANCE = {"float32": {"rtol": 1e-5, "atol": 1e-5}, "float64": {"rtol": 1e-12, "atol": 1e-12}}

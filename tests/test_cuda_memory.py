@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception import device
+from minixception.analysis.launches import HostArray
 from minixception.data.prefetch import prefetched
 from minixception.errors import DeviceMemoryError
-from minixception.kernels import gpu
-from minixception.kernels.gpu_memory import MemoryUse, Pool, SimulatedMemory
-from minixception.kernels.launches import HostArray
+from minixception.gpu import device
+from minixception.gpu import kernel as gpu
+from minixception.gpu.memory import MemoryUse, Pool, SimulatedMemory
 
 KIB = 1024
 gpu.numba_cuda()  # chooses the simulator, before anything else imports a part of it

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minixception.device import to_cpu, to_gpu
-from minixception.kernels.gpu_pixels import CHANNELS, PIXELS, pixel_grid
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.gpu.pixels import CHANNELS, PIXELS, pixel_grid
 from minixception.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
 from minixception.ops.reflect_pad import REFLECT_PAD2D
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.device import to_cpu, to_gpu
-from minixception.kernels.gpu import cuda, kernel, recorded_launches
-from minixception.kernels.gpu_reduce import block_max, block_sum, broadcast, repeat, sums
+from minixception.engine.random import seed
+from minixception.engine.tensor import Tensor
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.gpu.kernel import cuda, kernel, recorded_launches
+from minixception.gpu.reduce import block_max, block_sum, broadcast, repeat, sums
 from minixception.ops import CONCAT, CROSS_ENTROPY, MULTIPLY, SOFTMAX
 from minixception.ops.dropout import DROPOUT, dropout
-from minixception.optim.gpu import sum_of_squares
-from minixception.random import seed
-from minixception.tensor import Tensor
+from minixception.optim.cuda import sum_of_squares
 
 pytestmark = pytest.mark.gpu
 

@@ -7,12 +7,12 @@ import threading
 import numpy as np
 import pytest
 
-from minixception.device import to_cpu, to_gpu
+from minixception.analysis.recorder import Recorder
 from minixception.errors import KernelError
-from minixception.kernels.gpu import cuda, dtype, is_simulated, kernel, redirected
-from minixception.kernels.gpu_reduce import warp_sum
-from minixception.kernels.gpu_warps import ALL_LANES
-from minixception.lab.recorder import Recorder
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.gpu.kernel import cuda, dtype, is_simulated, kernel, redirected
+from minixception.gpu.reduce import warp_sum
+from minixception.gpu.warps import ALL_LANES
 
 LOWER, UPPER = 0x0000FFFF, 0xFFFF0000
 DISTANCES = (1, 5, 31, 32, 33)

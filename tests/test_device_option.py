@@ -18,12 +18,13 @@ import pytest
 from processes import python
 
 import minixception as mx
-from minixception import cli, commands, demo, nn
+from minixception import nn
+from minixception.apps import cli, commands, demo
 from minixception.data import Dataset
-from minixception.device import is_on_gpu, to_gpu
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, BackendError, NumericError
-from minixception.kernels import gpu
-from minixception.tensor import Tensor
+from minixception.gpu import kernel as gpu
+from minixception.gpu.device import is_on_gpu, to_gpu
 from minixception.training import RECIPES, Interrupted, Recipe, Trainer, evaluate, read_checkpoint
 from minixception.training.evaluate import device_of
 from minixception.training.measure import measure

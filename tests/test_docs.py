@@ -18,8 +18,8 @@ import pytest
 from codespell_lib import main as codespell
 
 import minixception as mx
-from minixception.cli import parser
-from minixception.viz import gallery
+from minixception.apps import gallery
+from minixception.apps.cli import parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from processes import python
 
-from minixception import doctor
+from minixception.apps import doctor
 from minixception.errors import BackendError
-from minixception.kernels import gpu
+from minixception.gpu import kernel as gpu
 
 
 def fake_cuda(error=None, name="NVIDIA H200", compiles=True, implementation="NVIDIA", device=None):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minixception.data import cifar10
-from minixception.data.download import cache_dir, download
+from minixception.download import cache_dir, download
 from minixception.errors import ArgumentError, DataError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()

@@ -16,8 +16,9 @@ from browser import Page as AnyPage
 from browser import browser as browser
 from browser import needs_browser
 
-from minixception import cost, nn
+from minixception import nn
 from minixception.bench.limits import Limits
+from minixception.graph import cost
 from minixception.viz import style
 
 pytestmark = needs_browser

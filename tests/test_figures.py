@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minixception as mx
-from minixception import cost, nn, viz
-from minixception.bench.timing import Timing
+from minixception import nn, viz
+from minixception.apps import gallery
 from minixception.errors import ArgumentError, ShapeError
-from minixception.viz import gallery
+from minixception.graph import cost
+from minixception.timing import Timing
 from minixception.viz.structure import flows, nodes_of
 from minixception.viz.style import page
 from minixception.viz.windows import strip

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from minixception.apps import gallery
 from minixception.errors import DataError
-from minixception.viz import gallery
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from conftest import GOLDEN
 
 import minixception as mx
 from minixception import ops
+from minixception.engine.tensor import Tensor
 from minixception.nn import BatchNorm2d, Conv2d, Linear, Module, PointwiseConv2d, SeparableConv2d
-from minixception.tensor import Tensor
 
 DATA = dict(np.load(GOLDEN / "block_gradients.npz"))
 NAMES = [str(name) for name in DATA["names"]]

@@ -10,7 +10,7 @@ from conftest import GOLDEN
 
 import minixception as mx
 from minixception import ops
-from minixception.tensor import Tensor
+from minixception.engine.tensor import Tensor
 
 DATA = dict(np.load(GOLDEN / "single_ops.npz"))
 CASES = [str(name) for name in DATA["cases"]]

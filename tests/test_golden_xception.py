@@ -8,9 +8,9 @@ from conftest import GOLDEN
 from golden_rule import SEED, keras_name, load_golden_weights
 
 import minixception as mx
+from minixception.engine.op import Observer, observe
+from minixception.engine.tensor import Tensor
 from minixception.models import Xception
-from minixception.op import Observer, observe
-from minixception.tensor import Tensor
 
 DATA = dict(np.load(GOLDEN / "xception_forward.npz"))
 

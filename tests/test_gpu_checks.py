@@ -12,12 +12,12 @@ from check_sanitizer import Verdict, check, read
 from processes import python
 from test_bench_cuda import report
 
-from minixception.bench.cuda import page
+from minixception.analysis.counts import races
+from minixception.analysis.recorder import Recorder
+from minixception.bench.records import gpu_page as page
 from minixception.errors import KernelError
-from minixception.kernels import gpu
-from minixception.kernels.gpu import redirected
-from minixception.lab.counts import races
-from minixception.lab.recorder import Recorder
+from minixception.gpu import kernel as gpu
+from minixception.gpu.kernel import redirected
 from minixception.ops import OPERATORS
 
 # The page -------------------------------------------------------------------------------------------------------------

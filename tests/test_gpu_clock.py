@@ -11,9 +11,9 @@ from test_ptx import compiled_elsewhere
 
 from minixception.bench.cuda import limits
 from minixception.bench.cuda.timing import EventClock, QueuedClock
-from minixception.bench.timing import Timing, interleaved
-from minixception.device import to_cpu, to_gpu
-from minixception.kernels import gpu
+from minixception.gpu import kernel as gpu
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.timing import Timing, interleaved
 
 # The clock ------------------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ PTX = """
 import numpy as np
 from minixception.bench.cuda import limits
 from minixception.kernels import gpu_compile
-from minixception.kernels.gpu_compile import Signature
+from minixception.analysis.machine_code import Signature
 
 gpu_compile.require_nvvm()
 floats = ("float32", 1)

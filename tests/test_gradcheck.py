@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import minixception as mx
+from minixception.engine.op import RandomDraw, Rung
+from minixception.engine.tensor import Tensor
 from minixception.errors import DTypeError, GradientError
-from minixception.op import RandomDraw, Rung
 from minixception.ops import OPERATORS
-from minixception.tensor import Tensor
 
 
 def _with_backward(op, backward):

@@ -20,11 +20,11 @@ from PIL import Image
 
 import minixception as mx
 from minixception import nn
+from minixception.apps.hub import Hub
+from minixception.apps.hub.about import MODELHUB_ID
+from minixception.apps.hub.form import check_picture, uploaded_file
+from minixception.apps.hub.samples import SAMPLES, sample
 from minixception.errors import ArgumentError, DataError, NumericError, ShapeError
-from minixception.hub import Hub
-from minixception.hub.about import MODELHUB_ID
-from minixception.hub.form import check_picture, uploaded_file
-from minixception.hub.samples import SAMPLES, sample
 from minixception.models import MODELS
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception import interop
+from minixception.engine import interop
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, BackendError, DTypeError, InteropError
-from minixception.kernels import gpu
-from minixception.tensor import Tensor
+from minixception.gpu import kernel as gpu
 
 gpu.numba_cuda()  # chooses the simulator, before anything else imports a part of it
 GPU = (2, 0)
@@ -50,7 +50,7 @@ def test_a_copy_is_made_where_it_is_asked_for():
 def test_memory_outlives_the_tensor_that_shared_it():
     array = np.from_dlpack(mx.tensor(np.arange(5000.0)))
     gc.collect()
-    mx.memory.empty((5000,), "float64").fill(-1)  # would get the block, were it free
+    mx.cpu.memory.empty((5000,), "float64").fill(-1)  # would get the block, were it free
     np.testing.assert_array_equal(array, np.arange(5000.0))
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minixception import memory
-from minixception.kernels import gemm as gemm_module
-from minixception.kernels.gemm import gemm, panel_width
-from minixception.kernels.jit import inline
-from minixception.kernels.simd import fma, lanes, load, maximum, splat, store
+from minixception.cpu import gemm as gemm_module
+from minixception.cpu import memory
+from minixception.cpu.gemm import gemm, panel_width
+from minixception.cpu.jit import inline
+from minixception.cpu.simd import fma, lanes, load, maximum, splat, store
 
 DTYPES = (np.float32, np.float64)
 GUARD = -777.0

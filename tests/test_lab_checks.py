@@ -8,14 +8,15 @@ import pytest
 from numba import njit
 
 import minixception as mx
-from minixception.bench import limits, timing
+from minixception import timing
+from minixception.bench import limits
 from minixception.bench.limits import Limits
-from minixception.bench.timing import Timing
+from minixception.course.checks import Choice, CudaKernel, Function, Mistake, Number, WrongNumber, cuda_kernel, rungs
+from minixception.engine.op import Case
 from minixception.errors import ArgumentError
-from minixception.lab.checks import Choice, CudaKernel, Function, Mistake, Number, WrongNumber, cuda_kernel, rungs
-from minixception.op import Case
 from minixception.ops.depthwise import definition as depthwise
 from minixception.ops.pointwise import definition as pointwise
+from minixception.timing import Timing
 
 
 def product(x, w):
@@ -95,7 +96,7 @@ def test_a_mistake_that_gives_nan_is_known():
 
 def test_a_wrong_gradient_is_held_against_finite_differences():
     verdict = BACKWARD.judge(lambda dy, x: dy * x, time=False)
-    case = BACKWARD.draw(mx.op.RandomDraw(0, "float64"))
+    case = BACKWARD.draw(mx.engine.op.RandomDraw(0, "float64"))
     dy, x = case.arrays
     index = np.unravel_index(np.argmax(np.abs(dy * x)), x.shape)
     assert f"finite differences say {2 * dy[index] * x[index]:.4g}"[:-1] in verdict.message
@@ -104,7 +105,7 @@ def test_a_wrong_gradient_is_held_against_finite_differences():
 
 @pytest.mark.parametrize("fills", [False, True])
 def test_the_time_of_an_answer_is_that_of_its_bare_call(monkeypatch, fills):
-    case, calls = two_matrices(mx.op.RandomDraw(0)), []
+    case, calls = two_matrices(mx.engine.op.RandomDraw(0)), []
 
     def reference(x, w):
         calls.append("reference")
@@ -247,7 +248,7 @@ def test_answers_of_the_wrong_type_are_errors(exercise, answer, words):
 
 
 def test_a_student_s_kernel_is_not_one_of_ours():
-    from minixception.kernels.gpu import KERNELS
+    from minixception.gpu.kernel import KERNELS
 
     assert not any("test_lab_checks" in name for name in KERNELS)
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from numba import njit, prange
 
-from minixception.kernels.simd import fma, splat, store
-from minixception.lab.checks import Function
-from minixception.lab.checks.races import race
-from minixception.op import Case
+from minixception.analysis.races import race
+from minixception.course.checks import Function
+from minixception.cpu.simd import fma, splat, store
+from minixception.engine.op import Case
 
 FILLS = Function(
     name="product",

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.bench import process, tape
 from minixception.bench.measurement import OURS
 from minixception.bench.models import Workload
-from minixception.bench.process import Network
+from minixception.bench.records import process, tape
+from minixception.bench.records.process import Network
+from minixception.engine.op import Op
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception
-from minixception.op import Op
 
-ENGINE = importlib.import_module("minixception.tensor")
+ENGINE = importlib.import_module("minixception.engine.tensor")
 TINY = Workload("tiny", lambda: mini_xception(10, (8,), 1, 8), 4, training=True)
 TINY_PROCESS = Network("tiny", "mini_xception(10, (8,), 1, 8)", 2)
 

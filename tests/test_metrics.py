@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minixception.errors import ArgumentError, CheckpointError, DTypeError, LabelError, NumericError, ShapeError
-from minixception.metrics import Accuracy, Mean, mean_average_precision, topk_accuracy, topk_hits
+from minixception.training.metrics import Accuracy, Mean, mean_average_precision, topk_accuracy, topk_hits
 
 
 @given(n=st.integers(1, 20), classes=st.integers(1, 8), levels=st.integers(1, 20), draw=st.data())

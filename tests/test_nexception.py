@@ -10,11 +10,11 @@ import pytest
 import zoo
 
 import minixception as mx
+from minixception.engine.op import observe
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, ShapeError
 from minixception.models import NEXcepTionS, NEXcepTionT, NEXcepTionTP, nexception
 from minixception.nn import BatchNorm2d, BlurPool2d, DropPath, Residual, SqueezeExcite
-from minixception.op import observe
-from minixception.tensor import Tensor
 
 NETWORKS = {"nexception_t": NEXcepTionT, "nexception_tp": NEXcepTionTP, "nexception_s": NEXcepTionS}
 CASES = {"full": (224, 224, 1), "small": (96, 64, 2)}  # height, width, images
@@ -379,10 +379,10 @@ def test_drop_path(dtype):
 
 def test_drop_path_at_inference_and_without_a_rate():
     x = mx.tensor(np.ones((4, 2), np.float32))
-    state = mx.random.generator().bit_generator.state
+    state = mx.engine.random.generator().bit_generator.state
     assert DropPath(0.9).eval()(x) is x
     assert DropPath(0.0)(x) is x
-    assert mx.random.generator().bit_generator.state == state
+    assert mx.engine.random.generator().bit_generator.state == state
     for rate in (-0.1, 1.0):
         with pytest.raises(ArgumentError, match=f"less than 1, got {rate}"):
             DropPath(rate)

@@ -10,9 +10,9 @@ import pytest
 
 import minixception as mx
 from minixception import nn
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from minixception.nn import init
-from minixception.tensor import Tensor
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: equal but for the order of additions
 

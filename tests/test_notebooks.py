@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minixception.lab.notebooks import NotebookError, clean, main
+from minixception.course.notebooks import NotebookError, clean, main
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from numba import get_num_threads, set_num_threads
 
 import minixception as mx
+from minixception.engine.op import RandomDraw, Rung, observe
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, ShapeError
-from minixception.op import RandomDraw, Rung, observe
 from minixception.ops import OPERATORS
-from minixception.tensor import Tensor
 
 BACKENDS = ("numpy", "loops", "cpu")
 DTYPES = ("float32", "float64")
@@ -103,7 +103,7 @@ def test_shapes_can_be_asked_without_computing(name):
     case = op.sample(RandomDraw(1))
     seen = []
 
-    class Shapes(mx.op.Observer):
+    class Shapes(mx.engine.op.Observer):
         shapes_only = True
 
         def on_op(self, op, inputs, params, output):

@@ -185,7 +185,7 @@ def test_kernels_come_from_the_cache_until_a_file_they_depend_on_changes(tmp_pat
     loaded = [1, 0]
     assert hits_and_misses() == compiled
     assert hits_and_misses() == loaded
-    edit("kernels/simd.py")  # a helper in another file
+    edit("cpu/simd.py")  # a helper in another file
     assert hits_and_misses() == compiled
     assert hits_and_misses() == loaded
     edit("ops/dropout.py")  # the kernel's own file
@@ -199,7 +199,7 @@ def test_no_two_kernels_share_a_name():
     """Code from the cache is linked by name: of two kernels with one name, the first loaded would run for both."""
     for module in ("bench.limits", "bench.tile"):  # kernels that importing the package does not bring
         importlib.import_module(f"minixception.{module}")
-    from minixception.kernels.jit import NAMES
+    from minixception.cpu.jit import NAMES
 
     assert len(NAMES) > 80
     assert sorted(NAMES) == sorted(set(NAMES))

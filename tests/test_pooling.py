@@ -7,18 +7,11 @@ import pytest
 from numba import get_num_threads, set_num_threads
 
 import minixception as mx
-import minixception.random
-from minixception.backend import use_backend
+import minixception.engine.random
+from minixception.engine.backend import use_backend
 from minixception.errors import ArgumentError, ShapeError
 from minixception.ops.dropout import DROPOUT, dropout
-from minixception.ops.pooling import (
-    AVG_POOL2D,
-    GLOBAL_AVG_POOL,
-    MAX_POOL2D,
-    avg_pool2d,
-    global_avg_pool,
-    max_pool2d,
-)
+from minixception.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
 
 RUNGS = ("numpy", "loops", "cpu")
 nan, inf = np.nan, np.inf
@@ -237,14 +230,14 @@ def test_dropout_refuses_a_mask_of_another_shape():
 
 def test_the_packages_generator_repeats_after_seed_and_is_one_object():
     x = mx.tensor(np.ones(100))
-    held = minixception.random.generator()
+    held = minixception.engine.random.generator()
     draws = []
     for seed in (7, 7, 8):
-        minixception.random.seed(seed)
+        minixception.engine.random.seed(seed)
         draws.append(dropout(x, 0.5).numpy())
     np.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0] != draws[2]).any()
-    assert minixception.random.generator() is held
+    assert minixception.engine.random.generator() is held
     for bad in (-1, 1.5, "one"):
         with pytest.raises(ArgumentError, match="seed must be an integer"):
-            minixception.random.seed(bad)
+            minixception.engine.random.seed(bad)

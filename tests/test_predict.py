@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 import minixception as mx
-from minixception import cli, nn, viz
+from minixception import nn, viz
+from minixception.apps import cli
 from minixception.errors import ArgumentError, DataError, DTypeError, NumericError, ShapeError
 from minixception.imagenet import CLASSES, Prediction, decode, predict, preprocess, probabilities
 

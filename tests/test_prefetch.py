@@ -10,7 +10,7 @@ import pytest
 import minixception as mx
 from minixception.data.prefetch import prefetched
 from minixception.errors import ArgumentError, BackendError, DTypeError
-from minixception.kernels import gpu
+from minixception.gpu import kernel as gpu
 
 gpu.numba_cuda()  # chooses the simulator, before anything else imports a part of it
 SIZES = (3, 3, 3, 4, 2, 3, 1)  # batches: a larger one, and a smaller last one

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from processes import python
 
-from minixception.kernels import gpu_compile
-from minixception.kernels.gpu import cuda, dtype, kernel
-from minixception.kernels.gpu_compile import ARCHITECTURES, DTYPES, Compiled, Signature, Usage, occupancy
-from minixception.kernels.gpu_vectors import load4, store4
+from minixception.analysis import machine_code as gpu_compile
+from minixception.analysis.machine_code import ARCHITECTURES, DTYPES, Compiled, Signature, Usage, occupancy
+from minixception.gpu.kernel import cuda, dtype, kernel
+from minixception.gpu.vectors import load4, store4
 
 REQUIRED = "CI" in os.environ and sys.platform == "linux"
 FLOATS = (("float32", 1), ("float32", 1))
@@ -91,7 +91,7 @@ def compiled_elsewhere(*arguments):
 
 
 def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(tmp_path):
-    done = compiled_elsewhere("-m", "minixception.kernels.gpu_compile", "--out", tmp_path / "kernels.json")
+    done = compiled_elsewhere("-m", "minixception.analysis.machine_code", "--out", tmp_path / "kernels.json")
     assert done.stderr == ""  # what is wrong with which kernel
     assert done.returncode == 0
     rows = json.loads((tmp_path / "kernels.json").read_text(encoding="utf-8"))["kernels"]
@@ -178,6 +178,6 @@ def test_a_kernel_that_no_sample_launches_is_named():
 
 
 def test_the_simulator_is_no_place_to_compile():
-    done = python("-m", "minixception.kernels.gpu_compile", MINIXCEPTION_CUDA="simulator")
+    done = python("-m", "minixception.analysis.machine_code", MINIXCEPTION_CUDA="simulator")
     assert done.returncode == 2
     assert "in a process without the simulator: unset MINIXCEPTION_CUDA" in done.stderr

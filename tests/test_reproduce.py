@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 import minixception as mx
-from minixception import imagenet, reproduce
-from minixception.bench.timing import Timing
+from minixception import imagenet
+from minixception.apps import reproduce
+from minixception.apps.reproduce import Report, tables, write_report
 from minixception.errors import NumericError
-from minixception.reproduce import Report, tables, write_report
+from minixception.timing import Timing
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from hub_client import ask, form, get, likeliest, post, refused, same
 from PIL import Image
 from processes import ROOT, TESTS
 
-from minixception import cli
-from minixception.hub import Hub
-from minixception.hub import server as server_module
-from minixception.hub.samples import SAMPLES, sample
+from minixception.apps import cli
+from minixception.apps.hub import Hub
+from minixception.apps.hub import server as server_module
+from minixception.apps.hub.samples import SAMPLES, sample
 from minixception.models import MODELS
 
 

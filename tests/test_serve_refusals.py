@@ -11,8 +11,8 @@ import pytest
 from colours import Colours, picture, serving
 from hub_client import ask, form, get, post, refused, talk
 
-from minixception.hub import Hub
-from minixception.hub import server as server_module
+from minixception.apps.hub import Hub
+from minixception.apps.hub import server as server_module
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numba import config, set_num_threads
 
 from minixception import tensor
-from minixception.backend import use_backend
+from minixception.engine.backend import use_backend
+from minixception.engine.op import Op, RandomDraw
 from minixception.errors import ArgumentError, DTypeError, LabelError, ShapeError
-from minixception.op import Op, RandomDraw
 from minixception.ops import (
     ADD,
     CROSS_ENTROPY,

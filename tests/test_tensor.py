@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception import memory, ops
+from minixception import ops
+from minixception.cpu import memory
+from minixception.engine.op import Case, Op, Rung
+from minixception.engine.tensor import Tensor
 from minixception.errors import DTypeError, GraphError, ShapeError
-from minixception.op import Case, Op, Rung
-from minixception.tensor import Tensor
 
 
 def leaf(values, dtype="float64"):

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from minixception.bench.timing import Timing, interleaved
 from minixception.errors import ArgumentError
+from minixception.timing import Timing, interleaved
 
 
 def test_functions_take_turns_of_two_calls():

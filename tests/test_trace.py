@@ -7,13 +7,14 @@ import pytest
 from processes import python
 
 import minixception as mx
-from minixception import lab, viz
+from minixception import course as lab
+from minixception import viz
+from minixception.analysis.counts import count, races
+from minixception.analysis.recorder import Recorder
+from minixception.engine.op import Case, Op, Rung
 from minixception.errors import ArgumentError, KernelError, ShapeError
-from minixception.kernels.gpu import cuda, device_function, dtype, kernel, redirected
-from minixception.kernels.gpu_vectors import VECTOR, load4, store4
-from minixception.lab.counts import count, races
-from minixception.lab.recorder import Recorder
-from minixception.op import Case, Op, Rung
+from minixception.gpu.kernel import cuda, device_function, dtype, kernel, redirected
+from minixception.gpu.vectors import VECTOR, load4, store4
 from minixception.ops import OPERATORS
 
 RUNGS = [(name, rung) for name, op in OPERATORS.items() for rung in op.rungs if rung.startswith("cuda")]
@@ -297,7 +298,7 @@ def _operator(forward_kernel):
     """y = x, and what a kernel makes of it."""
 
     def forward(x):
-        y = mx.kernels.gpu.empty(x.shape, x.dtype)
+        y = mx.gpu.kernel.empty(x.shape, x.dtype)
         forward_kernel[2, 32](x, y)
         return y, ()
 
@@ -391,7 +392,7 @@ def test_tracing_needs_no_gpu_and_no_simulator():
 
 
 def test_the_figure_shows_threads_over_the_tile_and_its_halo():
-    from minixception.lab.tile import panels
+    from minixception.analysis.tile import panels
 
     plane, _ = panels(lab.trace("depthwise_conv2d", "cuda_naive", (1, 8, 8, 4), padding="valid"))
     assert plane.reads.max() == 9  # the middle of nine windows

@@ -18,11 +18,11 @@ import pytest
 from processes import python
 
 import minixception as mx
-from minixception import memory
+from minixception.cpu import memory
 from minixception.data import Dataset, preprocess, shapes
+from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, CheckpointError, NumericError, ShapeError
 from minixception.optim import EMA
-from minixception.tensor import Tensor
 from minixception.training import RECIPES, Interrupted, Recipe, Trainer, evaluate, read_checkpoint, trainer
 from minixception.weights import read_tensors, write_tensors
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import minixception as mx
 from minixception.data import shapes
+from minixception.engine.tensor import Node
 from minixception.errors import ArgumentError
 from minixception.nn import BatchNorm2d, Linear, Sequential
-from minixception.tensor import Node
 from minixception.training import evaluate
 
 RECIPE = Path(__file__).parents[1] / "docs" / "transfer.md"

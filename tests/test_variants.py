@@ -10,9 +10,9 @@ import pytest
 
 import minixception as mx
 from minixception import viz
-from minixception.bench import training_run
-from minixception.bench import variants as module
-from minixception.bench.variants import SMALL, Variant, activate_between, remove_residuals, variants
+from minixception.bench.records import training_run
+from minixception.bench.records import variants as module
+from minixception.bench.records.variants import SMALL, Variant, activate_between, remove_residuals, variants
 from minixception.data import shapes
 from minixception.nn import Residual, SeparableConv2d
 from minixception.training import RECIPES, Trainer
@@ -99,7 +99,10 @@ def test_all_logs_are_in_the_file(tiny, tmp_path):
     out = tmp_path / "seeds.json"
     assert module.main([str(out), "--seeds", "2", "--epochs", "2"]) == 0
     result = json.loads(out.read_text())
-    assert result["command"] == "python -m minixception.bench.variants seeds.json --data shapes --seeds 2 --epochs 2"
+    assert (
+        result["command"]
+        == "python -m minixception.bench.records.variants seeds.json --data shapes --seeds 2 --epochs 2"
+    )
     assert result["seeds"] == [0, 1]
     assert {"machine", "versions", "date", "minutes"} <= result.keys()
     assert result["runs"].keys() == result["recipes"].keys() == variants(TINY).keys()

@@ -15,8 +15,8 @@ from PIL import Image
 
 import minixception as mx
 from minixception import nn, viz
-from minixception.bench.timing import Timing
 from minixception.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from minixception.timing import Timing
 from minixception.viz import style
 
 SVG = "{http://www.w3.org/2000/svg}"

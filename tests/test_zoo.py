@@ -9,10 +9,10 @@ import pytest
 import zoo
 
 import minixception as mx
+from minixception.engine.op import observe
+from minixception.engine.tensor import Tensor
 from minixception.models import MODELS
 from minixception.nn import Activation, AvgPool2d, BatchNorm2d, Conv2d, MaxPool2d, Module, PointwiseConv2d
-from minixception.op import observe
-from minixception.tensor import Tensor
 
 CASES = {  # (height, width, images), by network and case
     ("inception_v3", "full"): (299, 299, 1),

@@ -7,7 +7,7 @@ import pytest
 
 import minixception as mx
 from minixception import nn
-from minixception.tensor import Tensor
+from minixception.engine.tensor import Tensor
 
 
 def image(rng, *shape):

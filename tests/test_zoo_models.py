@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.cli import main
+from minixception.apps.cli import main
 from minixception.errors import ArgumentError, ShapeError
 from minixception.models import MODELS, VGG16, InceptionV3, ResNet152
 from minixception.nn import AvgPool2d, BatchNorm2d

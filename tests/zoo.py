@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from conftest import GOLDEN
 
+from minixception.engine.op import Observer
+from minixception.engine.tensor import Tensor
 from minixception.nn import Module
-from minixception.op import Observer
-from minixception.tensor import Tensor
 
 
 def manifest(name: str) -> dict[str, Any]:

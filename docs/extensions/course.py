@@ -69,7 +69,7 @@ _FIRST_CELL = {
 
 def overview() -> str:
     """The table of the course as Markdown."""
-    from minixception.lab import EXERCISES
+    from minixception.course import EXERCISES
 
     numbers = [exercise.notebook for exercise in EXERCISES.values()]
     rows = ["| notebook | what it teaches | minutes | exercises |", "|-|-|-|-|"]
@@ -100,7 +100,7 @@ def _prepare(app: Sphinx) -> None:
 
 def _draw(folder: Path) -> None:
     """Those of the package's figures that pages show."""
-    from minixception.viz import gallery
+    from minixception.apps import gallery
 
     wanted = {name for page in DOCS.glob("*.md") for name in _FIGURE.findall(page.read_text("utf-8"))}
     for entry in gallery.entries():

@@ -19,7 +19,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 ROOT = Path(__file__).parents[2]
 _FOLDERS = ("minixception", "tests")
-_HIDDEN = "minixception/lab/exercises"  # the answers are there
+_HIDDEN = "minixception/course/exercises"  # the answers are there
 _PATH = re.compile(r"([\w/]+\.py|[\w/]+/)(?:::(\w+))?")
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import nn
-from ..op import Observer, Op, Shape, observe, shape_only
-from ..tensor import Tensor, no_grad
+from ..engine.op import Observer, Op, Shape, observe, shape_only
+from ..engine.tensor import Tensor, no_grad
+from ..timing import interleaved
 from .limits import Limits
 from .measurement import OURS, Measurement, require_equal, summary
 from .threads import numba_threads
-from .timing import interleaved
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from ..op import Shape
+from ..engine.op import Shape
 from ..ops import OPERATORS
 from ..tables import Table
+from ..timing import interleaved
 from .limits import Limits, measure
 from .measurement import require_near
 from .results import write_result
 from .threads import numba_threads
-from .timing import interleaved
 
 RUNGS = ("numpy", "loops", "cpu")
 

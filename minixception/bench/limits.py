@@ -18,11 +18,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..kernels.gemm import ROWS, VECTORS
-from ..kernels.jit import parallel, prange
-from ..kernels.simd import add, element_pointer, emit_fma, emit_splat, lanes, load, splat, store, vector_type
+from ..cpu.gemm import ROWS, VECTORS
+from ..cpu.jit import parallel, prange
+from ..cpu.simd import add, element_pointer, emit_fma, emit_splat, lanes, load, splat, store, vector_type
+from ..timing import Clock, wall_clock
 from .threads import numba_threads
-from .timing import Clock, wall_clock
 
 FOOTPRINTS = tuple(1 << power for power in range(23, 30))  # bytes of both arrays of a copy: 8 MiB, in L3, to 512 MiB
 

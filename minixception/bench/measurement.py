@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .timing import Timing
+from ..timing import Timing
 
 OURS = "minixception"
 EQUAL = 1e-5  # relative L2 distance of two float32 results that count as equal

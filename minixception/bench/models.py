@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import cost
-from ..device import to_cpu
-from ..infer import compile
+from ..compiler import compile
+from ..engine.random import seed
+from ..engine.tensor import Tensor, no_grad
+from ..gpu.device import to_cpu
+from ..graph import cost
 from ..models import Xception, mini_xception
 from ..nn import Module
 from ..ops import cross_entropy
 from ..optim import SGD
-from ..random import seed
-from ..tensor import Tensor, no_grad
+from ..timing import Clock, interleaved, wall_clock
 from .measurement import OURS, Bound, Measurement, distance, require_equal, require_near, summary
 from .peers import Peer, Step
 from .threads import numba_threads
-from .timing import Clock, interleaved, wall_clock
 
 if TYPE_CHECKING:
     from tqdm import tqdm

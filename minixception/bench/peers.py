@@ -69,7 +69,7 @@ def _has_all(name: str, libraries: Iterable[str], say: Callable[[str], Any]) -> 
 def _torch_eager(model: Module, x: np.ndarray, threads: int, device: str = "cpu", layout: str = "channels_last") -> Run:
     import torch
 
-    from .torch_twin import to_torch, twin_on
+    from .torch_networks import to_torch, twin_on
 
     torch.set_num_threads(threads)
     theirs, image = twin_on(model, device, layout).eval(), to_torch(x, device, layout)
@@ -85,7 +85,7 @@ def _torch_script(model: Module, x: np.ndarray, threads: int) -> Run:
     """Traced, frozen and optimised: batchnorm folded, convolutions and ReLU fused by oneDNN."""
     import torch
 
-    from .torch_twin import to_torch, twin
+    from .torch_networks import to_torch, twin
 
     torch.set_num_threads(threads)
     image = to_torch(x)
@@ -136,7 +136,7 @@ def _tensorflow(model: Module, x: np.ndarray, threads: int) -> Run:
     os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
     import tensorflow as tf
 
-    from .tensorflow_twin import frozen
+    from .tensorflow_networks import frozen
 
     graph, image, logits = frozen(model, x.shape)
     config = tf.compat.v1.ConfigProto(
@@ -159,7 +159,7 @@ def _onnx(model: Module, x: np.ndarray) -> bytes:
     """The network as an ONNX file for inputs (n, c, h, w) of exactly this shape."""
     import torch
 
-    from .torch_twin import twin
+    from .torch_networks import twin
 
     file = io.BytesIO()
     with _quiet():
@@ -194,7 +194,7 @@ def _torch_training(
     """In the precision of x."""
     import torch
 
-    from .torch_twin import from_torch, to_torch, twin_on
+    from .torch_networks import from_torch, to_torch, twin_on
 
     torch.set_num_threads(threads)
     image, target = to_torch(x, device, layout), torch.from_numpy(labels).to(device)

@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..cpu.simd import REGISTER_BYTES
 from ..errors import ArgumentError
 from ..files import atomic_path
-from ..kernels.simd import REGISTER_BYTES
 
 _MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 

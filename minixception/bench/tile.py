@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import memory
-from ..kernels.gemm import K_BLOCK, ROWS, pack_panel, panel_width, strip_sum
-from ..kernels.jit import parallel, prange
+from ..cpu import memory
+from ..cpu.gemm import K_BLOCK, ROWS, pack_panel, panel_width, strip_sum
+from ..cpu.jit import parallel, prange
+from ..timing import interleaved
 from .limits import Limits
 from .measurement import OURS, Measurement, summary
 from .threads import numba_threads
-from .timing import interleaved
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..nn import Module
-from .torch_twin import CHANNELS_LAST, from_torch, to_torch, twin_on
+from .torch_networks import CHANNELS_LAST, from_torch, to_torch, twin_on
 
 Pass = tuple[Callable[[], Any], list[np.ndarray]]  # what to time, and what it computes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..download import cache_dir as cache_dir
 from ..errors import ArgumentError
 from .augment import augment as augment
 from .cifar10 import download_cifar10 as download_cifar10
@@ -12,7 +13,6 @@ from .dataset import Dataset as Dataset
 from .dataset import batches as batches
 from .dataset import preprocess as preprocess
 from .dataset import steps_per_epoch as steps_per_epoch
-from .download import cache_dir as cache_dir
 from .folder import load_folder as load_folder
 from .imagenet_folder import ImageNetFolder as ImageNetFolder
 from .shapes import shapes as shapes

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..download import cache_dir, download
 from ..errors import ArgumentError, DataError
 from .dataset import Dataset
-from .download import cache_dir, download
 
 FOLDER = "cifar-10-batches-bin"
 NAMES_FILE = "batches.meta.txt"

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from ..device import DEVICES
+from ..engine.tensor import Tensor, tensor
 from ..errors import ArgumentError
-from ..kernels import gpu
-from ..tensor import Tensor, tensor
+from ..gpu import kernel as gpu
+from ..gpu.device import DEVICES
 
 
 def prefetched(batches: Iterable[tuple[Any, Any]], device: str) -> Iterator[tuple[Tensor, Any]]:

@@ -9,11 +9,11 @@ from typing import IO
 
 import numpy as np
 
+from ..compiler import compile
+from ..engine.tensor import Tensor, no_grad
 from ..errors import ArgumentError, ShapeError
-from ..infer import compile
 from ..nn import Module
 from ..ops import softmax
-from ..tensor import Tensor, no_grad
 from .classes import CLASSES, Prediction, decode
 from .images import read_image, resize
 from .preprocess import preprocess

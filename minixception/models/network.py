@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Activation, Dropout, GlobalAvgPool, GlobalMaxPool, Linear, Module
-from ..tensor import Tensor
 
 
 class Network(Module):

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..engine.tensor import Tensor
 from ..nn import Activation, BatchNorm2d, Conv2d, MaxPool2d, PointwiseConv2d, Residual, Sequential
-from ..tensor import Tensor
 from .network import Network
 
 STAGES = {"conv2": (64, 3), "conv3": (128, 8), "conv4": (256, 36), "conv5": (512, 3)}  # width inside, blocks

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import zip_longest
 
+from ..engine.op import current_observer
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..op import current_observer
-from ..tensor import Tensor
 from .layers import Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, PointwiseConv2d, SeparableConv2d
 from .module import Module
 

@@ -1,4 +1,4 @@
-"""Initial values of parameters, drawn from the package's generator (``minixception.random``)."""
+"""Initial values of parameters, drawn from the package's generator (``minixception.engine.random``)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.random import generator
 from ..errors import ArgumentError
-from ..random import generator
 
 
 def glorot_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int, dtype: Any = np.float32) -> np.ndarray:

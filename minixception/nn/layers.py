@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.window import Padding
-from ..tensor import Tensor
 from . import init
 from .module import Buffer, Module, Parameter
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
+from ..engine.random import generator
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..random import generator
-from ..tensor import Tensor
 from .layers import Activation, BatchNorm2d, GlobalAvgPool, Linear
 from .module import Module
 
@@ -75,7 +75,7 @@ class DropPath(Module):
     """Stochastic depth: in training, zero all of an image with probability ``rate``, divide the others by 1 - rate.
 
     At the end of a residual branch it leaves out the block for that image. The draws, one an image, come from the
-    package's generator (``minixception.random``). x itself at inference. ArgumentError unless 0 <= rate < 1.
+    package's generator (``minixception.engine.random``). x itself at inference. ArgumentError unless 0 <= rate < 1.
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth"; scaled in training instead of at inference.
     """
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..device import assign
-from ..device import to as move
+from ..engine.op import current_observer
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, DTypeError, ShapeError, WeightsError
-from ..op import current_observer
-from ..tensor import Tensor
+from ..gpu.device import assign
+from ..gpu.device import to as move
 
 if TYPE_CHECKING:
-    from ..cost import CostTable
+    from ..graph.cost import CostTable
     from ..imagenet import Prediction
     from ..weights import Loaded
 
@@ -245,7 +245,7 @@ class Module:
 
         input_shape: (h, w, c), needed where the network does not know its own; ShapeError without it.
         """
-        from ..cost import table
+        from ..graph.cost import table
 
         input_shape = input_shape or self.input_shape
         if input_shape is None:

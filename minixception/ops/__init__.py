@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..op import Op
+from ..engine.op import Op
 from .activation import ELU, GELU, RELU, SIGMOID, elu, gelu, relu, sigmoid
 from .arithmetic import ADD, DIVIDE, MULTIPLY, SUBTRACT, add, divide, multiply, subtract
 from .batchnorm import BATCH_NORM, batch_norm
@@ -13,12 +13,7 @@ from .conv2d import CONV2D, conv2d
 from .depthwise import DEPTHWISE_CONV2D, depthwise_conv2d
 from .dropout import DROPOUT, dropout
 from .linear import LINEAR, linear
-from .loss import (
-    BINARY_CROSS_ENTROPY,
-    CROSS_ENTROPY,
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-)
+from .loss import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, binary_cross_entropy_with_logits, cross_entropy
 from .pointwise import POINTWISE_CONV2D, pointwise_conv2d
 from .pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
 from .reduction import MEAN, SUM, mean, sum

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from .. import memory
-from ..kernels.gpu import cuda, device_function, elementwise, kernel
-from ..kernels.jit import loops, parallel, prange
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor
+from ..cpu import memory
+from ..cpu.jit import loops, parallel, prange
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor
+from ..gpu.kernel import cuda, device_function, elementwise, kernel
 
 Array = np.ndarray
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.jit import loops, parallel, prange
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor, tensor
 from ..errors import DTypeError, ShapeError
-from ..kernels.gpu import THREADS, Kernel, blocks, cuda, elementwise, empty, kernel
-from ..kernels.gpu_reduce import broadcast, offset, sums
-from ..kernels.jit import loops, parallel, prange
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor, tensor
+from ..gpu.kernel import THREADS, Kernel, blocks, cuda, elementwise, empty, kernel
+from ..gpu.reduce import broadcast, offset, sums
 
 Operand = Tensor | np.ndarray | float
 

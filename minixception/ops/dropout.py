@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.jit import loops, parallel, prange
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.random import generator
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ..kernels.jit import loops, parallel, prange
-from ..op import Case, Draw, Op, Rung, Shape
-from ..random import generator
-from ..tensor import Tensor
+from ..gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ DROPOUT = Op(
 def dropout(x: Tensor, rate: float, training: bool = True, rng: np.random.Generator | None = None) -> Tensor:
     """Drop each value of x with probability rate, divide the others by 1 - rate; x itself if not training.
 
-    rng: where the mask comes from; the package's generator (``minixception.random``) if None. The mask of an x on the
+    rng: where the mask comes from; the package's generator (``mx.seed``) if None. The mask of an x on the
     GPU is drawn there, from a key of 64 bits that rng gives: another mask than on the CPU, and as reproducible.
     Raises ArgumentError unless 0 <= rate < 1. Srivastava et al. 2014.
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.gemm import gemm
+from ..cpu.jit import loops
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor
 from ..errors import ShapeError
-from ..kernels.gemm import gemm
-from ..kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ..kernels.gpu_gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B, register_tiled
-from ..kernels.jit import loops
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor
+from ..gpu.gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B, register_tiled
+from ..gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ def _start(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
     return y
 
 
-# Fast: the three products run near the machine's peak in kernels/gemm.py, which reads transposed factors in
+# Fast: the three products run near the machine's peak in cpu/gemm.py, which reads transposed factors in
 # place. The bias costs no pass of its own: it is what y holds when the product is added. db reads dy once and
 # stays with NumPy.
 
@@ -107,7 +107,7 @@ def backward_cpu(
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The three products on the fastest step of kernels/gpu_gemm.py. The bias is added to the sums while they are still in
+# The three products on the fastest step of gpu/gemm.py. The bias is added to the sums while they are still in
 # registers. db is a thread per column: neighbouring threads read neighbours, row after row.
 
 

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.jit import loops, parallel, prange
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor, tensor
 from ..errors import ArgumentError, LabelError, ShapeError
-from ..kernels.gpu import THREADS, blocks, cuda, dtype, elementwise, empty, kernel
-from ..kernels.gpu_reduce import block_sum, sums
-from ..kernels.jit import loops, parallel, prange
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor, tensor
+from ..gpu.kernel import THREADS, blocks, cuda, dtype, elementwise, empty, kernel
+from ..gpu.reduce import block_sum, sums
 from .softmax import LOG_SOFTMAX, launch_rows
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def _binary_cross_entropy_rung(kernel: Any) -> Rung:
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # The loss of each row, or of each element, is computed on its own; their mean is the deterministic one of
-# kernels/gpu_reduce.py. Cross entropy starts from log_softmax, a block for each row: the next kernel reads log p, adds
+# gpu/reduce.py. Cross entropy starts from log_softmax, a block for each row: the next kernel reads log p, adds
 # up the row's loss and leaves p in its place, which is what the backward pass needs. Arrays of the size of the logits
 # are tiny beside a network's activations: what counts here is the few microseconds that each launch takes.
 

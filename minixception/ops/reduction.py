@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.jit import loops, parallel, prange
+from ..cpu.simd import add, lanes, load, splat, store
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..kernels.gpu_reduce import repeat, sums
-from ..kernels.jit import loops, parallel, prange
-from ..kernels.simd import add, lanes, load, splat, store
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor
+from ..gpu.reduce import repeat, sums
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ def _sum_forward_cpu(x: np.ndarray, *, axis: Shape) -> tuple[np.ndarray, tuple[A
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The sum of kernels/gpu_reduce.py: every thread adds 32 rows, and their sums are added in turn, in an order that
+# The sum of gpu/reduce.py: every thread adds 32 rows, and their sums are added in turn, in an order that
 # depends on the shape alone. Its divisor comes last and makes a mean of it; the backward pass repeats dy.
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.jit import inline, loops, parallel, prange
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..kernels.gpu import device_function, dtype, empty, kernel
-from ..kernels.gpu_pixels import pixel_grid, this_element
-from ..kernels.jit import inline, loops, parallel, prange
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor
+from ..gpu.kernel import device_function, dtype, empty, kernel
+from ..gpu.pixels import pixel_grid, this_element
 from .window import check_image
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# A thread per element of y, and backward of dx, laid out as kernels/gpu_pixels.py says. Forward is a copy: one read for
+# A thread per element of y, and backward of dx, laid out as gpu/pixels.py says. Forward is a copy: one read for
 # each number written, both of whole lines of memory. Backward a pixel gathers from the at most 3x3 places that show it;
 # but near the corners it is one. Atomic additions, which a scatter would need, change their order from run to run.
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
+from ..cpu import memory
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..kernels.gpu import THREADS, blocks, cuda, empty, kernel
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor
+from ..gpu.kernel import THREADS, blocks, cuda, empty, kernel
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from .. import memory
+from ..cpu import memory
+from ..cpu.jit import loops, parallel, prange
+from ..engine.op import Case, Draw, Op, Rung, Shape
+from ..engine.tensor import Tensor
 from ..errors import ShapeError
-from ..kernels.gpu import Kernel, cuda, device_function, dtype, empty, kernel
-from ..kernels.gpu_reduce import block_max, block_sum, row_threads
-from ..kernels.jit import loops, parallel, prange
-from ..op import Case, Draw, Op, Rung, Shape
-from ..tensor import Tensor
+from ..gpu.kernel import Kernel, cuda, device_function, dtype, empty, kernel
+from ..gpu.reduce import block_max, block_sum, row_threads
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..device import assign, copy, is_on_gpu, to_cpu
-from . import gpu
+from ..gpu.device import assign, copy, is_on_gpu, to_cpu
+from . import cuda as gpu
 from .common import Parameter, Scratch, check_range, load_arrays
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..device import is_on_gpu
 from ..errors import ArgumentError, NumericError
-from . import gpu
+from ..gpu.device import is_on_gpu
+from . import cuda as gpu
 from .common import Parameter
 
 

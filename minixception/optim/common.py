@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..device import assign
 from ..errors import ArgumentError, CheckpointError
+from ..gpu.device import assign
 
 
 class Parameter(Protocol):

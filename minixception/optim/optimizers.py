@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..device import full_like, is_on_gpu, to_cpu
+from ..cpu.jit import parallel, prange
 from ..errors import ArgumentError
-from ..kernels.jit import parallel, prange
-from . import gpu
+from ..gpu.device import full_like, is_on_gpu, to_cpu
+from . import cuda as gpu
 from .common import Parameter, Scratch, check_range, load_arrays
 
 _CHUNK = 1 << 14  # numbers of one task; fixed, so that vectors and what is left over do not depend on the threads

@@ -8,12 +8,12 @@ from typing import Any
 
 from ..data import Dataset, batches, steps_per_epoch
 from ..data.prefetch import prefetched
+from ..engine.tensor import no_grad
 from ..errors import NumericError
-from ..metrics import Mean
 from ..nn import Module
 from ..ops import cross_entropy
-from ..tensor import no_grad
 from .measure import measure
+from .metrics import Mean
 
 
 def evaluate(

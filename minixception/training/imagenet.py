@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..compiler import compile
 from ..data.imagenet_folder import Crop, ImageNetFolder
 from ..errors import ArgumentError, CheckpointError
 from ..files import atomic_path
-from ..infer import compile
-from ..metrics import topk_hits
 from ..models import MODELS
 from ..nn import Module
+from .metrics import topk_hits
 
 SECONDS_BETWEEN_SAVES = 30.0
 

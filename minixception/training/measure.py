@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..device import to_cpu, to_gpu
-from ..kernels.gpu import cuda, dtype, empty, kernel
-from ..kernels.gpu_reduce import block_sum, row_threads
-from ..metrics import topk_hits
-from ..tensor import Tensor
+from ..engine.tensor import Tensor
+from ..gpu.device import to_cpu, to_gpu
+from ..gpu.kernel import cuda, dtype, empty, kernel
+from ..gpu.reduce import block_sum, row_threads
+from .metrics import topk_hits
 
 
 def measure(loss: Tensor, logits: Tensor, labels: np.ndarray, ks: Sequence[int] = (1,)) -> list[float]:

@@ -18,18 +18,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .. import random
 from ..data import Dataset, batches, steps_per_epoch
 from ..data.prefetch import prefetched
+from ..engine import random
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, CheckpointError, NumericError
 from ..files import atomic_path
-from ..metrics import Mean
 from ..ops import cross_entropy
 from ..optim import EMA, clip_grad_norm
-from ..tensor import Tensor
 from .checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from .evaluate import evaluate
 from .measure import measure
+from .metrics import Mean
 from .recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"

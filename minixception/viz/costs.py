@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import cost, nn
-from ..bench.timing import Timing
+from .. import nn
 from ..errors import ArgumentError, ShapeError
+from ..graph import cost
+from ..timing import Timing
 from .structure import flows, kind, nodes_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..bench.timing import Timing
 from ..errors import ArgumentError, DTypeError, ShapeError
+from ..timing import Timing
 
 if TYPE_CHECKING:
     from .style import VectorFigure

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..cost import table
 from ..errors import ShapeError
+from ..graph.cost import table
 from ..nn import Module
 from .boxes import GAP, HEAD, MARGIN, ROW_GAP, SIZE, TextBox, draw, extent, measure, picture, shift
 from .layout import Box, arrange

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from .. import nn
 from ..errors import ArgumentError
-from ..infer.graph import Node, trace
+from ..graph.trace import Node, trace
 from .boxes import TextBox
 
 MOST_SEGMENTS = 4  # of a spatial convolution: with more, the first two and the last are drawn

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..engine.tensor import Node, Tensor
 from ..errors import ArgumentError, GraphError
 from ..nn import Module, Parameter
-from ..tensor import Node, Tensor
 from .boxes import ARROW, GAP, ROW_GAP, TextBox, draw, measure, picture
 from .layout import arrange
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..cost import table
 from ..errors import ArgumentError
+from ..graph.cost import table
 
 if TYPE_CHECKING:
     from .style import VectorFigure
@@ -41,8 +41,8 @@ def zoo_points() -> list[ZooPoint]:
     Parameters include batchnorm's running statistics. Each source has trained in its own way: accuracies are to be
     compared within one. Takes seconds: the networks are built.
     """
+    from ..apps.reproduce.tables import TABLE1
     from ..models import MODELS
-    from ..reproduce.tables import TABLE1
 
     published = {name: (top1, PAPER) for name, (_, top1, _) in TABLE1.items()}
     published |= {name: (top1, FOLLOW_UP) for name, top1 in _NEXCEPTION.items()}

@@ -21,7 +21,7 @@ def imagenet_file(model: Module) -> Path:
     Raises ArgumentError unless the model is Xception, with 1000 classes or without its top; DataError, one line naming
     file and folder, where the download fails.
     """
-    from ..data.download import cache_dir, download
+    from ..download import cache_dir, download
 
     count = model.num_parameters()
     if count not in FILES:

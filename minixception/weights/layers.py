@@ -15,18 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from ..nn import (
-    BatchNorm2d,
-    Conv2d,
-    DepthwiseConv2d,
-    Linear,
-    Module,
-    PointwiseConv2d,
-    SeparableConv2d,
-)
+from ..nn import BatchNorm2d, Conv2d, DepthwiseConv2d, Linear, Module, PointwiseConv2d, SeparableConv2d
 from ..nn.module import Buffer, Parameter
-from ..tensor import Tensor
 from .source import StoredTensor
 
 _KERNEL = {"weight": "kernel", "bias": "bias"}
@@ -86,7 +78,7 @@ def creation_order(model: Module) -> list[ModelLayer]:
 
 def network_order(model: Module) -> list[ModelLayer]:
     """The same in the order of Keras' ``model.layers``. ArgumentError if the model does not know its input's shape."""
-    from ..infer.graph import trace
+    from ..graph.trace import trace
 
     if model.input_shape is None:
         raise ArgumentError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minixception.lab import cuda, cuda_kernel, dtype
+from minixception.course import cuda, cuda_kernel, dtype
 
 ALL = 0xFFFFFFFF
 

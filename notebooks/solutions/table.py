@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import minixception as mx
+from minixception.course.checks import Choice
 from minixception.files import atomic_path
-from minixception.lab.checks import Choice
 
 HEAD = """# Planted mistakes, and the hints they get
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...device import empty_cache
 from ...errors import BackendError
-from ...kernels import gpu
+from ...gpu import kernel as gpu
+from ...gpu.device import empty_cache
 from ...models import Xception, mini_xception
 from ...tables import Table
 from .. import models

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ... import nn
-from ...device import to_cpu, to_gpu
+from ...gpu.device import to_cpu, to_gpu
+from ...timing import Clock, interleaved
 from ..kernels import Layer, Stage, Workload, backward, forward, prepare
 from ..measurement import Bound, Measurement, distance, require_near, summary
 from ..peers import LAYOUTS
-from ..timing import Clock, interleaved
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ...device import assign
-from ...kernels.gpu import THREADS, blocks, cuda, dtype, empty, kernel
+from ...gpu.device import assign
+from ...gpu.kernel import THREADS, blocks, cuda, dtype, empty, kernel
 from ...tables import Table
+from ...timing import Clock
 from ..limits import fastest
-from ..timing import Clock
 
 _FOOTPRINT = 1 << 29  # bytes of both arrays of a copy, several times the largest L2 cache
 _EACH = 4  # numbers that a thread copies: so many loads are on their way at once

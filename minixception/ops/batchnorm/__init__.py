@@ -41,10 +41,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ...device import is_on_gpu, to_cpu
+from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.tensor import Tensor
 from ...errors import ArgumentError, ShapeError
-from ...op import Case, Draw, Op, Rung, Shape
-from ...tensor import Tensor
+from ...gpu.device import is_on_gpu, to_cpu
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .cuda import (
     backward_cuda,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import memory
-from ...kernels.jit import loops, parallel, prange
-from ...kernels.simd import add, fma, lanes, load, multiply, prefetch, prefetch_write, splat, store
+from ...cpu import memory
+from ...cpu.jit import loops, parallel, prange
+from ...cpu.simd import add, fma, lanes, load, multiply, prefetch, prefetch_write, splat, store
 
 # All kernels see x as a matrix (m, c): one row per pixel of the batch, one column per channel.
 

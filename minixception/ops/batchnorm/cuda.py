@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.gpu import THREADS, Kernel, blocks, cuda, device_function, dtype, empty, kernel
-from ...kernels.gpu_reduce import block_sum, row_threads
+from ...gpu.kernel import THREADS, Kernel, blocks, cuda, device_function, dtype, empty, kernel
+from ...gpu.reduce import block_sum, row_threads
 from .cuda_sums import (
     GROUP,
     LANES,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.gpu import cuda, device_function, dtype, kernel
-from ...kernels.gpu_warps import ALL_LANES
+from ...gpu.kernel import cuda, device_function, dtype, kernel
+from ...gpu.warps import ALL_LANES
 
 LANES, ROWS = 32, 8  # threads of a block: channels, rows
 GROUP = 8  # loads of a thread that are under way at once

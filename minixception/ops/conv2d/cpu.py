@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import memory
-from ...kernels.gemm import TASKS, pack_panel, panel_width, strip, strip_sum
-from ...kernels.jit import loops, parallel, prange
+from ...cpu import memory
+from ...cpu.gemm import TASKS, pack_panel, panel_width, strip, strip_sum
+from ...cpu.jit import loops, parallel, prange
 from ..window import Padding, extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 #
 # For the tile they are the kh segments of one long row of A, and the sums stay in registers for all of them. With
 # groups only the ci/G channels of one group are neighbours, and each column of taps is a product of its own ("run").
-# The tile and the packed panels are those of kernels/gemm.py; a task is one output row, or a part of its columns.
+# The tile and the packed panels are those of cpu/gemm.py; a task is one output row, or a part of its columns.
 
 
 @parallel
@@ -108,7 +108,7 @@ def pack_kernel(w, packed, groups, width):
 
 @parallel
 def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_residual, bias, add_bias, relu):
-    """y = f(convolution + residual + bias), with the epilogue of kernels/gemm.py; f is ReLU or nothing."""
+    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; f is ReLU or nothing."""
     n, hp, wp, channels = xp.shape
     _, ho, wo, co = y.shape
     per_group = co // groups

@@ -6,15 +6,15 @@
 
 The matrix of windows, kh*kw times as large as x, is never written. In an image with a border of zeros, an element of it
 lies where its window begins plus where its tap lies in a window: that is all that the fast step of the ladder in
-kernels/gpu_gemm.py has to be told. Each group of channels is a product of its own, number z.
+gpu/gemm.py has to be told. Each group of channels is a product of its own, number z.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ...kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ...kernels.gpu_gemm import Layout, divided, register_tiled
+from ...gpu.gemm import Layout, divided, register_tiled
+from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
 from ..window import Padding, extents
 
 # Places in images and kernels ----------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ Source: Chollet 2017, section 2 ("a spatial convolution performed independently 
 
 from __future__ import annotations
 
+from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.tensor import Tensor
 from ...errors import ShapeError
-from ...op import Case, Draw, Op, Rung, Shape
-from ...tensor import Tensor
 from ..window import Padding, check_image, sample_window, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .cuda import (

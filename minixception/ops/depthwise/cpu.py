@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ... import memory
-from ...kernels.correlate import correlate_outputs
-from ...kernels.filter import filter_outputs
-from ...kernels.jit import loops, parallel, prange
-from ...kernels.simd import fma, lanes, load, splat, store
+from ...cpu import memory
+from ...cpu.correlate import correlate_outputs
+from ...cpu.filter import filter_outputs
+from ...cpu.jit import loops, parallel, prange
+from ...cpu.simd import fma, lanes, load, splat, store
 from ..window import Padding, extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding) -> tupl
 # Fast ---------------------------------------------------------------------------------------------------------------
 # Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512), and all taps
 # are summed into it before it is written: y is stored once and never read. Neighbouring outputs share most of their
-# pixels; kernels/filter.py computes two rows of five at once and loads each pixel once for all ten. A task is a band
+# pixels; cpu/filter.py computes two rows of five at once and loads each pixel once for all ten. A task is a band
 # of rows of one image, an even number of them: bands do not overlap in what they write. What remains is the memory: x
 # once in, y once out.
 

@@ -23,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ...kernels.gpu_strips import LANES, WARPS, Size, correlate_kernel, filter_kernel
+from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
+from ...gpu.strips import LANES, WARPS, Size, correlate_kernel, filter_kernel
 from ..activation import RELU
 from ..window import Padding, extents
 from .cpu import floor
@@ -121,7 +121,7 @@ def tile_side(kernel: tuple[int, ...], stride: int) -> int:
 
 
 # Strips in registers -----------------------------------------------------------------------------------------------
-# kernels/gpu_strips.py; for the kernels that Xception has. Other sizes have the tile above.
+# gpu/strips.py; for the kernels that Xception has. Other sizes have the tile above.
 
 _FILTERS: dict[Size, Callable[..., None]] = {
     (3, 3, 1): filter_kernel((3, 3, 1), columns=4, turned=False),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...kernels.gpu import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ...kernels.gpu_strips import LANES, WARPS, flat, sum_of_warps
+from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
+from ...gpu.strips import LANES, WARPS, flat, sum_of_warps
 from ..window import Padding, extents
 
 Array = Any  # an array of the GPU

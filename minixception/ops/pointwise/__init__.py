@@ -12,9 +12,9 @@ ci*co/(ci+co) MACs per element moved: with hundreds of channels it is limited by
 
 from __future__ import annotations
 
+from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.tensor import Tensor
 from ...errors import ShapeError
-from ...op import Case, Draw, Op, Rung, Shape
-from ...tensor import Tensor
 from ..window import check_image, window_shape
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .cuda import COALESCED, FAST, NAIVE, TILED

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import memory
-from ...kernels.gemm import gemm
-from ...kernels.jit import loops, parallel, prange
+from ...cpu import memory
+from ...cpu.gemm import gemm
+from ...cpu.jit import loops, parallel, prange
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
 
 
 # Fast ---------------------------------------------------------------------------------------------------------------
-# NHWC makes every pixel a row of a matrix, so nothing has to be moved: the kernel is kernels/gemm.py. With a stride the
+# NHWC makes every pixel a row of a matrix, so nothing has to be moved: the kernel is cpu/gemm.py. With a stride the
 # rows that count are first gathered into a matrix of their own, a copy of 1/stride^2 of x next to a product that reads
 # each row co times; on the way back they are spread over dx, and what lies between is set to 0 in the same pass.
 

@@ -1,4 +1,4 @@
-"""3. GPU: pointwise convolution as matrix products, on each step of the ladder in kernels/gpu_gemm.py.
+"""3. GPU: pointwise convolution as matrix products, on each step of the ladder in gpu/gemm.py.
 
 In NHWC each pixel is a row of a matrix, so nothing has to be moved: forward is the product (P, ci) (ci, co); the
 gradient of the input is (P, co) (co, ci), with w read as its transpose; the gradient of the kernel is (ci, P) (P, co),
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...kernels.gpu import THREADS, blocks, cuda, dtype, empty, kernel
-from ...kernels.gpu_gemm import (
+from ...engine.op import Rung
+from ...gpu.gemm import (
     MATRIX_A,
     MATRIX_B,
     MATRIX_C,
@@ -23,7 +23,7 @@ from ...kernels.gpu_gemm import (
     register_tiled,
     tiled,
 )
-from ...op import Rung
+from ...gpu.kernel import THREADS, blocks, cuda, dtype, empty, kernel
 
 # The pixels that a stride visits: a thread per number, neighbours on neighbouring channels ---------------------------
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...engine.op import Draw, Shape
 from ...errors import ArgumentError
-from ...op import Draw, Shape
 from ..window import Padding, check_image, sample_window, window_shape
 
 

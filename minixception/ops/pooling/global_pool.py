@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ... import memory
-from ...kernels.gpu import dtype, empty, kernel
-from ...kernels.gpu_pixels import pixel_grid, this_element
-from ...kernels.gpu_reduce import sums
-from ...kernels.jit import loops, parallel, prange
-from ...op import Case, Draw, Op, Rung, Shape
-from ...tensor import Tensor
+from ...cpu import memory
+from ...cpu.jit import loops, parallel, prange
+from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.tensor import Tensor
+from ...gpu.kernel import dtype, empty, kernel
+from ...gpu.pixels import pixel_grid, this_element
+from ...gpu.reduce import sums
 from ..window import check_image
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -128,11 +128,11 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# Forward is a sum over the middle of x, seen as (n, h*w, c), and kernels/gpu_reduce.py has it: a thread adds 32 pixels
+# Forward is a sum over the middle of x, seen as (n, h*w, c), and gpu/reduce.py has it: a thread adds 32 pixels
 # of one channel, in the type of x, and the next launch adds the sums of up to 32 such threads. Neighbouring threads
 # have neighbouring channels. The definition sums in float64; chains of 32 stay within a few units of float32's last
 # digit of it, and consumer GPUs, slow in float64, run them at full speed. One read per element, and a 32nd in between.
-# Backward, a thread per element of dx, laid out as kernels/gpu_pixels.py says: one write, and a read from the cache.
+# Backward, a thread per element of dx, laid out as gpu/pixels.py says: one write, and a read from the cache.
 
 
 @kernel

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from ... import memory
-from ...kernels.gpu import dtype, empty, kernel
-from ...kernels.gpu_pixels import element, pixel_grid, this_element
-from ...kernels.jit import loops, parallel, prange
-from ...op import Case, Draw, Op, Rung, Shape
-from ...tensor import Tensor
+from ...cpu import memory
+from ...cpu.jit import loops, parallel, prange
+from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.tensor import Tensor
+from ...gpu.kernel import dtype, empty, kernel
+from ...gpu.pixels import element, pixel_grid, this_element
 from ..window import Padding, extent, extents, pad_image, taps
 from .arguments import pooled_shape, sample_pool, window_params
 
@@ -201,7 +201,7 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# A thread per output, and backward a thread per pixel of x, laid out as kernels/gpu_pixels.py says: the 32 threads of a
+# A thread per output, and backward a thread per pixel of x, laid out as gpu/pixels.py says: the 32 threads of a
 # warp have 32 neighbouring channels of one pixel, and every load is of whole lines of memory.
 # Forward, an output reads its window, 9 numbers for 3x3; what several windows share is read by neighbours at the same
 # moment, and the cache answers. Memory itself sees x once: with stride 2, 4 numbers for each output.

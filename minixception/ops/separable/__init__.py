@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.tensor import Tensor
 from ...errors import ShapeError
-from ...op import Case, Draw, Op, Rung, Shape
-from ...tensor import Tensor
 from ..depthwise import DEPTHWISE_CONV2D, sample_filter
 from ..pointwise import POINTWISE_CONV2D
 from ..window import Padding

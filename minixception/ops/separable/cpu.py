@@ -8,12 +8,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from ... import memory
-from ...kernels.filter import filter_outputs
-from ...kernels.gemm import gemm, panel_width, strip
-from ...kernels.jit import parallel, prange
-from ...kernels.simd import lanes
-from ...op import Shape
+from ...cpu import memory
+from ...cpu.filter import filter_outputs
+from ...cpu.gemm import gemm, panel_width, strip
+from ...cpu.jit import parallel, prange
+from ...cpu.simd import lanes
+from ...engine.op import Shape
 from ..conv2d.cpu import pack_kernel
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
@@ -29,7 +29,7 @@ backward_loops = chain_backward(depthwise_cpu.forward_loops, depthwise_cpu.backw
 # Layer by layer, the depthwise result z of 19x19x728 is a megabyte that is written, and read again by the pointwise
 # product. Here a task takes a strip of output pixels, filters them into a scratch buffer that stays in its core's L2
 # cache, and multiplies the buffer by the packed weights. x is read once and y written once; a ReLU in front is a
-# maximum on load. Inference (infer/) runs the same kernel with its epilogue: batchnorm is then part of the weights, and
+# maximum on load. Inference runs the same kernel with its epilogue: batchnorm is then part of the weights, and
 # bias, residual and ReLU are applied to the sums while they are still in registers. What is left is the matrix
 # product, limited by the multipliers.
 

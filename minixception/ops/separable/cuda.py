@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.gpu import Kernel, blocks, cuda, dtype, empty, kernel
-from ...kernels.gpu_strips import LANES, WARPS, flat
+from ...gpu.kernel import Kernel, blocks, cuda, dtype, empty, kernel
+from ...gpu.strips import LANES, WARPS, flat
 from ..depthwise import cuda as depthwise_cuda
 from ..depthwise.cpu import floor
 from ..pointwise import cuda as pointwise_cuda
@@ -62,7 +62,7 @@ def backward_cuda(
 #
 # The price: z is made again for every 128 output channels, with 9 multiply-adds beside the 128 of the product. For each
 # number of y and input channel that is (18 + 9) / 4 / 128 + 1 / 32 = 0.084 global reads; with z in memory, the product
-# of kernels/gpu_gemm.py takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring numbers share
+# of gpu/gemm.py takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring numbers share
 # pixels and run at the same time, so that x comes from memory once, and the weights from L2.
 #
 # The tile weighs this traffic against occupancy. 32 sums for each thread, 8 pixels or 8 channels, would read half as
@@ -114,7 +114,7 @@ def _strips(kw: int, stride: int) -> Kernel:
         taps = cuda.local.array(kw, dtype)
         pixels = cuda.local.array(_STRIP, dtype)
         sums = cuda.local.array((_STRIP, _EACH), dtype)
-        lane, warp = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (WARPS - 1)  # see kernels/gpu_gemm.py, step 4
+        lane, warp = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (WARPS - 1)  # see gpu/gemm.py, step 4
         across, tiles = (wo + _STRIP - 1) // _STRIP, (co + _OUTPUTS - 1) // _OUTPUTS
         strip, tile = cuda.blockIdx.x // tiles * WARPS + warp, cuda.blockIdx.x % tiles
         line, j0 = strip // across, strip % across * _STRIP  # lines of all images, one below the other

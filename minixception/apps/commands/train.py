@@ -1,0 +1,61 @@
+"""minixception train: training by a recipe, with checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from .common import Add, add_device, chosen_device, device_words
+
+
+def register(add: Add) -> None:
+    """The command and its options."""
+    from ...training import RECIPES
+
+    parser = add("train", run, "train a small Xception by a recipe; stop with Ctrl-C, go on with --resume")
+    parser.add_argument("--recipe", choices=RECIPES, help="default: cifar10, or with --resume the run's own")
+    parser.add_argument("--data", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER or folder:PATH")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoint and log; default: runs/RECIPE")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, on any device")
+    add_device(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, and say where the log is."""
+    from ...data import load
+    from ...training import RECIPES, Interrupted, Trainer, read_checkpoint
+    from ...training.trainer import CHECKPOINT
+
+    device = chosen_device(options)
+    name = options.recipe or "cifar10"
+    folder = options.out or Path("runs") / name
+    resumes_its_own = options.resume and not options.recipe
+    recipe = read_checkpoint(folder / CHECKPOINT).recipe if resumes_its_own else RECIPES[name]
+    changes = {
+        name: value
+        for name in ("data", "epochs", "batch_size", "lr", "seed")
+        if (value := getattr(options, name)) is not None
+    }
+    recipe = replace(recipe, **changes)
+    train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
+    trainer = Trainer(recipe, train, test, folder, resume=options.resume, device=device)
+    parameters = trainer.model.num_parameters(trainable=True)
+    print(f"{len(train):,} training and {len(test):,} test images, {parameters:,} parameters, run in {folder}")
+    try:
+        records = trainer.run()
+    except Interrupted:
+        done = trainer.progress
+        print(
+            f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; "
+            f"go on with: {' '.join(['minixception train --out', str(folder), '--resume', *device_words(options)])}",
+            file=sys.stderr,
+        )
+        return 130
+    print(f"test top-1 {records[-1]['test_top1']:.2%} after {len(records)} epochs; log: {folder / 'log.jsonl'}")
+    return 0

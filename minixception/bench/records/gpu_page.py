@@ -1,0 +1,142 @@
+"""The page about the GPU, docs/results/gpu.md, from the result files that lie beside it.
+
+    python -m minixception.bench.records.gpu_page docs/results
+
+What the CUDA kernels ask of memory and what the compiler gave them (gpu.json) is counted without a GPU. What only a GPU
+can tell (bench_cuda.json, sanitizer.json) has a section of its own, which says so where nobody has measured it yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...files import atomic_path
+from ...tables import Table
+from ..cuda.command import GpuReport
+
+PAGE = "gpu.md"
+_HEAD = """# On a GPU: counted, compiled, measured
+
+Nothing here is typed in by hand: `python -m minixception.bench.records.gpu_page docs/results` writes this page from the
+JSON files beside it. [docs/gpu.md](../gpu.md) explains the kernels.
+"""
+_NOT_MEASURED = """\
+Nothing has run on a GPU yet: no time and no bandwidth on this page was measured. On a machine with an NVIDIA
+GPU, in a clone of this repository, two commands do it:
+
+    make setup && .venv/bin/python -m pip install --editable '.[peers]'
+    make gpu
+
+The second one runs the GPU's tests on the device, then the sanitizers, then the benchmark beside PyTorch, and writes
+this page anew. The benchmark alone, from `pip install 'minixception[cuda,peers]'` on:
+
+    minixception bench --device cuda --out docs/results/bench_cuda.json
+    python -m minixception.bench.records.gpu_page docs/results
+
+The targets that it will be held to are those of `minixception/bench/cuda/targets.py`.
+"""
+_NOT_CHECKED = """Not run yet: it needs an NVIDIA GPU and compute-sanitizer, which comes with the CUDA toolkit.
+
+    python tests/check_sanitizer.py --out docs/results/sanitizer.json
+"""
+_NOT_COUNTED = """Not counted yet: `python -m minixception.bench.records.gpu_counts docs/results/gpu.json`.
+"""
+
+
+def page(folder: Path) -> str:
+    """The whole page as Markdown, from the files in the folder."""
+    sections = {
+        "Counted and compiled": _section(folder / "gpu.json", _counted, _NOT_COUNTED),
+        "Measured on a GPU": _section(folder / "bench_cuda.json", _measured, _NOT_MEASURED),
+        "Sanitizers": _section(folder / "sanitizer.json", _checked, _NOT_CHECKED),
+    }
+    return "\n".join([_HEAD, *(f"## {title}\n\n{text}" for title, text in sections.items())])
+
+
+def _section(path: Path, written: Callable[[dict[str, Any]], str], missing: str) -> str:
+    if not path.exists():
+        return missing
+    result = json.loads(path.read_text(encoding="utf-8"))
+    machine = result["machine"]
+    made = f"`{result['command']}`, {result['date']}, {machine['processor']}, {machine['system']}"
+    return f"{written(result)}\n[{path.name}]({path.name}): {made}.\n"
+
+
+def _counted(result: dict[str, Any]) -> str:
+    """The ladders, and the worst of what the compiler gave the fast kernels."""
+    header = ("operator", "direction", "rung", "reads", "sectors per access", "bytes moved", "least bytes")
+    ladders = [[row[name] for name in header] for row in result["traffic"]]
+    text = f"""\
+Without a GPU. What each rung asks of memory per output, as the recorder counts it; the least bytes are each input and
+output once.
+
+{_markdown(Table(header, ladders))}
+"""
+    if kernels := [row for row in result["kernels"] if row["usage"]]:
+        names = {row["kernel"] for row in kernels}
+        text += f"""
+What `ptxas` gave {len(names)} kernels: the worst of the fast ones, which are those of each operator's fastest rung.
+
+{_markdown(_compiled(kernels))}
+"""
+    return text
+
+
+def _compiled(kernels: list[dict[str, Any]]) -> Table:
+    """A row for each architecture and type of numbers."""
+    rows = []
+    for architecture, dtype in sorted({(row["architecture"], row["dtype"]) for row in kernels}):
+        fast = [
+            row
+            for row in kernels
+            if (row["architecture"], row["dtype"]) == (architecture, dtype)
+            and any(rung.split()[-1] == "cuda" for rung in row["rungs"])
+        ]
+        spills, least = sum(row["usage"]["spills"] for row in fast), min(row["occupancy"] for row in fast)
+        registers = max(row["usage"]["registers"] for row in fast)
+        rows.append((architecture, dtype, len(fast), registers, spills, f"{least:.0%}"))
+    return Table(("architecture", "dtype", "fast kernels", "most registers", "bytes spilled", "least occupancy"), rows)
+
+
+def _measured(result: dict[str, Any]) -> str:
+    report = GpuReport.from_json(result)
+    sections = [f"### {title}\n\n{_markdown(table)}\n" for title, table in report.tables()]
+    return "\n".join([f"On {report.limits.device}.\n", *sections, *(f"{note}\n" for note in report.notes())])
+
+
+def _checked(result: dict[str, Any]) -> str:
+    """A row for each tool of compute-sanitizer."""
+    header = ("tool", "verdict", "errors", "warnings", "cases", "planted mistake")
+    rows = [
+        (one["tool"], one["verdict"], one["errors"], one["warnings"], one["cases"], one["planted"])
+        for one in result["tools"]
+    ]
+    return (
+        f"On {result['device']}: one small case of each operator, rung and direction; and, with each tool, a kernel "
+        f"with a mistake of the kind that it is there to find.\n\n{_markdown(Table(header, rows))}\n"
+    )
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Sequence[Any]) -> str:
+        return f"| {' | '.join(f'{c:,.2f}' if isinstance(c, float) else str(c) for c in cells)} |"
+
+    return "\n".join([line(table.header), f"|{'-|' * len(table.header)}", *map(line, table.rows)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description="Write the page about the GPU from the result files beside it.")
+    parser.add_argument("folder", type=Path, help="docs/results")
+    folder = parser.parse_args(arguments).folder
+    with atomic_path(folder / PAGE) as temporary:
+        temporary.write_text(page(folder), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,109 @@
+"""Fast inference: ``compile(model)`` folds batchnorm, fuses layers, plans memory; the model itself stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+import numba
+import numpy as np
+
+from ..engine.op import Shape
+from ..engine.tensor import Tensor
+from ..errors import BackendError, ShapeError
+from ..gpu.device import to_cpu, to_gpu
+from ..graph.trace import trace
+from ..nn import Module
+from ..tables import Table
+from .fold import Folded, Key
+from .plan import Plan
+
+
+class Compiled:
+    """A model compiled for inference: ``fast(x) -> y``; made by ``compile``.
+
+    It holds copies of the weights as they were, where they were; compile again after training, or when the model has
+    moved. One plan is made per input shape and number of threads, at its first use. Not for use by two threads at once:
+    plans reuse their buffers.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self._model = model
+        self.device = _device(model)
+        self._weights: dict[Key, Folded] = {}  # shared by all plans
+        self._plans: dict[tuple[Shape, str, int], Plan] = {}
+        self._together: dict[tuple[Shape, str], int] = {}  # images that go through the network at a time
+
+    @overload
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    @overload
+    def __call__(self, x: np.ndarray) -> np.ndarray: ...
+
+    def __call__(self, x: Any) -> Any:
+        """Run the network on x (n, h, w, c) in the weights' dtype.
+
+        A new array for an array; for a tensor, wherever it is, a tensor on the model's device, without a gradient.
+        ShapeError and DTypeError as of the model's layers; BackendError if it has moved since it was compiled.
+        """
+        if isinstance(x, Tensor):
+            return Tensor(self._run(x.data))
+        return to_cpu(self._run(np.ascontiguousarray(x)))
+
+    def _run(self, x: Any) -> Any:
+        if _device(self._model) != self.device:
+            raise BackendError(f"the model was compiled on {self.device!r} and has moved: call compile() again")
+        shape, x = tuple(x.shape), to_gpu(x) if self.device == "cuda" else to_cpu(x)
+        together = self._images_together(shape, x.dtype)
+        if together == shape[0]:
+            return self._plan(shape, x.dtype).run(x)
+        parts = [x[first : first + together] for first in range(0, len(x), together)]
+        return np.concatenate([self._plan(part.shape, part.dtype).run(part) for part in parts])
+
+    def _images_together(self, shape: Shape, dtype: np.dtype[Any]) -> int:
+        """All of them on the GPU, which many images keep busy; on the CPU as many as its caches have room for."""
+        key = (shape, dtype.str)
+        if key not in self._together:
+            with self._model.inference():
+                graph = trace(self._model, shape, dtype)
+            self._together[key] = graph.images_together() if self.device == "cpu" else shape[0]
+        return self._together[key]
+
+    def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> Plan:
+        key = (shape, dtype.str, numba.get_num_threads())
+        if key not in self._plans:
+            with self._model.inference():
+                self._plans[key] = Plan(self._model, shape, dtype, self._weights, self.device)
+        return self._plans[key]
+
+    @property
+    def plan(self) -> Table:
+        """What runs as one kernel, where, and where results lie: for the shape planned last, or one image."""
+        if not self._plans:
+            if self._model.input_shape is None:
+                raise ShapeError("the plan depends on the input's shape: run the compiled model once first")
+            dtype = next(self._model.named_tensors())[1].dtype
+            self._plan((1, *self._model.input_shape), dtype)
+        return list(self._plans.values())[-1].table()
+
+
+def compile(model: Module) -> Compiled:
+    """The model as a fast function of arrays or tensors, in inference mode, on the device where its weights are.
+
+    BackendError if some of them are on the CPU and some on the GPU.
+
+    >>> import minixception as mx
+    >>> model = mx.models.mini_xception(10, (8,), 1, 8).eval()
+    >>> x = np.ones((2, 32, 32, 3), np.float32)
+    >>> with mx.no_grad():
+    ...     bool(np.allclose(compile(model)(x), model(mx.tensor(x)).numpy(), atol=1e-5))
+    True
+    """
+    if len({tensor.device for _, tensor in model.named_tensors()}) > 1:
+        raise BackendError("some weights of the model are on the CPU and some on the GPU: call model.to() first")
+    return Compiled(model)
+
+
+def _device(model: Module) -> str:
+    """Where the model's first tensor is; a model without any runs on the CPU."""
+    first = next(model.named_tensors(), None)
+    return "cpu" if first is None else first[1].device

@@ -1,0 +1,171 @@
+"""The steps of a plan on the CPU: fused kernels that write into a few buffers, which the results share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numba
+import numpy as np
+
+from ..cpu import memory
+from ..cpu.gemm import panel_width
+from ..cpu.simd import lanes
+from ..engine.op import Shape
+from ..nn import MaxPool2d
+from ..ops.conv2d.cpu import convolve, pack_kernel, pad
+from ..ops.separable.cpu import fused as run_fused
+from ..ops.separable.cpu import strip_pixels
+from ..ops.window import extents
+from .fold import Folded, Key, as_image
+from .fuse import Step, last_read
+from .kernels import max_pool
+
+Array = np.ndarray
+
+
+class CpuKernels:
+    """What runs the steps for one input shape.
+
+    Results of the fused kernels and of max pooling lie in slots; a slot is given to the next result as soon as the
+    last reader of the one before has run. A second call allocates nothing but its answer.
+    """
+
+    def __init__(
+        self, steps: list[Step], shapes: dict[int, Shape], dtype: np.dtype, result: int, weights: dict[Key, Folded]
+    ) -> None:
+        self.shapes, self.dtype, self.weights = shapes, dtype, weights
+        self.slots = self._assign_slots(steps, last_read(steps, result))
+        self._allocate(steps)
+
+    @staticmethod
+    def place(folded: dict[Key, Folded]) -> dict[Key, Folded]:
+        """The weights in one block of memory, packed into panels, in the given order: that in which the layers run.
+
+        The order counts because the panel behind each panel is fetched while it is in use (cpu/gemm.py): behind
+        the last panel of a layer lies what the next layer begins with.
+        """
+        dtype = next(iter(folded.values())).packed.dtype
+        width = panel_width(dtype)
+        sizes = []
+        for layer in folded.values():
+            *taps, co = layer.packed.shape
+            depthwise = 0 if layer.depthwise is None else layer.depthwise.size
+            panels = -(-(co // layer.groups) // width) * layer.groups
+            sizes += [depthwise, co, panels * math.prod(taps) * width]
+        parts = iter(memory.carve(sizes, dtype))
+        return {key: _moved(layer, next(parts), next(parts), next(parts)) for key, layer in folded.items()}
+
+    def answer(self, y: Array) -> Array:
+        """A copy: the next call writes into the same slot."""
+        return y.copy()
+
+    # Memory -------------------------------------------------------------------------------------------------------
+
+    def _assign_slots(self, steps: list[Step], last_read: list[list[int]]) -> dict[int, int]:
+        """value -> slot; a slot is free again once the last step that reads its value has run."""
+        slots: dict[int, int] = {}
+        free: list[int] = []
+        for step, done in zip(steps, last_read, strict=True):
+            if step.fused or isinstance(step.node.module, MaxPool2d):
+                slots[step.result] = free.pop() if free else len(set(slots.values()))
+            free += [slots[value] for value in done if value in slots]
+        return slots
+
+    def _slot(self, value: int) -> Array:
+        shape = self.shapes[value]
+        return self.buffers[self.slots[value]][: math.prod(shape)].reshape(shape)
+
+    def _allocate(self, steps: list[Step]) -> None:
+        """The slots, and for each thread a strip of filtered pixels, as long as the longest; all in one block."""
+        sizes = [0] * len(set(self.slots.values()))
+        for value, slot in self.slots.items():
+            sizes[slot] = max(sizes[slot], math.prod(self.shapes[value]))
+        separable_steps = [s for s in steps if s.fused and self.weights[s.key].depthwise is not None]
+        strip = max((self._strip(s) * self.shapes[s.source][3] for s in separable_steps), default=1)
+        threads = numba.config.NUMBA_NUM_THREADS
+        *self.buffers, scratch = memory.carve([*sizes, threads * strip], self.dtype)
+        self.scratch = scratch.reshape(threads, strip)
+
+    def _strip(self, step: Step) -> int:
+        return strip_pixels(self.shapes[step.result], self.shapes[step.source][3])
+
+    @property
+    def memory(self) -> str:
+        """What all slots take."""
+        return f"{sum(buffer.nbytes for buffer in self.buffers) / 2**20:.1f} MiB"
+
+    # Actions ------------------------------------------------------------------------------------------------------
+
+    def describe(self, step: Step) -> tuple[str, str]:
+        """What ``action`` runs, and where its result lies."""
+        place = f"slot {self.slots[step.result]}" if step.result in self.slots else "new array"
+        return "fused kernel" if step.fused else "layer", place
+
+    def action(self, step: Step) -> Callable[..., Array]:
+        """The function that runs a step: arrays of its inputs -> array of its result."""
+        if step.fused:
+            return self._convolution(step, self.weights[step.key])
+        if isinstance(step.node.module, MaxPool2d):
+            return self._max_pool(step, step.node.module)
+
+        def layer(*arrays: Array) -> Array:
+            y = step.node.on_arrays(*arrays)
+            viewed = any(np.may_share_memory(y, x) for x in arrays)  # a reshape: its slot is about to be used again
+            return y.copy() if viewed else y
+
+        return layer
+
+    def _convolution(self, step: Step, folded: Folded) -> Callable[..., Array]:
+        y, width, vector = self._slot(step.result), panel_width(self.dtype), lanes(self.dtype.type)
+        add_residual, relu = step.residual is not None, step.relu_after
+        if folded.depthwise is None:
+            kh, kw, ci, _ = folded.kernel
+            y_image, stride = y.reshape(as_image(y.shape)), folded.stride
+            image = as_image(self.shapes[step.source])
+            (_, top), (_, left) = extents(image, folded.kernel, stride, folded.padding)
+
+            def convolution(x: Array, residual: Array = y) -> Array:
+                padded = pad(x.reshape(image), top, left, y_image.shape, folded.kernel, stride)
+                convolve(
+                    padded, folded.packed, y_image, kh, kw, ci, stride, folded.groups, width,
+                    residual, add_residual, folded.bias, True, relu,
+                )  # fmt: skip
+                return y
+
+            return convolution
+
+        (_, top), (_, left) = extents(self.shapes[step.source], folded.depthwise.shape, folded.stride, folded.padding)
+        floor = self.dtype.type(0 if step.relu_before else -np.inf)
+        pixels = self._strip(step)
+
+        def fused(x: Array, residual: Array = y) -> Array:
+            run_fused(
+                x, floor, folded.depthwise, folded.packed, folded.bias, residual, add_residual, relu, y, self.scratch,
+                folded.stride, top, left, pixels, width, vector,
+            )  # fmt: skip
+            return y
+
+        return fused
+
+    def _max_pool(self, step: Step, module: MaxPool2d) -> Callable[..., Array]:
+        y, stride = self._slot(step.result), module.stride or module.size
+        (_, top), (_, left) = extents(self.shapes[step.source], (module.size, module.size), stride, module.padding)
+
+        def pool(x: Array) -> Array:
+            max_pool(x, y, module.size, module.size, stride, top, left)
+            return y
+
+        return pool
+
+
+def _moved(layer: Folded, depthwise: Array, bias: Array, packed: Array) -> Folded:
+    """The layer's weights, written to these parts of memory."""
+    bias[...] = layer.bias
+    pack_kernel(layer.packed, packed, layer.groups, panel_width(packed.dtype))
+    if layer.depthwise is None:
+        return replace(layer, bias=bias, packed=packed)
+    depthwise = depthwise.reshape(layer.depthwise.shape)
+    depthwise[...] = layer.depthwise
+    return replace(layer, depthwise=depthwise, bias=bias, packed=packed)

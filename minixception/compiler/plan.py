@@ -1,0 +1,91 @@
+"""A plan: the steps for one input shape, and what runs each of them on the model's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..engine.op import Shape
+from ..graph.trace import trace
+from ..nn import Module
+from ..tables import Table
+from .cpu import CpuKernels
+from .cuda import CudaKernels
+from .fold import Folded, Key, fold
+from .fuse import Step, fuse, last_read
+
+
+class Kernels(Protocol):
+    """What is different from device to device: where weights and results lie, and which kernels run a step."""
+
+    def __init__(
+        self, steps: list[Step], shapes: dict[int, Shape], dtype: np.dtype, result: int, weights: dict[Key, Folded]
+    ) -> None:
+        """shapes: of all values, by number. result: the number of the network's. weights: by ``Step.key``."""
+
+    @staticmethod
+    def place(folded: dict[Key, Folded]) -> dict[Key, Folded]:
+        """The weights on the device, ordered as its kernels read them."""
+
+    def action(self, step: Step) -> Callable[..., Any]:
+        """The function that runs a step: arrays of its inputs -> array of its result."""
+
+    def describe(self, step: Step) -> tuple[str, str]:
+        """What ``action`` runs, and where its result lies."""
+
+    def answer(self, y: Any) -> Any:
+        """The network's result for the caller to keep."""
+
+    @property
+    def memory(self) -> str:
+        """What the results take."""
+
+
+_KERNELS: dict[str, type[Kernels]] = {"cpu": CpuKernels, "cuda": CudaKernels}
+
+
+class Plan:
+    """Everything that can be decided before the first image."""
+
+    def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[Key, Folded], device: str) -> None:
+        graph = trace(model, shape, dtype)
+        self.steps = fuse(graph)
+        self.result = graph.result
+        self.device = device
+        self.shapes = {0: shape} | {node.output: node.shape for node in graph.nodes}
+        self.constants = {number: t.data for number, t in graph.constants.items()}
+        self.last_read = last_read(self.steps, self.result)
+        make = _KERNELS[device]
+        if new := {step.key: fold(*step.key) for step in self.steps if step.fused and step.key not in weights}:
+            weights.update(make.place(new))
+        self.kernels = make(self.steps, self.shapes, np.dtype(dtype), self.result, weights)
+        self.actions = [self.kernels.action(step) for step in self.steps]
+        self._has_run = False
+
+    def run(self, x: Any) -> Any:
+        """The network's answer for x; a new array. While kernels are compiled, if that takes long, a bar shows it."""
+        values = {0: x} | self.constants
+        for step, action, done in self._shown(zip(self.steps, self.actions, self.last_read, strict=True)):
+            values[step.result] = action(*[values[number] for number in step.inputs])
+            for number in done:  # its memory may be used again
+                del values[number]
+        self._has_run = True
+        return self.kernels.answer(values[self.result])
+
+    def _shown(self, steps: Iterable[Any]) -> Iterable[Any]:
+        if self._has_run:
+            return steps
+        from tqdm import tqdm
+
+        return tqdm(steps, "compiling kernels", len(self.steps), leave=False, unit="layer", delay=1)
+
+    def table(self) -> Table:
+        """One row per step: its layers, what runs them, the shape of its result and where it lies."""
+        rows = []
+        for step in self.steps:
+            runs_as, place = self.kernels.describe(step)
+            rows.append((" + ".join(step.paths), runs_as, "x".join(map(str, self.shapes[step.result])), place))
+        total = f"{len(rows)} steps", f"on {self.device}", "", self.kernels.memory
+        return Table(("layers", "runs as", "output", "memory"), rows, total)

@@ -1,0 +1,120 @@
+"""Exercises whose answer is a CUDA kernel: it runs on the recorder, which sees races and counts what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from ...analysis.counts import Counts, count, races
+from ...analysis.recorder import OutsideError, Recorder
+from ...engine.op import Case, RandomDraw
+from ...errors import ArgumentError, KernelError
+from ...gpu import kernel as gpu
+from ...gpu.device import to_gpu
+from .exercise import Exercise
+from .function import Mistake
+from .judging import UNWRITTEN, call, first_difference, is_empty_cell, near, shapes
+from .verdict import Verdict
+
+_SEEDS = range(2)
+BARRIER = (
+    "Between a write and another thread's read of the same cell there must be a barrier. Where several threads add to "
+    "one cell not even that helps: only one of them may do it."
+)
+GUARD = "There may be more threads than there is work: those that are left over must ask, and then do nothing."
+
+
+class StudentKernel(gpu.Kernel):
+    """A kernel that is not the package's: it is not listed in ``KERNELS``, and may be defined again and again."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super(gpu.Kernel, self).__init__(function)
+
+
+def cuda_kernel(function: Callable[..., Any]) -> StudentKernel:
+    """Make a CUDA kernel of a function that says what one thread does, as ``gpu.kernel.kernel`` does.
+
+    ``cuda`` and ``dtype`` in it need not be defined; ``cuda_kernel`` puts them in.
+
+    >>> @cuda_kernel
+    ... def double(x, y):
+    ...     i = cuda.grid(1)
+    ...     if i < x.size:
+    ...         y[i] = x[i] * dtype(2)
+    """
+    return StudentKernel(function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaKernel(Exercise):
+    """Fill in a CUDA kernel, called ``answer[grid, block](*arrays, *params' values, y)``.
+
+    reference, draw, mistakes: as for ``Function``, of one result. launch: case, shape of y -> (grid, block).
+    too_much: (counts, outputs) -> what a right kernel asks too much of memory for, and a hint; None if nothing.
+    """
+
+    reference: Callable[..., np.ndarray]
+    draw: Callable[[RandomDraw], Case]
+    launch: Callable[[Case, tuple[int, ...]], tuple[Any, Any]]
+    mistakes: tuple[Mistake, ...] = ()
+    too_much: Callable[[Counts, int], tuple[str, str] | None] = lambda counts, outputs: None
+    kind = "fill in a CUDA kernel"
+
+    def judge(self, answer: Any, time: bool) -> Verdict:
+        if answer is None or answer is ...:
+            return self.not_attempted()
+        kernel = StudentKernel(answer) if isinstance(answer, FunctionType) else answer
+        if not isinstance(kernel, gpu.Kernel):
+            raise ArgumentError(
+                f"{self.name}: the answer must be a function or a cuda_kernel, got {type(answer).__name__}"
+            )
+        cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float32", "float64") for seed in _SEEDS]
+        given, launches = [], []
+        for case in cases:
+            right = call(self.reference, case)
+            recorder = Recorder()
+            try:
+                given.append(self._run(kernel, recorder, case, right))
+            except KernelError as error:
+                hint = GUARD if isinstance(error, OutsideError) else ""
+                return self.verdict(False, f"{error} ({shapes(case)}).", hint)
+            except Exception as error:
+                if is_empty_cell(error):
+                    return self.not_attempted()
+                return self.verdict(False, f"It raised {type(error).__name__}: {error} ({shapes(case)}).")
+            launch = recorder.launches[-1]
+            launches.append(launch)
+            if not launch.accesses.size:
+                return self.not_attempted()
+            if found := next(iter(races(launch)), ""):
+                return self.verdict(False, f"There is a race: {found} ({shapes(case)}).", BARRIER)
+        for case, got in zip(cases, given, strict=True):
+            right = call(self.reference, case)
+            if not near(got, right):
+                index, seen = first_difference("y", got, right)
+                said = f"{seen}, and the definition says {right[index]:.6g} ({shapes(case)})."
+                return self.verdict(False, said, UNWRITTEN if np.isnan(got).any() else self._known(cases, given))
+        counts = count(launches[0])
+        outputs = call(self.reference, cases[0]).size
+        if asks := self.too_much(counts, outputs):
+            return self.verdict(False, f"The numbers are right, but {asks[0]}.", asks[1])
+        reads, sectors = counts.global_reads / outputs, counts.sectors_per_access
+        said = f"It equals the definition; {reads:.2f} global reads per output, {sectors:.1f} sectors per access."
+        return self.verdict(True, said)
+
+    def _run(self, kernel: gpu.Kernel, recorder: Recorder, case: Case, right: np.ndarray) -> np.ndarray:
+        with gpu.redirected(recorder):
+            y = gpu.empty(right.shape, right.dtype)
+            grid, block = self.launch(case, right.shape)
+            kernel[grid, block](*map(to_gpu, case.arrays), *case.params.values(), y)
+        return y.copy_to_host()
+
+    def _known(self, cases: list[Case], given: list[np.ndarray]) -> str:
+        for mistake in self.mistakes:
+            if all(near(got, call(mistake.wrong, case)) for case, got in zip(cases, given, strict=True)):
+                return mistake.hint
+        return ""

@@ -1,0 +1,141 @@
+"""A student's own kernel: judged like any rung, and used by the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..engine.op import Op, Rung, Shape
+from ..errors import ArgumentError
+from ..ops import OPERATORS
+from ..ops.separable.definition import chain_backward, chain_forward
+from ..tables import Table
+from .checks import Function, Verdict, rungs
+
+_SHORT = {"depthwise": "depthwise_conv2d", "pointwise": "pointwise_conv2d", "batchnorm": "batch_norm"}
+_TIMED: dict[str, tuple[tuple[Shape, ...], dict[str, Any]]] = {  # shapes of Xception's middle flow
+    "depthwise_conv2d": (((1, 19, 19, 728), (3, 3, 728)), {"stride": 1, "padding": "same"}),
+    "pointwise_conv2d": (((1, 19, 19, 728), (728, 728)), {"stride": 1}),
+}
+
+
+def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) -> Verdict:
+    """Is this forward pass right, and how fast is it beside our rungs and the machine's limit?
+
+    operator: a name in ``mx.ops.OPERATORS``, or "depthwise", "pointwise", "batchnorm". forward: called like any rung's,
+    ``forward(*arrays, **params)`` -> y, or (y, saved). Held to the definition on random cases in float64 and float32.
+    time: for depthwise and pointwise convolution, also on one thread at a shape of Xception's middle flow; takes
+    seconds.
+    Raises ArgumentError for an operator that does not exist, and where forward is not a function.
+
+    >>> from minixception.ops.depthwise.definition import forward_numpy
+    >>> bool(check_kernel("depthwise", forward_numpy, time=False))
+    True
+    """
+    op = _operator(operator)
+    if not callable(forward):
+        raise ArgumentError(f"forward must be a function, got {type(forward).__name__}")
+    law = Function(
+        name=op.name,
+        notebook=11,
+        title=f"A kernel of your own for {op.name}",
+        reference=lambda *arrays, **params: np.asarray(op.rungs["numpy"].forward(*arrays, **params)[0]),
+        draw=op.sample,
+    )
+    verdict = law.judge(lambda *arrays, **params: _y(forward(*arrays, **params)), time=False)
+    return replace(verdict, times=_times(op, forward)) if verdict and time and op.name in _TIMED else verdict
+
+
+def _times(op: Op, forward: Callable[..., Any]) -> Table:
+    """The kernel beside our rungs on one thread, each with its share of the machine's limit."""
+    from ..bench.limits import FOOTPRINTS, measure
+    from ..bench.threads import numba_threads
+    from ..timing import interleaved
+
+    shapes, params = _TIMED[op.name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    functions: dict[str, Callable[[], Any]] = {
+        "yours": partial(forward, *arrays, **params),
+        "numpy": partial(op.rungs["numpy"].forward, *arrays, **params),
+        **rungs(op.name, *arrays, **params),
+    }
+    limits = measure(1, footprints=FOOTPRINTS[:1])
+    y = op.shape(*shapes, **params)
+    moved = sum(array.nbytes for array in arrays) + 4 * int(np.prod(y))
+    bound = limits.seconds(2 * op.macs(*shapes, **params), moved)
+    with numba_threads(1):
+        times = interleaved(functions, repeats=5)
+    rows = [(name, 1e3 * t.median, 100 * bound / t.median) for name, t in times.items()]
+    return Table((f"x {'x'.join(map(str, shapes[0]))}, 1 thread", "ms", "% of the limit"), rows)
+
+
+@contextmanager
+def use_kernel(
+    operator: str, forward: Callable[..., Any], backward: Callable[..., Any] | None = None
+) -> Iterator[None]:
+    """Inside of the block, networks on the default backend run this kernel in the place of ours.
+
+    forward: as for ``check_kernel``. backward: (dy, saved) -> gradients, with what our rungs save; ours without it.
+    Where forward returns y alone, our own forward pass finds what must be saved, once a backward pass asks for it.
+    Separable convolution, which has a fused kernel of its own, is then put together of depthwise and pointwise. Raises
+    ArgumentError for an operator that does not exist.
+
+    >>> import minixception as mx
+    >>> from minixception.ops.depthwise.definition import forward_numpy
+    >>> model = mx.models.mini_xception(10)
+    >>> with use_kernel("depthwise", forward_numpy):
+    ...     model(mx.tensor(np.zeros((1, 32, 32, 3), np.float32))).shape
+    (1, 10)
+    """
+    op = _operator(operator)
+    ours = op.rungs["cpu"]
+
+    def forward_and_saved(*arrays: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
+        result = forward(*arrays, **params)
+        return result if isinstance(result, tuple) else (result, partial(ours.forward, *arrays, **params))
+
+    def backward_from_saved(dy: np.ndarray, saved: Any, **wanted: Any) -> Any:
+        if isinstance(saved, partial):  # not computed before: predicting takes no time for it
+            saved = saved()[1]
+        return (backward or ours.backward)(dy, saved, **wanted)
+
+    replaced = {op: Rung(forward_and_saved, backward_from_saved, ours.selective and backward is None)}
+    if op.name in ("depthwise_conv2d", "pointwise_conv2d"):
+        replaced |= _separable(op.name, replaced[op])
+    before = {changed: changed.rungs["cpu"] for changed in replaced}
+    try:
+        for changed, rung in replaced.items():
+            changed.rungs["cpu"] = rung
+        yield
+    finally:
+        for changed, rung in before.items():
+            changed.rungs["cpu"] = rung
+
+
+def _separable(name: str, rung: Rung) -> dict[Op, Rung]:
+    """The separable convolutions, put together of this rung and our other one."""
+    rungs = {part: OPERATORS[part].rungs["cpu"] for part in ("depthwise_conv2d", "pointwise_conv2d")} | {name: rung}
+    depthwise, pointwise = rungs["depthwise_conv2d"], rungs["pointwise_conv2d"]
+    forward = chain_forward(depthwise.forward, pointwise.forward)
+    backward = chain_backward(depthwise.forward, depthwise.backward, pointwise.backward)
+    return {
+        OPERATORS["separable_conv2d"]: Rung(partial(forward, relu=False), backward),
+        OPERATORS["relu_separable_conv2d"]: Rung(partial(forward, relu=True), backward),
+    }
+
+
+def _operator(name: str) -> Op:
+    full = _SHORT.get(name, name)
+    if full not in OPERATORS:
+        raise ArgumentError(f"operator must be one of {', '.join((*_SHORT, *OPERATORS))}, got {name!r}")
+    return OPERATORS[full]
+
+
+def _y(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) else result

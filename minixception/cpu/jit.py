@@ -1,0 +1,66 @@
+"""The two decorators every CPU kernel is compiled with.
+
+``loops``: the plain rung: one thread, no liberties with the arithmetic.
+``parallel``: the fast rung: ``prange`` over tasks that own their outputs; a multiply and an add may be contracted
+into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
+
+Compiled code is cached on disk. Numba looks only at the file a kernel is written in, so an edit of a helper in
+another file would go unnoticed: here the stamp of the cache also covers every file of this
+folder. And functions that a factory makes get names of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import get_num_threads, njit, prange, set_num_threads
+
+__all__ = ["closure_name", "get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
+
+
+def _helpers_stamp() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_STAMP = _helpers_stamp()
+_ALWAYS = {"nogil": True, "error_model": "numpy"}
+
+
+NAMES: list[str] = []  # of all kernels; no two may be equal
+
+
+def closure_name(function: Callable[..., Any]) -> str:
+    """What tells functions apart that one factory has made: the names or values of what they close over.
+
+    Compiled code is linked by name. Numba numbers functions of one name in the order in which a process compiles
+    them, and keeps the number in the cache: two cached functions of one factory, compiled by two processes, can
+    have the same number, and then the one that is loaded second runs the code of the first.
+    """
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return "".join(f"_{getattr(value, '__qualname__', value)}" for value in cells)
+
+
+def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
+    def decorate(function: Callable[..., Any]) -> Any:
+        function.__qualname__ += closure_name(function)
+        NAMES.append(f"{function.__module__}.{function.__qualname__}")
+        try:
+            dispatcher = njit(cache=True, **_ALWAYS, **options)(function)
+        except RuntimeError:  # no folder that the cache could be written to
+            return njit(**_ALWAYS, **options)(function)
+        index = dispatcher._cache._cache_file
+        index._source_stamp = (index._source_stamp, _STAMP)
+        return dispatcher
+
+    return decorate
+
+
+loops = _compile({})
+inline = _compile({"fastmath": {"contract"}})  # a helper called from inside of a parallel kernel
+parallel = _compile({"parallel": True, "fastmath": {"contract"}})

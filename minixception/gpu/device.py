@@ -1,0 +1,125 @@
+"""Arrays of the processor ("cpu") and of the GPU ("cuda"): which is which, and the way from one to the other.
+
+An array of the GPU is a device array of numba.cuda. It has shape, dtype, size and ndim like an ndarray and can be
+reshaped; its numbers are seen only by kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from . import kernel as gpu
+from .memory import MemoryUse
+
+DEVICES = ("cpu", "cuda")
+_OF_THE_CPU = (np.ndarray, np.generic)
+
+
+def is_on_gpu(array: Any) -> bool:
+    """Whether this is an array of the GPU; anything that is no NumPy array or number is.
+
+    >>> is_on_gpu(np.zeros(3))
+    False
+    """
+    return not isinstance(array, _OF_THE_CPU)
+
+
+def to_gpu(array: Any) -> Any:
+    """The array on the GPU, C-contiguous: itself if it is there, else a copy."""
+    if is_on_gpu(array):
+        return array
+    there = gpu.empty(array.shape, array.dtype)
+    _upload(there, array)
+    return there
+
+
+def _upload(there: Any, array: Any) -> None:
+    """Overwrite an array of the GPU; waits, since the copy may read ``array`` at any time until it is done."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    _queue_copy(there, flat.reshape(array.shape))  # numba.cuda trips over the strides that x[None] has
+    gpu.synchronize()
+
+
+def _queue_copy(there: Any, array: Any) -> None:
+    if array.size:  # an empty array's strides may be anything, which numba.cuda takes for a mistake
+        there.copy_to_device(array, stream=gpu.stream())
+
+
+def to_cpu(array: Any) -> np.ndarray:
+    """The array as a NumPy array: itself if it is one, else a copy, after all that the GPU was asked for."""
+    if not is_on_gpu(array):
+        return np.asarray(array)
+    here = array.copy_to_host(stream=gpu.stream())
+    gpu.synchronize()
+    return here
+
+
+def to(array: Any, device: str) -> Any:
+    """The array on "cpu" or "cuda"; ArgumentError for another device, BackendError where there is no GPU."""
+    if device not in DEVICES:
+        raise ArgumentError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if device == "cpu":
+        return to_cpu(array)
+    gpu.require_gpu()
+    return to_gpu(array)
+
+
+def copy(array: Any) -> Any:
+    """A copy beside the array."""
+    if not is_on_gpu(array):
+        return np.array(array)
+    twin = gpu.empty(array.shape, array.dtype)
+    _queue_copy(twin, array)
+    return twin
+
+
+def full_like(array: Any, value: float) -> Any:
+    """An array beside this one, of its shape and dtype, with one value everywhere."""
+    filled = np.full(array.shape, value, array.dtype)
+    return to_gpu(filled) if is_on_gpu(array) else filled
+
+
+def assign(array: Any, values: Any) -> None:
+    """array[...] = values, wherever each of them is."""
+    if not is_on_gpu(array):
+        array[...] = to_cpu(values)
+    elif is_on_gpu(values):
+        _queue_copy(array, values)
+    else:
+        _upload(array, np.asarray(values, array.dtype))
+
+
+def is_writable(array: Any) -> bool:
+    """Whether the array may be changed in place; an array of the GPU always may."""
+    return is_on_gpu(array) or bool(array.flags.writeable)
+
+
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether a change of one array may be seen in the other."""
+    if is_on_gpu(a) and is_on_gpu(b):
+        return _address(a) == _address(b)
+    return not is_on_gpu(a) and not is_on_gpu(b) and np.may_share_memory(a, b)
+
+
+def _address(array: Any) -> int:
+    """Where a device array begins; reshaping keeps it, and no operator hands out a later part of an array."""
+    if gpu.is_simulated():
+        return int(array._ary.ctypes.data)
+    return int(array.device_ctypes_pointer.value or 0)
+
+
+def memory_use() -> MemoryUse:
+    """How much of the GPU's memory arrays take, and how often the driver was asked for some: in a step, never.
+
+    >>> memory_use().cached <= memory_use().held
+    True
+    """
+    return gpu.pool().use()
+
+
+def empty_cache() -> None:
+    """Give the GPU's memory that is kept for later arrays back to the driver, for other programs and libraries."""
+    gpu.pool().empty_cache()

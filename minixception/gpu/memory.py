@@ -1,0 +1,192 @@
+"""Memory of the GPU that is used again, so that a training step allocates none.
+
+The same idea as in minixception/memory.py, and a better reason for it: the driver takes some hundred microseconds to
+give memory and, to take it back, waits until the GPU has finished all that it was asked for. A step makes hundreds of
+arrays, and the same ones in each step. So a block whose last array is gone goes into the pool, and the next array of
+about its size gets it.
+
+The array may be gone before the GPU has even begun with what was asked for it: launches and copies only queue work.
+Handing its block out again is right all the same, for all kernels and copies are in one stream (``gpu.stream``), which
+does its work in the order it was queued: whatever the next owner asks for stands behind all that the last one did.
+Who works in another stream must wait for this one before it touches a new array, and this one for it before it lets go
+(data/prefetch.py does both).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..cpu.memory import rounded
+from ..errors import DeviceMemoryError
+
+_OUT_OF_MEMORY = 2  # the driver's number for it (CUDA_ERROR_OUT_OF_MEMORY)
+_ALIGN = 256  # where the driver's allocations begin, at least
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """The GPU's memory that arrays take.
+
+    allocations: how often the driver was asked for a block so far. held: bytes of all blocks, used or not. cached:
+    bytes of those that no array uses now.
+    """
+
+    allocations: int
+    held: int
+    cached: int
+
+
+class Memory(Protocol):
+    """Where a pool has its blocks from."""
+
+    def allocate(self, size: int) -> Any:
+        """A new block of bytes, freed with its last reference."""
+
+    def address(self, block: Any) -> int:
+        """Where it begins."""
+
+    def view(self, owner: Any) -> Any:
+        """A device array where ``owner.__cuda_array_interface__`` says, which keeps the owner alive."""
+
+
+class GpuMemory:
+    """A GPU's, by numba.cuda."""
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+
+    def allocate(self, size: int) -> Any:
+        """From the driver. It frees a block only when nothing that runs can need it any more."""
+        return self._cuda.device_array(size, np.uint8)
+
+    def address(self, block: Any) -> int:
+        """On the GPU."""
+        return int(block.__cuda_array_interface__["data"][0])
+
+    def view(self, owner: Any) -> Any:
+        """Waits first for the stream that the owner names, if it names one."""
+        return self._cuda.as_cuda_array(owner)
+
+
+class SimulatedMemory:
+    """The processor's, as Numba's simulator takes it."""
+
+    def allocate(self, size: int) -> np.ndarray:
+        """From NumPy, as well aligned as on a GPU."""
+        memory = np.empty(size + _ALIGN, np.uint8)
+        start = -memory.ctypes.data % _ALIGN
+        return memory[start : start + size]
+
+    def address(self, block: np.ndarray) -> int:
+        """On the processor."""
+        return block.ctypes.data
+
+    def view(self, owner: Any) -> Any:
+        """The simulator's kind of array."""
+        from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+        return FakeCUDAArray(host_view(owner))
+
+
+class _AsHostMemory:
+    """What NumPy asks for of an object that has a ``__cuda_array_interface__``; keeps the object alive."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.__array_interface__ = owner.__cuda_array_interface__
+
+
+def host_view(owner: Any) -> np.ndarray:
+    """A NumPy array where ``owner.__cuda_array_interface__`` says, which keeps the owner alive.
+
+    If that is the GPU's memory, nobody may ask for its numbers, but NumPy knows about shapes and strides.
+    """
+    return np.asarray(_AsHostMemory(owner))
+
+
+class _Owner:
+    """Owner of one block while arrays look at it: they keep it alive."""
+
+    __slots__ = ("__cuda_array_interface__", "_block", "_pool", "_size")
+
+    def __init__(self, pool: Pool, size: int, block: Any, interface: dict[str, Any]) -> None:
+        self._pool, self._size, self._block = pool, size, block
+        self.__cuda_array_interface__ = interface
+
+    def __del__(self) -> None:
+        self._pool.take_back(self._size, self._block)
+
+
+class Pool:
+    """Blocks of memory, and arrays made in them.
+
+    No size of it is stated beforehand: the pool holds what the arrays of a step need at once, for each size. It is
+    emptied by ``empty_cache``, and when there is no room for a new block.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self._free: dict[int, list[Any]] = {}  # by size; no lock, as in minixception/memory.py
+        self._allocations = self._held = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An uninitialised C-contiguous array; DeviceMemoryError where there is no room for it."""
+        dtype = np.dtype(dtype)
+        shape = tuple(map(int, shape))  # the simulator has a kind of tuple, and NumPy of integers, of its own
+        size = rounded(max(1, math.prod(shape) * dtype.itemsize))
+        block = self._unused(size)
+        if block is None:
+            block = self._new_block(size, f"an array of shape {shape}, {dtype}")
+        address = self.memory.address(block)
+        interface = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (address, False), "strides": None}
+        return self.memory.view(_Owner(self, size, block, interface))
+
+    def take_back(self, size: int, block: Any) -> None:
+        """A block whose last array is gone."""
+        self._free.setdefault(size, []).append(block)
+
+    def _unused(self, size: int) -> Any:
+        """A block that no array uses, or None."""
+        try:
+            return self._free[size].pop()
+        except (KeyError, IndexError):
+            return None
+
+    def _new_block(self, size: int, what: str) -> Any:
+        block = self._attempt(size)
+        if block is None:
+            self.empty_cache()
+            block = self._attempt(size)
+        if block is None:
+            raise DeviceMemoryError(
+                f"the GPU has no room for {what}: {size:,} bytes were asked for, {self._held:,} are in use by other "
+                "arrays, and none are kept unused. A smaller batch needs less"
+            )
+        self._allocations += 1
+        self._held += size
+        return block
+
+    def _attempt(self, size: int) -> Any:
+        """A new block, or None where there is no room for it."""
+        try:
+            return self.memory.allocate(size)
+        except Exception as error:  # numba.cuda's error lies in a place of its own in each of its kinds
+            if isinstance(error, MemoryError) or getattr(error, "code", None) == _OUT_OF_MEMORY:
+                return None
+            raise
+
+    def empty_cache(self) -> None:
+        """Give every unused block back to the driver."""
+        self._held -= self._cached()
+        self._free.clear()
+
+    def use(self) -> MemoryUse:
+        """The counts, now."""
+        return MemoryUse(self._allocations, self._held, self._cached())
+
+    def _cached(self) -> int:
+        return sum(size * len(blocks) for size, blocks in list(self._free.items()))

@@ -1,0 +1,80 @@
+"""Time several functions so that the comparison between them is fair."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: median of all repeats, and quartiles (half of the repeats lie from low to high).
+
+    >>> print(Timing(median=0.0125, low=0.012, high=0.0131))
+    12.50 ms (12.00 to 13.10)
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
+
+
+Clock = Callable[[Callable[[], Any]], float]
+
+
+def wall_clock(function: Callable[[], Any]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int = 15,
+    after_round: Callable[[], Any] = lambda: None,
+    clock: Clock = wall_clock,
+) -> dict[str, Timing]:
+    """Time functions in turn, each with two calls per round, of which the second counts.
+
+    In turn, because a computer is not equally fast all the time: what slows it for a while then slows all
+    functions alike, and the ratios between them survive. The call that does not count compiles where that is
+    still to do, brings the function's own data back into the caches, and outlasts the threads of another
+    library that still spin, waiting for more work. The median leaves single interruptions out. after_round is
+    called after each round, outside of what is timed, to show progress. clock calls a function and tells its seconds.
+    Raises ArgumentError without functions or for repeats below 1.
+
+    >>> times = interleaved({"short": lambda: sum(range(10)), "long": lambda: sum(range(10_000))}, repeats=5)
+    >>> times["short"].median < times["long"].median
+    True
+    """
+    if not functions:
+        raise ArgumentError("interleaved: expected at least one function to time, got none")
+    if repeats < 1:
+        raise ArgumentError(f"interleaved: repeats must be at least 1, got {repeats!r}")
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            function()
+            seconds[name].append(clock(function))
+        after_round()
+    return {name: summarise(values) for name, values in seconds.items()}
+
+
+def summarise(seconds: Sequence[float]) -> Timing:
+    """Median and quartiles of repeated measurements.
+
+    >>> summarise([0.1, 0.2, 0.3]).median
+    0.2
+    """
+    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+    return Timing(median, low, high)
