@@ -13,6 +13,7 @@ import pytest
 import minixception
 
 ROOT = Path(minixception.__file__).parents[1]
+HANG = 900  # seconds: ends what would never end by itself; far more than anything takes on a slow machine
 NVVM_REQUIRED = "CI" in os.environ and sys.platform == "linux"
 
 
@@ -26,7 +27,7 @@ def python(*arguments: Any, path: Path = ROOT, **environment: Any) -> subprocess
         | {name: str(value) for name, value in environment.items()},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
     )
 
