@@ -107,7 +107,9 @@ def _strips(kw: int, stride: int) -> Kernel:
     columns = (_STRIP - 1) * stride + kw  # under a strip
 
     @kernel
-    def fused_strips(x, floor, wd, panels, shift, shifted, residual, added, floor_after, y, geometry):
+    def fused_strips(x, wd, panels, shift, residual, y, clamps, given, geometry):
+        """clamps: the least value of x and of y that counts. given: whether there are a shift and a residual."""
+        (floor, floor_after), (shifted, added) = clamps, given
         n, h, w, c, ho, wo, co, kh, top, left = geometry
         z = cuda.shared.array((WARPS, _STRIP, _SLAB), dtype)
         weights = cuda.shared.array(_PANEL, dtype)
@@ -194,10 +196,9 @@ def fused(
     n, _, _, co = y.shape
     grid = blocks(n * ho * blocks(wo, _STRIP), WARPS) * blocks(co, _OUTPUTS)
     _strips(wd.shape[1], stride)[grid, (LANES, WARPS)](
-        flat(x), floor(x.dtype, relu), flat(wd), panels,
-        flat(y) if shift is None else shift, shift is not None,
-        flat(y if residual is None else residual), residual is not None,
-        floor(x.dtype, relu_after), flat(y), (*x.shape, ho, wo, co, wd.shape[0], top, left),
+        flat(x), flat(wd), panels, flat(y) if shift is None else shift, flat(y if residual is None else residual), flat(y),
+        (floor(x.dtype, relu), floor(x.dtype, relu_after)), (shift is not None, residual is not None),
+        (*x.shape, ho, wo, co, wd.shape[0], top, left),
     )  # fmt: skip
     return y
 
