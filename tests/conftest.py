@@ -33,6 +33,15 @@ hypothesis.settings.load_profile("minixception")
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def layer_paths(model):
+    """Modules without sub-modules, and the ReLU of each separable convolution that has one, as a layer of its own."""
+    for path, module in model.named_modules():
+        if getattr(module, "relu", False):
+            yield f"{path}_act"
+        if not module.children():
+            yield path
+
+
 def missing_gpu() -> str:
     """Why tests marked gpu cannot run; nothing where they can."""
     if os.environ["MINIXCEPTION_CUDA"]:

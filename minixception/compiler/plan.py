@@ -54,7 +54,7 @@ class Plan:
         self.steps = fuse(graph)
         self.result = graph.result
         self.device = device
-        self.shapes = {0: shape} | {node.output: node.shape for node in graph.nodes}
+        self.shapes = {0: shape} | {node.makes: node.output for node in graph.nodes}
         self.constants = {number: t.data for number, t in graph.constants.items()}
         self.last_read = last_read(self.steps, self.result)
         make = _KERNELS[device]

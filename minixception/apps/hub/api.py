@@ -177,8 +177,7 @@ def _outputs(model: Module) -> int:
         raise ShapeError(f"a hub's network must take images, input_shape (h, w, 3), got {shape}")
     if model.preprocessing is None:
         raise ArgumentError("a hub's network must say what range of values it takes: set its preprocessing")
-    with model.inference():
-        output = trace(model, (1, *shape), _dtype(model)).nodes[-1].shape
+    output = trace(model, (1, *shape), _dtype(model)).nodes[-1].output
     if len(output) != 2:
         raise ShapeError(f"a hub's network must return logits (n, classes), got an output of shape {output}")
     return output[1]
