@@ -20,6 +20,7 @@ from minixception.gpu import device
 from minixception.gpu import kernel as gpu
 from minixception.ops.separable.cuda import fused, pack
 from minixception.ops.separable.definition import forward_numpy
+from tests.helpers.golden_rule import layer_paths
 
 pytestmark = pytest.mark.gpu
 
