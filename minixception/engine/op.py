@@ -19,7 +19,8 @@ import numpy as np
 from ..errors import DTypeError
 from ..gpu.device import is_on_gpu, to_gpu
 from .backend import LADDER, current_backend
-from .tensor import Node, Tensor, is_recording
+from .tape import Node, is_recording
+from .tensor import Tensor
 
 Shape = tuple[int, ...]
 

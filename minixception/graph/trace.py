@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..engine.op import Observer, Op, Shape, observe, shape_only
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..nn import Activation, Buffer, Module, Parameter, SeparableConv2d
 
 

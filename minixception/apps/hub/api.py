@@ -15,7 +15,8 @@ import numpy as np
 from ... import imagenet
 from ...compiler import compile
 from ...download import cache_dir
-from ...engine.tensor import Tensor, no_grad
+from ...engine.tape import no_grad
+from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DataError, NumericError, ShapeError
 from ...files import atomic_path
 from ...graph.trace import trace
