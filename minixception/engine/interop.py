@@ -10,7 +10,7 @@ Whoever takes the struct renames the capsule from "dltensor" to "used_dltensor",
 memory is no longer needed; a capsule that nobody took does so itself. NumPy has all this for the processor's memory, in
 C, where it belongs: a deleter may be called by any thread and while an error is on its way. A capsule of the GPU's
 memory differs in the device alone. So NumPy makes and takes ours: of an array that lies at the GPU's address, which
-nobody asks for its numbers, with the other device written into the struct.
+nobody asks for its elements, with the other device written into the struct.
 
 Both sides then work on one memory, each in its own stream. Our arrays are handed over when all that was asked for
 is done. From then on the caller sees to it that neither side reads what the other has yet to write, and that the other
@@ -43,7 +43,7 @@ def from_dlpack(x: Any) -> Tensor:
     It may be read-only, then so is the tensor's array. On the GPU it must begin at a multiple of 16 bytes.
 
     Raises ArgumentError for an x without ``__dlpack__``, InteropError for one that lies otherwise or that its own
-    library does not share, DTypeError for other numbers than float32, float64 and integers, BackendError for memory of
+    library does not share, DTypeError for other dtypes than float32, float64 and integers, BackendError for memory of
     another device.
 
     >>> x = np.zeros(3)
@@ -54,7 +54,7 @@ def from_dlpack(x: Any) -> Tensor:
     """
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         raise ArgumentError(f"from_dlpack takes an array with __dlpack__, got {type(x).__name__}")
-    kind, number = map(int, x.__dlpack_device__())
+    kind, index = map(int, x.__dlpack_device__())
     if kind in _READABLE:
         return _leaf(_taken(x))
     if kind != _CUDA:
@@ -63,8 +63,8 @@ def from_dlpack(x: Any) -> Tensor:
         return from_cuda_array(x)
     _require_real_gpu()
     ours = gpu.numba_cuda().get_current_device().id
-    if number != ours:
-        raise BackendError(f"from_dlpack takes arrays of the GPU in use, number {ours}, got one of number {number}")
+    if index != ours:
+        raise BackendError(f"from_dlpack takes arrays of the GPU in use, number {ours}, got one of number {index}")
     return from_cuda_array(_FromCapsule(x.__dlpack__(stream=int(gpu.stream()))))
 
 

@@ -174,7 +174,7 @@ class Op:
             y, saved = rung.forward(*map(to_gpu, arrays), **params)
         else:
             y, saved = rung.forward(*arrays, **params)
-            y = np.asarray(y)  # NumPy makes a number of a result without dimensions
+            y = np.asarray(y)  # NumPy returns a scalar where a result has no dimensions
         if not (is_recording() and any(t.requires_grad for t in tensors)):
             return Tensor(y), saved
         parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)

@@ -149,7 +149,7 @@ class _Pending:
 
 
 def _accumulate_leaf(leaf: Tensor, gradient: np.ndarray, dy: np.ndarray) -> None:
-    if is_on_gpu(gradient) != is_on_gpu(leaf.data) or not gradient.shape:  # NumPy's numbers become arrays
+    if is_on_gpu(gradient) != is_on_gpu(leaf.data) or not gradient.shape:  # NumPy's scalars become arrays
         gradient = move(gradient, leaf.device)
     if leaf.grad is not None:
         accumulate(leaf.grad, gradient)

@@ -24,7 +24,7 @@ class Layer:
 
     path: where it stands in the model. module: None for an operator. tensors: the parameters and buffers that no
     earlier layer has used. inputs, output: shapes. macs: multiply-accumulates. reads, makes: the values that enter and
-    leave it, numbered in the order of their appearance; 0 is the model's input. run: input tensors -> output tensor.
+    leave it, as indices in the order of their appearance; 0 is the model's input. run: input tensors -> output tensor.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Graph:
-    """layers: all, in order. result: the number of the model's output. constants: tensors that enter as values."""
+    """layers: all, in order. result: the index of the value that the model returns. constants: tensors that enter as values."""
 
     layers: list[Layer]
     result: int
@@ -63,7 +63,7 @@ class Graph:
 
 
 class _Tracer(Observer):
-    """Collects the layers; keeps every tensor it has numbered alive, so that no two of them are the same object."""
+    """Collects the layers; keeps every tensor it has given an index alive, so that no two of them are the same object."""
 
     shapes_only = True
 
@@ -72,12 +72,12 @@ class _Tracer(Observer):
         self.open: list[Module] = []
         self.macs = 0  # of the layer that is running
         self.counted: set[Tensor] = set()
-        self.numbers: dict[Tensor, int] = {x: 0}
+        self.indices: dict[Tensor, int] = {x: 0}
         self.made = {0}
         self.layers: list[Layer] = []
 
-    def number(self, tensor: Tensor) -> int:
-        return self.numbers.setdefault(tensor, len(self.numbers))
+    def index(self, tensor: Tensor) -> int:
+        return self.indices.setdefault(tensor, len(self.indices))
 
     def enter_module(self, module: Module) -> None:
         self.open.append(module)
@@ -124,12 +124,12 @@ class _Tracer(Observer):
                 inputs=tuple(t.shape for t in inputs if not isinstance(t, Parameter | Buffer)),
                 output=output.shape,
                 macs=macs,
-                reads=tuple(map(self.number, inputs)),
-                makes=self.number(output),
+                reads=tuple(map(self.index, inputs)),
+                makes=self.index(output),
                 run=run,
             )
         )
-        self.made.add(self.number(output))
+        self.made.add(self.index(output))
 
 
 def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
@@ -146,5 +146,5 @@ def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
     tracer = _Tracer(model, x)
     with model.inference(), no_grad(), observe(tracer):
         y = model(x)
-    constants = {number: t for t, number in tracer.numbers.items() if number not in tracer.made}
-    return Graph(tracer.layers, tracer.number(y), constants)
+    constants = {index: t for t, index in tracer.indices.items() if index not in tracer.made}
+    return Graph(tracer.layers, tracer.index(y), constants)

@@ -218,7 +218,7 @@ class GlobalMaxPool(Module):
 
 
 class Flatten(Module):
-    """All numbers of an image in one row, (n, h, w, c) -> (n, h*w*c), in the order h, w, c."""
+    """All values of an image in one row, (n, h, w, c) -> (n, h*w*c), in the order h, w, c."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], -1))
