@@ -152,7 +152,8 @@ def _windows() -> VectorFigure:
 def _feature_maps() -> VectorFigure:
     from ..data import load, preprocess
     from ..engine.random import generator, seed
-    from ..engine.tensor import Tensor, no_grad
+    from ..engine.tape import no_grad
+    from ..engine.tensor import Tensor
     from ..models import mini_xception
     from ..viz.maps import feature_maps
 

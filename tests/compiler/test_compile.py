@@ -12,7 +12,7 @@ from minixception import compiler, nn, ops
 from minixception.engine.tensor import Tensor
 from minixception.errors import ShapeError
 from minixception.models import Xception, mini_xception
-from tests.helpers.golden_rule import GOLDEN, load_golden_weights
+from tests.helpers.golden_rule import GOLDEN, layer_paths, load_golden_weights
 
 
 def randomise(model, rng):
@@ -161,7 +161,7 @@ def test_plan_names_every_layer_once():
     model = Xception(input_shape=(71, 71, 3))
     compiled = mx.compile(model)
     named = " + ".join(row[0] for row in compiled.plan.rows).split(" + ")
-    assert sorted(named) == sorted(path for path, module in model.named_modules() if not module.children())
+    assert sorted(named) == sorted(layer_paths(model))
     fused = [row for row in compiled.plan.rows if row[1] == "fused kernel"]
     assert len(fused) == 34 + 2 + 4 + 1  # separables, block 1, shortcuts, logits
     assert len({row[3] for row in fused}) <= 4  # slots
@@ -228,7 +228,7 @@ def test_a_wrong_input_is_a_shape_error_before_anything_runs():
 
 @pytest.mark.parametrize(("limit", "expected"), [(1 << 30, [5]), (2 * 16 * 16 * 32, [2, 2, 1]), (1, [1] * 5)])
 def test_large_batches_go_through_in_parts_that_are_equal_to_the_whole(rng, monkeypatch, limit, expected):
-    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", limit)
+    monkeypatch.setattr(mx.compiler.batch, "_TOGETHER", limit)
     ran = []
     run = compiler.plan.Plan.run
     monkeypatch.setattr(compiler.plan.Plan, "run", lambda plan, x: ran.append(len(x)) or run(plan, x))
@@ -239,7 +239,7 @@ def test_large_batches_go_through_in_parts_that_are_equal_to_the_whole(rng, monk
 
 @pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
 def test_the_zoos_layers_treat_each_image_for_itself(make, rng, monkeypatch):
-    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", 1)
+    monkeypatch.setattr(mx.compiler.batch, "_TOGETHER", 1)
     compiled = mx.compile(randomise(make(), rng))
     compiled(rng.standard_normal((3, 9, 8, 3), np.float32))
     assert [shape for shape, *_ in compiled._plans] == [(1, 9, 8, 3)]
@@ -254,7 +254,7 @@ def test_a_batch_whose_images_are_mixed_stays_together(rng, monkeypatch):
             y = self.conv(x)
             return y - ops.mean(y)
 
-    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", 1)
+    monkeypatch.setattr(mx.compiler.batch, "_TOGETHER", 1)
     check(MinusTheMean().eval(), rng.standard_normal((4, 8, 8, 3), np.float32), 1e-5)
 
 

@@ -20,6 +20,7 @@ from minixception.gpu import device
 from minixception.gpu import kernel as gpu
 from minixception.ops.separable.cuda import fused, pack
 from minixception.ops.separable.definition import forward_numpy
+from tests.helpers.golden_rule import layer_paths
 
 pytestmark = pytest.mark.gpu
 
@@ -101,7 +102,7 @@ def test_the_plan_names_every_layer_once_and_the_device(rng):
     model = _tiny(rng).to("cuda")
     table = mx.compile(model).plan
     named = " + ".join(row[0] for row in table.rows).split(" + ")
-    assert sorted(named) == sorted(path for path, module in model.named_modules() if not module.children())
+    assert sorted(named) == sorted(layer_paths(model))
     runs_as = {row[0]: row[1] for row in table.rows}
     assert runs_as["block1.conv1 + block1.conv1_bn + block1.conv1_act"] == "fused kernel"
     assert runs_as["block2.shortcut.conv + block2.shortcut.bn + block2.add"] == "fused kernel"
@@ -177,7 +178,7 @@ def test_a_result_is_given_back_when_it_has_been_read_and_later_calls_ask_the_dr
 
 
 def test_a_batch_stays_together_on_the_gpu(rng, monkeypatch):
-    monkeypatch.setattr(mx.graph.trace, "_TOGETHER", 1)
+    monkeypatch.setattr(mx.compiler.batch, "_TOGETHER", 1)
     fast = mx.compile(randomise(ZOO["bias"](), rng).to("cuda"))
     fast(np.zeros((3, 5, 4, 4), np.float32))
     assert [shape for shape, *_ in fast._plans] == [(3, 5, 4, 4)]

@@ -12,7 +12,7 @@ from minixception.analysis.counts import count, races
 from minixception.analysis.recorder import Recorder
 from minixception.gpu import gemm as gpu_gemm
 from minixception.gpu.device import to_cpu, to_gpu
-from minixception.gpu.gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B
+from minixception.gpu.gemm import MATRIX_A, MATRIX_B, MATRIX_C, TRANSPOSED_A, TRANSPOSED_B, product
 from minixception.gpu.kernel import empty, redirected
 from minixception.ops import OPERATORS
 
@@ -93,10 +93,10 @@ def test_linear(rng, dtype, bias):
 
 @pytest.mark.filterwarnings("ignore:.*invalid value encountered:RuntimeWarning")  # the simulator's threads, at Inf * 0
 def test_a_long_sum_in_parts_is_the_same_sum_in_every_run(rng, monkeypatch):
-    monkeypatch.setattr(gpu_gemm, "_SHORTEST_PART", 10)
-    monkeypatch.setattr(gpu_gemm, "_ENOUGH_BLOCKS", 3)
+    monkeypatch.setattr(product, "_SHORTEST_PART", 10)
+    monkeypatch.setattr(product, "_ENOUGH_BLOCKS", 3)
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in [(1, 5, 7, 3), (3, 4)])
-    assert gpu_gemm._parts(1, 35) == 3
+    assert product._parts(1, 35) == 3
     x[0, 2, 2, 2] = np.inf  # pixel 16, the first of the second part: nobody else may multiply by it, not even by 0
     law, got = _both_ways("pointwise_conv2d", "cuda", (x, w), {"stride": 1}, np.random.default_rng(1))
     again = _both_ways("pointwise_conv2d", "cuda", (x, w), {"stride": 1}, np.random.default_rng(1))[1]

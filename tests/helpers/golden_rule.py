@@ -52,3 +52,12 @@ def keras_name(path: str) -> str:
         kind = {"shortcut.conv": "conv2d", "shortcut.bn": "batch_normalization", "add": "add"}[layer]
         return f"{kind}_{which}" if which else kind
     return path.replace(".", "_")
+
+
+def layer_paths(model):
+    """Modules without sub-modules, and the ReLU of each separable convolution that has one, as a layer of its own."""
+    for path, module in model.named_modules():
+        if getattr(module, "relu", False):
+            yield f"{path}_act"
+        if not module.children():
+            yield path

@@ -30,7 +30,11 @@ class LayerOutputs(Observer):
         name = keras_name(self.paths[module])
         if name == "avg_pool" and name not in self.index:
             name = "global_average_pooling2d"
-        y = output.numpy()
+        if getattr(module, "relu", False):  # applied by the kernel itself: a layer of its own in Keras
+            self._note(f"{name}_act", np.maximum(inputs[0].numpy(), 0))
+        self._note(name, output.numpy())
+
+    def _note(self, name, y):
         self.stats[name] = [y.mean(), y.std(), np.abs(y).max(), (y == 0).mean()]
         where = np.random.Generator(np.random.PCG64([SEED, 200000 + self.index[name]])).integers(0, y.size, 64)
         self.samples[name] = y.reshape(-1)[where]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minixception as mx
 from minixception.data import shapes
-from minixception.engine.tensor import Node
+from minixception.engine.tape import Node
 from minixception.errors import ArgumentError
 from minixception.nn import BatchNorm2d, Linear, Sequential
 from minixception.training import evaluate

@@ -149,7 +149,7 @@ def xception_boxes(model):
     kinds = Counter()
     for block in once.values():
         kinds.update(type(layer).__name__ for _, layer in block.named_modules())
-    leading = sum(isinstance(next(iter(block.children().values()), None), nn.Activation) for block in once.values())
+    leading = sum(getattr(next(iter(block.children().values()), None), "relu", False) for block in once.values())
     layers = ("Conv2d", "PointwiseConv2d", "SeparableConv2d", "MaxPool2d", "Add", "GlobalAvgPool", "Linear")
     return sum(kinds[name] for name in layers) + leading + 6  # each flow's input and output
 

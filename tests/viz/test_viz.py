@@ -26,9 +26,7 @@ def image(*shape):
 
 
 def residual_block(channels=8):
-    return nn.Residual(
-        act=nn.Activation("relu"), sepconv=nn.SeparableConv2d(channels, channels), bn=nn.BatchNorm2d(channels)
-    )
+    return nn.Residual(sepconv=nn.SeparableConv2d(channels, channels, relu=True), bn=nn.BatchNorm2d(channels))
 
 
 def texts(picture):

@@ -1,13 +1,13 @@
-"""How a block copies a slab of a matrix from memory to shared memory: for the last step in gpu_gemm.py.
+"""How a block copies a slab of A or B from memory to shared memory, for step 4 (register_tiles.py).
 
 A slab is 64 rows of A, or columns of B, by 16 of k, of which each of 256 threads copies a vector of 4; or, where
-numbers do not lie together in fours, by 8 of k, of which each copies 2. Neighbouring threads copy neighbours, whichever
-way the matrix lies in memory. Fetching and putting down are two functions, so that what is done between them passes
-the wait for memory.
+elements do not lie together in fours, by 8 of k, of which each copies 2. Neighbouring threads copy neighbours,
+whichever way the matrix lies in memory. Loading into registers and storing to shared memory are two functions, so that
+the work in between hides memory latency.
 
-In shared memory a slab has its k as rows, 68 numbers long, of which the last 4 are not used. A matrix that is read
-along k is turned on the way. A warp then copies 2 times 4 k (32 bytes, a sector) of 16 rows of the matrix, or 8 k of 4
-rows: with rows of 68, what it puts down by one instruction lies in 32 banks.
+In shared memory the rows of a slab are its k, 68 elements long, of which the last 4 are not used. A matrix that is read
+along k is transposed on the way. A warp then copies 2 times 4 k (32 bytes, a sector) of 16 rows of the matrix, or 8 k
+of 4 rows: with rows of 68, what it stores by one instruction lies in 32 banks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .kernel import device_function, dtype
-from .vectors import VECTOR, load4, store4
+from ..kernel import device_function, dtype
+from ..vectors import VECTOR, load4, store4
 
 TILE = 64  # rows of A, columns of B
 BLOCK = 256  # threads
@@ -25,9 +25,9 @@ LENGTH = TILE + 4  # of a row in shared memory
 
 
 class Copying(NamedTuple):
-    """Functions for kernels, called for each of so many copies of a thread."""
+    """Functions for kernels, called for each of the ``copies`` of a thread."""
 
-    place: Any  # which row of A or column of B, and which k: of the first number
+    place: Any  # which row of A or column of B, and which k: of the first element
     fetch: Any  # from memory to registers, 0 where it is outside
     put: Any  # to shared memory
     copies: int

@@ -1,18 +1,18 @@
-"""A 3x3 convolution of each channel in strips that lie in registers, and the gradient of its weights: for the GPU.
+"""Depthwise convolution and the gradient of its weights on the GPU, in strips of outputs that lie in registers.
 
-Registers are nearer than shared memory, and a thread may have 64 of them with half of the threads running that fit on
-a processor: enough to hide the wait for memory. So a thread makes a strip of outputs of its channel by itself, 4 wide
-and 8 high. It walks down the rows of pixels under them. A row of x belongs to the windows of 3 rows of y: three rows of
-sums are open at a time. The thread loads 6 pixels of the row, multiplies each into all the open sums it belongs to,
-writes the oldest row of sums and moves the others on. 60 + 9 loads make 288 multiply-adds, without shared memory and
-barriers. Neighbouring strips share the rim of their pixels. They lie in one block where possible, so that the second to
-ask finds it in the L1 cache: from memory each number comes about once.
+Registers are nearer than shared memory, and with 64 registers a thread half of the threads that fit on a multiprocessor
+can run: enough to hide memory latency. So a thread computes a strip of outputs of its channel alone, 4 wide and 8 high
+for a 3x3 kernel. It walks down the rows of pixels under them. A row of x belongs to the windows of 3 rows of y: three
+rows of sums are open at a time. The thread loads 6 pixels of the row, multiplies each into all the open sums it belongs
+to, writes the oldest row of sums and moves the others on. 60 + 9 loads make 288 multiply-adds, without shared memory
+and barriers. Neighbouring strips share the rim of their pixels. They lie in one block where possible, so that the
+second to ask finds it in the L1 cache: each pixel comes from memory about once.
 
-An array can live in registers if no index into it is computed while running. So the sizes are constants of each kernel,
-and the compiler unrolls the loops over them. Flat arrays with unsigned indices save registers: a signed index is
-checked for counting from the end.
+An array can live in registers if no index into it is computed at run time. So the sizes are constants of each kernel,
+and the compiler unrolls the loops over them. Flat arrays with unsigned indices save registers: for a signed index the
+compiler must allow for counting from the end.
 
-Vectors (gpu_vectors.py) do not pay here. A thread that has four channels has four times nine weights: already with a
+Vectors (gpu/vectors.py) do not pay here. A thread that has four channels has four times nine weights: already with a
 strip one column wide that makes 83 to 88 registers, half of the occupancy, and 4.9 reads per output instead of 2.2.
 What they would save are loads, not bytes: the 32 loads of a warp are 128 neighbouring bytes already.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernel import blocks, cuda, device_function, dtype, empty, kernel
+from .kernel import blocks, cuda, device_function, dtype, empty, flat, kernel
 
 Array = Any  # an array of the GPU
 Size = tuple[int, int, int]  # kh, kw, stride
@@ -34,13 +34,8 @@ WARPS = 8  # of a block
 _ROWS = 8  # outputs of a strip, at most, one above the other; read (8 + 2) / 8 times in a column
 
 
-def flat(array: Array) -> Array:
-    """The array with one dimension."""
-    return array.reshape(array.size)
-
-
-def filter_kernel(size: Size, columns: int, turned: bool) -> Callable[..., None]:
-    """The convolution in strips of so many columns; turned: with the kernel turned by half a turn, and a gate."""
+def filter_kernel(size: Size, columns: int, rotated: bool) -> Callable[..., None]:
+    """The convolution in strips of so many columns; rotated: with the kernel rotated by 180 degrees, and a gate."""
     kh, kw, stride = size
     taps, width, ages = kh * kw, (columns - 1) * stride + kw, (kh - 1) // stride + 1
     open_sums = ages * columns
@@ -57,7 +52,7 @@ def filter_kernel(size: Size, columns: int, turned: bool) -> Callable[..., None]
         sums = cuda.local.array(open_sums, dtype)  # row by row, the newest first
         row = cuda.local.array(width, dtype)
         for tap in range(taps):
-            weights[tap] = w[np.uint64((taps - 1 - tap if turned else tap) * c + q)]
+            weights[tap] = w[np.uint64((taps - 1 - tap if rotated else tap) * c + q)]
         u, v = i0 * stride - top, j0 * stride - left
         first, last = -v, wd - v  # the columns of the strip that lie in the image
         x_row = ((m * h + u) * wd + v) * c + q
@@ -76,7 +71,7 @@ def filter_kernel(size: Size, columns: int, turned: bool) -> Callable[..., None]
                         row[k] = floor if value < floor else value  # NaN is not less and stays
                     at += c
                 for age in range(ages):
-                    a = age * stride + below  # this row of pixels meets row a of the kernel
+                    a = age * stride + below  # the row of the kernel that this row of pixels is multiplied by
                     if a < kh:
                         for j in range(columns):
                             for b in range(kw):
@@ -87,7 +82,7 @@ def filter_kernel(size: Size, columns: int, turned: bool) -> Callable[..., None]
                 at = y_row
                 for j in range(columns):
                     if j0 + j < wo:
-                        passes = not gated or gate[np.uint64(at)] > dtype(0) if turned else True
+                        passes = not gated or gate[np.uint64(at)] > dtype(0) if rotated else True
                         y[np.uint64(at)] = sums[(ages - 1) * columns + j] if passes else dtype(0)
                     at += c
             y_row += wo * c
@@ -105,9 +100,9 @@ def filter_kernel(size: Size, columns: int, turned: bool) -> Callable[..., None]
 
 
 # The gradient of the weights --------------------------------------------------------------------------------------
-# The walk down a strip once more. Now the rows of dy that a row of x meets are kept, and the sums are the taps'. In the
-# end the warps of a block lay their sums into shared memory; after the barrier those of the 8 warps are added. Strips
-# are as high as the image, so that there are few partial sums, unless that makes too few strips to fill a GPU.
+# The walk down a strip once more. Now the rows of dy whose windows a row of x belongs to are kept, and each tap has one
+# sum. In the end the warps of a block write their sums to shared memory; after the barrier those of the 8 warps are
+# added. Strips are as high as the image, so that there are few partial sums, unless that makes too few to fill a GPU.
 
 _STRIPS = 1 << 13  # that fill a GPU; those of each 32 channels count
 
