@@ -187,40 +187,27 @@ def _threads(rung: str, side: int, blocks: int) -> VectorFigure:
 
 
 def _convolutions(result: Mapping[str, Any]) -> VectorFigure:
+    from ..bench.command import Report
     from ..bench.kernels import WORKLOADS
     from ..graph import cost
-    from ..timing import Timing
     from ..viz.figures import ConvolutionCost, convolution_costs
 
-    threads = max(row["threads"] for row in result["kernels"])
-    measured = {
-        row["name"]: row["times"]["minixception"]
-        for row in result["kernels"]
-        if row["threads"] == threads and row["direction"] == "forward"
-    }
-    rows = []
-    for work in WORKLOADS:
-        form = work.name.partition(" ")[0]
-        if form in ("regular", "Inception-style", "separable"):
-            table = cost.table(work.module(), work.x[1:])
-            rows.append(ConvolutionCost(form, table.params, table.macs, Timing(**measured[work.name])))
-    return convolution_costs(rows)
+    rows = Report.from_json(result).kernels
+    most = max(row.threads for row in rows)
+    times = {row.name: row.ours for row in rows if row.threads == most and row.direction == "forward"}
+    forms = {work.name.partition(" ")[0]: work for work in WORKLOADS}
+    costs = []
+    for form in ("regular", "Inception-style", "separable"):
+        work = forms[form]
+        table = cost.table(work.module(), work.x[1:])
+        costs.append(ConvolutionCost(form, table.params, table.macs, times[work.name]))
+    return convolution_costs(costs)
 
 
 def _roofline(result: Mapping[str, Any]) -> VectorFigure:
-    from ..bench.limits import Limits
-    from ..viz.roofline import RooflinePoint, roofline
+    from ..bench.command import Report
 
-    limits = Limits.from_json(max(result["limits"], key=lambda one: one["threads"]))
-    points = [
-        RooflinePoint(
-            row["name"], row["direction"], row["flop"] / row["nbytes"],
-            row["flop"] / row["times"]["minixception"]["median"],
-        )
-        for row in result["kernels"]
-        if row["threads"] == limits.threads and row["flop"] and row["nbytes"]
-    ]  # fmt: skip
-    return roofline(limits, points)
+    return Report.from_json(result).figure()
 
 
 def _ladder(result: Mapping[str, Any]) -> VectorFigure:
