@@ -20,9 +20,9 @@ from minixception.bench.limits import Limits
 from minixception.errors import ArgumentError, ShapeError
 from minixception.graph import cost
 from minixception.timing import Timing
+from minixception.viz.convolution_windows import strip
 from minixception.viz.structure import flows, nodes_of
 from minixception.viz.style import page
-from minixception.viz.windows import strip
 
 
 def log(top1):

@@ -35,8 +35,8 @@ from ..errors import BackendError
 from ..gpu import kernel as gpu
 from ..gpu.vectors import Access
 from ..tables import Table
+from .fake_device import HostArray, dim3
 from .kernel_runs import of_operators, others
-from .launches import HostArray, three
 from .occupancy import ARCHITECTURES, occupancy
 
 DTYPES = ("float32", "float64")
@@ -141,7 +141,7 @@ class Notebook:
         """Note it."""
         number, kinds = gpu.number_type(arguments), tuple(map(_kind, arguments))
         seen = self.signatures.setdefault((kernel.name, number, kinds), Signature(kernel, number, kinds))
-        seen.threads = max(seen.threads, math.prod(three(grid[1])))
+        seen.threads = max(seen.threads, math.prod(dim3(grid[1])))
         if self.rung not in seen.rungs:
             seen.rungs += (self.rung,)
 

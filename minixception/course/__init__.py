@@ -7,7 +7,7 @@ kernels so.
 
 from __future__ import annotations
 
-from ..analysis.tracing import Trace, ladder_table, trace
+from ..analysis.memory_trace import Trace, ladder_table, trace
 from ..gpu.kernel import cuda, dtype
 from .checks import Verdict, cuda_kernel
 from .exercises import EXERCISES, check

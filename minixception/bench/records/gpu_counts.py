@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from ...analysis import machine_code
-from ...analysis.tracing import ladder_table
+from ...analysis.memory_trace import ladder_table
 from ...tables import Table
 from ..results import write_result
 from . import command
