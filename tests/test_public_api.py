@@ -15,8 +15,8 @@ import minixception as mx
 LIST = Path(__file__).parent / "golden" / "public_api.txt"
 
 
-def arguments(function: Any) -> str:
-    """Names, kinds and defaults; of a default that is no plain value, its type."""
+def arguments(function: Any, skipped: int = 0) -> str:
+    """Names, kinds and defaults of all but the first; of a default that is no plain value, its type."""
 
     def shown(parameter: inspect.Parameter) -> inspect.Parameter:
         value = parameter.default
@@ -24,7 +24,7 @@ def arguments(function: Any) -> str:
         return parameter.replace(annotation=inspect.Parameter.empty, default=value if plain else type(value))
 
     signature = inspect.signature(function)
-    parameters = [shown(one) for one in signature.parameters.values() if one.name != "self"]
+    parameters = list(map(shown, signature.parameters.values()))[skipped:]
     return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
 
 
@@ -61,9 +61,13 @@ def lines() -> Iterator[str]:
 
 def members(one: type) -> list[str]:
     """What a class adds to its bases: methods with their arguments, and properties."""
-    found = {name: value for name, value in vars(one).items() if not name.startswith("_")}
-    functions = {name: getattr(value, "__func__", value) for name, value in found.items()}
-    return [f"{name}{arguments(value)}" if inspect.isfunction(value) else name for name, value in functions.items()]
+
+    def shown(name: str, value: Any) -> str:
+        function = getattr(value, "__func__", value)
+        is_static = isinstance(value, staticmethod)
+        return name + arguments(function, skipped=0 if is_static else 1) if inspect.isfunction(function) else name
+
+    return [shown(name, value) for name, value in vars(one).items() if not name.startswith("_")]
 
 
 def test_nothing_public_has_changed():
