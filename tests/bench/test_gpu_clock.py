@@ -1,4 +1,4 @@
-"""The clock and the limits of the GPU's benchmark: a fake GPU's time, and kernels in the simulator and as PTX."""
+"""The clock and the limits of the GPU's benchmark: a fake GPU's time, and its kernels in the simulator."""
 
 from __future__ import annotations
 
@@ -140,6 +140,3 @@ def test_what_a_device_does_not_tell_is_unknown(few_threads):
     found = limits.measure(silent, counted, nbytes=64, steps=16)
     assert (found.device, found.nominal_flops, found.nominal_copy, found.l2) == ("B", None, None, 0)
     assert "unknown" in str(limits.table(found))
-
-
-# The kernels for real -------------------------------------------------------------------------------------------------
