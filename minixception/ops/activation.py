@@ -24,6 +24,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ..cpu import memory
+from ..cpu.elementwise import chunks, part
 from ..cpu.jit import loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor
@@ -203,30 +204,20 @@ def _fast_sigmoid(x):
     return (one if x >= 0 else e) / (one + e)
 
 
-_CHUNK = 1 << 14  # elements of one task: enough to outweigh its start, few enough to share small arrays out
-
-
 def _cpu_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
-    """Chunks of one length, whatever the number of threads: the same vectors and tails, hence the same bits.
-
-    Each chunk is a slice with an index from 0: an index that Numba cannot see to be positive is checked for
-    counting from the end, and that check keeps LLVM from computing 16 elements of relu at once (measured:
-    nine times slower). gelu calls erf of the C library, so its elements are computed one at a time.
-    """
+    """Chunk by chunk, shared out among the threads. gelu calls erf of the C library, one element at a time."""
 
     @parallel
     def forward(x, y):
-        for chunk in prange((x.size + _CHUNK - 1) // _CHUNK):
-            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            xs, ys = x[here], y[here]
+        for chunk in prange(chunks(x.size)):
+            xs, ys = part(x, chunk), part(y, chunk)
             for i in range(xs.size):
                 ys[i] = value(xs[i])
 
     @parallel
     def backward(dy, saved, dx):
-        for chunk in prange((dy.size + _CHUNK - 1) // _CHUNK):
-            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            dys, saveds, dxs = dy[here], saved[here], dx[here]
+        for chunk in prange(chunks(dy.size)):
+            dys, saveds, dxs = part(dy, chunk), part(saved, chunk), part(dx, chunk)
             for i in range(dys.size):
                 dxs[i] = dys[i] * slope(saveds[i])
 

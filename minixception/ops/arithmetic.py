@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..cpu import memory
+from ..cpu.elementwise import chunks, part
 from ..cpu.jit import loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor, tensor
@@ -102,15 +103,12 @@ def _loops_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_ar
 # in. A loop over flat arrays cannot broadcast; operands that do (a number, one scale per channel) go to the
 # definition, where NumPy repeats them in one pass.
 
-_CHUNK = 1 << 14  # elements of one task; fixed, so that vectors and tails do not depend on the threads
-
 
 def _cpu_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Rung:
     @parallel
     def kernel(a, b, y):
-        for chunk in prange((y.size + _CHUNK - 1) // _CHUNK):
-            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            left, right, out = a[here], b[here], y[here]  # counted from 0, which LLVM vectorises
+        for chunk in prange(chunks(y.size)):
+            left, right, out = part(a, chunk), part(b, chunk), part(y, chunk)
             for i in range(out.size):
                 out[i] = operation(left[i], right[i])
 
