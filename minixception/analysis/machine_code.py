@@ -142,7 +142,7 @@ class Notebook:
 
     def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         """Note it."""
-        number, kinds = gpu.number_type(arguments), tuple(map(_kind, arguments))
+        number, kinds = gpu.element_type(arguments), tuple(map(_kind, arguments))
         seen = self.signatures.setdefault((kernel.name, number, kinds), Signature(kernel, number, kinds))
         seen.threads = max(seen.threads, math.prod(three(grid[1])))
         if self.rung not in seen.rungs:

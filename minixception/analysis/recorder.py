@@ -158,7 +158,7 @@ class Recorder:
         launch = Launch(kernel, (blocks, threads), ran, arrays)
         self.launches.append(launch)
         cuda = CudaNames(self, blocks, threads)
-        run = _filled(kernel, cuda, gpu.number_type(arguments))
+        run = _filled(kernel, cuda, gpu.element_type(arguments))
         rows: list[tuple[int, ...]] = []
         where = list(places(blocks))
         with Turns(lambda: run(*arguments), threads) as self.turns:

@@ -1,7 +1,7 @@
 """Arrays of the processor ("cpu") and of the GPU ("cuda"): which is which, and the way from one to the other.
 
 An array of the GPU is a device array of numba.cuda. It has shape, dtype, size and ndim like an ndarray and can be
-reshaped; its numbers are seen only by kernels.
+reshaped; only kernels see its elements.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from . import kernel as gpu
 from .memory import MemoryUse
 
 DEVICES = ("cpu", "cuda")
-_OF_THE_CPU = (np.ndarray, np.generic)
+_CPU_TYPES = (np.ndarray, np.generic)
 
 
 def is_on_gpu(array: Any) -> bool:
-    """Whether this is an array of the GPU; anything that is no NumPy array or number is.
+    """Whether this is an array of the GPU; anything that is no NumPy array or scalar is.
 
     >>> is_on_gpu(np.zeros(3))
     False
     """
-    return not isinstance(array, _OF_THE_CPU)
+    return not isinstance(array, _CPU_TYPES)
 
 
 def device_of(array: Any) -> str:
@@ -80,9 +80,9 @@ def copy(array: Any) -> Any:
     """A copy beside the array."""
     if not is_on_gpu(array):
         return np.array(array)
-    twin = gpu.empty(array.shape, array.dtype)
-    _queue_copy(twin, array)
-    return twin
+    duplicate = gpu.empty(array.shape, array.dtype)
+    _queue_copy(duplicate, array)
+    return duplicate
 
 
 def full_like(array: Any, value: float) -> Any:

@@ -4,15 +4,15 @@ A kernel is a plain function that says what one thread does:
 
     @kernel
     def _scale(x, factor, y):
-        i = cuda.grid(1)  # this thread's number in the whole grid
+        i = cuda.grid(1)  # this thread's index in the whole grid
         if i < x.size:
             y[i] = x[i] * factor
 
     _scale[blocks(n), THREADS](x, dtype.type(2), y)
 
-Two names in it are placeholders, put in when the kernel is made: ``cuda`` and, as in ``dtype(0)`` or
-``cuda.shared.array(32, dtype)``, the numbers' type, that of the first float array it is launched on. So one source
-serves float32 and float64, a GPU, Numba's simulator, and whoever wants to watch what its threads do.
+Two names in it are placeholders, filled in when the kernel is made: ``cuda`` and, as in ``dtype(0)`` or
+``cuda.shared.array(32, dtype)``, ``dtype``, that of the first float array it is launched on. So one source serves
+float32 and float64, a GPU, Numba's simulator, and whoever wants to watch what its threads do.
 
 MINIXCEPTION_CUDA=simulator in the environment chooses Numba's simulator: each CUDA thread becomes a Python thread.
 Slow, but it runs anywhere, can be stepped through, and checks every index.
@@ -36,10 +36,10 @@ from .memory import GpuMemory, Pool, SimulatedMemory
 from .simulator import SimulatedCuda, take_turns
 
 VARIABLE = "MINIXCEPTION_CUDA"
-THREADS = 128  # per block where a kernel has no reason for another number: four warps, enough of them fit anywhere
+THREADS = 128  # per block where a kernel has no reason for more or fewer: four warps, enough of them fit anywhere
 
 cuda: Any = None  # in kernels: numba.cuda
-dtype: Any = None  # in kernels: the type of the numbers
+dtype: Any = None  # in kernels: the type of the elements
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
 _launches: list[tuple[str, tuple[Any, ...]]] | None = None
@@ -104,7 +104,7 @@ def require_gpu() -> None:
 
 
 class Source:
-    """A function with placeholders, and what becomes of it for each type of numbers."""
+    """A function with placeholders, and what becomes of it for each dtype."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -132,15 +132,15 @@ class Source:
         made.__qualname__, made.__module__ = f.__qualname__, f.__module__
         return made
 
-    def made_for(self, number: Any) -> Any:
-        """Compiled for one type of numbers, np.float32 or np.float64, or made for the simulator; once."""
-        if number not in self._made:
+    def made_for(self, dtype: Any) -> Any:
+        """Compiled for one dtype, np.float32 or np.float64, or made for the simulator; once."""
+        if dtype not in self._made:
             simulated = is_simulated()
             cuda = SimulatedCuda() if simulated else numba_cuda()
-            function = self.with_names(cuda, number, lambda source: source.made_for(number))
+            function = self.with_names(cuda, dtype, lambda source: source.made_for(dtype))
             plain = simulated and self.is_helper
-            self._made[number] = function if plain else numba_cuda().jit(device=self.is_helper)(function)
-        return self._made[number]
+            self._made[dtype] = function if plain else numba_cuda().jit(device=self.is_helper)(function)
+        return self._made[dtype]
 
     is_helper = True
 
@@ -162,12 +162,12 @@ class Kernel(Source):
                 return
             if _launches is not None:
                 _launches.append((self.name, arguments))
-            self.made_for(number_type(arguments))[(*grid, stream())](*arguments)
+            self.made_for(element_type(arguments))[(*grid, stream())](*arguments)
 
         return launch
 
 
-def number_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
+def element_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
     """What ``dtype`` stands for in a kernel launched on these arguments; float32 where no array holds floats."""
     floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
     return next(floats, np.float32)
@@ -276,7 +276,7 @@ def pool() -> Pool:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An uninitialised C-contiguous array on the device, from the pool; DeviceMemoryError where there is no room."""
+    """An uninitialised C-contiguous array on the device, from the pool; DeviceMemoryError where no memory is left."""
     if _machine is not None:
         return _machine.device_array(shape, np.dtype(dtype))
     return pool().empty(shape, dtype)

@@ -1,6 +1,6 @@
 """Memory of the GPU that is used again, so that a training step allocates none.
 
-The same idea as in minixception/memory.py, and a better reason for it: the driver takes some hundred microseconds to
+The same idea as in cpu/memory.py, and a better reason for it: the driver takes some hundred microseconds to
 give memory and, to take it back, waits until the GPU has finished all that it was asked for. A step makes hundreds of
 arrays, and the same ones in each step. So a block whose last array is gone goes into the pool, and the next array of
 about its size gets it.
@@ -23,7 +23,7 @@ import numpy as np
 from ..cpu.memory import rounded
 from ..errors import DeviceMemoryError
 
-_OUT_OF_MEMORY = 2  # the driver's number for it (CUDA_ERROR_OUT_OF_MEMORY)
+_OUT_OF_MEMORY = 2  # the driver's error code (CUDA_ERROR_OUT_OF_MEMORY)
 _ALIGN = 256  # where the driver's allocations begin, at least
 
 
@@ -103,7 +103,7 @@ class _AsHostMemory:
 def host_view(owner: Any) -> np.ndarray:
     """A NumPy array where ``owner.__cuda_array_interface__`` says, which keeps the owner alive.
 
-    If that is the GPU's memory, nobody may ask for its numbers, but NumPy knows about shapes and strides.
+    If that is the GPU's memory, nobody may read its elements, but NumPy knows about shapes and strides.
     """
     return np.asarray(_AsHostMemory(owner))
 
@@ -125,16 +125,16 @@ class Pool:
     """Blocks of memory, and arrays made in them.
 
     No size of it is stated beforehand: the pool holds what the arrays of a step need at once, for each size. It is
-    emptied by ``empty_cache``, and when there is no room for a new block.
+    emptied by ``empty_cache``, and when there is no memory left for a new block.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self._free: dict[int, list[Any]] = {}  # by size; no lock, as in minixception/memory.py
+        self._free: dict[int, list[Any]] = {}  # by size; no lock, as in cpu/memory.py
         self._allocations = self._held = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An uninitialised C-contiguous array; DeviceMemoryError where there is no room for it."""
+        """An uninitialised C-contiguous array; DeviceMemoryError where no memory is left for it."""
         dtype = np.dtype(dtype)
         shape = tuple(map(int, shape))  # the simulator has a kind of tuple, and NumPy of integers, of its own
         size = rounded(max(1, math.prod(shape) * dtype.itemsize))
@@ -163,15 +163,15 @@ class Pool:
             block = self._attempt(size)
         if block is None:
             raise DeviceMemoryError(
-                f"the GPU has no room for {what}: {size:,} bytes were asked for, {self._held:,} are in use by other "
-                "arrays, and none are kept unused. A smaller batch needs less"
+                f"the GPU has no memory left for {what}: {size:,} bytes were asked for, {self._held:,} are in use by "
+                "other arrays, and none are kept unused. A smaller batch needs less"
             )
         self._allocations += 1
         self._held += size
         return block
 
     def _attempt(self, size: int) -> Any:
-        """A new block, or None where there is no room for it."""
+        """A new block, or None where no memory is left for it."""
         try:
             return self.memory.allocate(size)
         except Exception as error:  # numba.cuda's error lies in a place of its own in each of its kinds

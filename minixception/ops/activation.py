@@ -92,8 +92,8 @@ def _sigmoid_gradient_numpy(dy: Array, y: Array) -> Array:
 
 
 # 2. CPU -----------------------------------------------------------------------------------------------------
-# The formulas once more, for one number: y = value(x), and the slope dy/dx from the number that was saved.
-# Loops: one number after the other. `type(x)(0.5)` is 0.5 in the precision of x; a bare 0.5 would turn
+# The formulas once more, for one element: y = value(x), and the slope dy/dx from the element that was saved.
+# Loops: one element after the other. `type(x)(0.5)` is 0.5 in the precision of x; a bare 0.5 would turn
 # float32 arithmetic into float64.
 
 _formula = register_jitable(error_model="numpy", fastmath={"contract"})

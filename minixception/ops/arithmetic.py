@@ -100,7 +100,7 @@ def _loops_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_ar
 
 # Fast: one kernel for equal shapes, the hot path: a residual connection adds two activations. What counts there is
 # memory bandwidth, which one core cannot use up, and an output from the pool, whose pages need not be faulted
-# in. A loop over flat arrays cannot broadcast; operands that do (a number, one scale per channel) go to the
+# in. A loop over flat arrays cannot broadcast; operands that do (a scalar, one scale per channel) go to the
 # definition, where NumPy repeats them in one pass.
 
 
@@ -124,7 +124,7 @@ def _cpu_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arra
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A thread per element of y, neighbours loading neighbours. Equal shapes, the residual connection, need nothing but the
-# element's own number; operands that are repeated are found by strides of 0, so no large copy of them is made. The
+# element's own index; operands that are repeated are found by strides of 0, so no large copy of them is made. The
 # backward passes are the same kernels on dy, and then sums along what was repeated, each in a fixed order.
 
 
@@ -270,7 +270,7 @@ DIVIDE = _operator(
 
 
 def add(a: Operand, b: Operand) -> Tensor:
-    """a + b; each a tensor, an array, or a number, which takes the other's dtype.
+    """a + b; each a tensor, an array, or a scalar, which takes the other's dtype.
 
     Raises ShapeError if the shapes do not broadcast, DTypeError for mixed dtypes or integer arrays.
 
@@ -313,7 +313,7 @@ def divide(a: Operand, b: Operand) -> Tensor:
 
 
 def _tensors(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
-    """Both operands as floating tensors; a number becomes one of the other operand's dtype."""
+    """Both operands as floating tensors; a scalar becomes one of the other operand's dtype."""
     dtype = next((v.dtype for v in (a, b) if isinstance(v, (Tensor, np.ndarray))), np.dtype(np.float32))
     return _tensor(name, a, dtype), _tensor(name, b, dtype)
 

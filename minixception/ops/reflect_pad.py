@@ -148,8 +148,8 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A thread per element of y, and backward of dx, laid out as gpu/pixels.py says. Forward is a copy: one read for
-# each number written, both of whole lines of memory. Backward a pixel gathers from the at most 3x3 places that show it;
-# but near the corners it is one. Atomic additions, which a scatter would need, change their order from run to run.
+# each write, both of whole lines of memory. Backward a pixel gathers from the at most 3x3 places that show it; but near
+# the corners it is one. Atomic additions, which a scatter would need, change their order from run to run.
 
 _mirror_on_gpu = device_function(_mirror.py_func)
 

@@ -32,7 +32,7 @@ class Optimizer(ABC):
         decay: which parameters decay; by default the kernels.
 
     Raises:
-        ArgumentError: no parameters, or a number outside of its range.
+        ArgumentError: no parameters, or a value outside of its range.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ def _average_precision(scores: np.ndarray, targets: np.ndarray, k: int, weights:
 
 
 class Mean:
-    """A running weighted mean; its state is two plain numbers.
+    """A running weighted mean; its state is two plain floats.
 
     >>> loss = Mean()
     >>> loss.update(2.0, weight=3)
@@ -150,7 +150,7 @@ class Mean:
         return self.total / self.weight if self.weight else float("nan")
 
     def state_dict(self) -> dict[str, float]:
-        """The state as plain numbers."""
+        """The state as plain floats."""
         return {"total": self.total, "weight": self.weight}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""1. Definition: batch normalisation in NumPy. This is the law the other rungs are held to."""
+"""1. Definition: batch normalisation in NumPy. The reference that every other rung is tested against."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def forward_numpy(
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Mean first, then the squares of what differs from it: two passes, and everything in float64.
 
-    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two numbers
+    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two values
     near 1e8, and float32 keeps 7 digits.
     """
     if training:

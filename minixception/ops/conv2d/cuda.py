@@ -6,7 +6,7 @@
 
 The matrix of windows, kh*kw times as large as x, is never written. In an image with a border of zeros, an element of it
 lies where its window begins plus where its tap lies in a window: that is all that the fast step of the ladder in
-gpu/gemm has to be told. Each group of channels is a product of its own, number z.
+gpu/gemm has to be told. Each group of channels is a product of its own, at index z.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _WEIGHT_PRODUCT = register_tiled(Layout(_tap, _pixel, along_k=False), _COLUMNS, 
 _INPUT_PRODUCT = register_tiled(Layout(_pixel, _tap), Layout(_weight_row, _weight_tap), Layout(_input_pixel, _column))
 
 
-# The border: a thread per number, neighbours on neighbouring channels -------------------------------------------------
+# The border: a thread per element, neighbours on neighbouring channels ------------------------------------------------
 
 
 @kernel
