@@ -1,4 +1,4 @@
-"""Arrays of the processor ("cpu") and of the GPU ("cuda"): which is which, and the way from one to the other.
+"""Arrays of the CPU and of the GPU: which is which, and copies from one to the other.
 
 An array of the GPU is a device array of numba.cuda. It has shape, dtype, size and ndim like an ndarray and can be
 reshaped; only kernels see its elements.
@@ -58,7 +58,7 @@ def _queue_copy(there: Any, array: Any) -> None:
 
 
 def to_cpu(array: Any) -> np.ndarray:
-    """The array as a NumPy array: itself if it is one, else a copy, after all that the GPU was asked for."""
+    """The array as a NumPy array: itself if it is one, else a copy, made after all queued work of the GPU."""
     if not is_on_gpu(array):
         return np.asarray(array)
     here = array.copy_to_host(stream=gpu.stream())
@@ -77,7 +77,7 @@ def to(array: Any, device: str) -> Any:
 
 
 def copy(array: Any) -> Any:
-    """A copy beside the array."""
+    """A copy on the same device."""
     if not is_on_gpu(array):
         return np.array(array)
     duplicate = gpu.empty(array.shape, array.dtype)
@@ -86,7 +86,7 @@ def copy(array: Any) -> Any:
 
 
 def full_like(array: Any, value: float) -> Any:
-    """An array beside this one, of its shape and dtype, with one value everywhere."""
+    """An array of the same device, shape and dtype, with one value everywhere."""
     filled = np.full(array.shape, value, array.dtype)
     return to_gpu(filled) if is_on_gpu(array) else filled
 

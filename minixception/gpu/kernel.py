@@ -1,4 +1,4 @@
-"""What every CUDA kernel is made with: one decorator, one place that imports numba.cuda, and as late as possible.
+"""How CUDA kernels are written, compiled and launched: one decorator, and the one place that imports numba.cuda.
 
 A kernel is a plain function that says what one thread does:
 
@@ -104,7 +104,7 @@ def require_gpu() -> None:
 
 
 class Source:
-    """A function with placeholders, and what becomes of it for each dtype."""
+    """A function with placeholders, and what was compiled from it, for each dtype."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -246,11 +246,11 @@ def elementwise(kernel: Kernel, *arrays: Any) -> Any:
 
 
 def stream() -> Any:
-    """The stream in which all kernels and copies of the package are, in the order they were asked for.
+    """The stream in which all kernels and copies of the package are queued, in the order they were launched.
 
     A stream is a queue: the processor puts work in and goes on. ``synchronize`` waits until it is done. This one is not
-    the default stream, but waits for that and is waited for, as CUDA has it: so work that other libraries put into
-    the default stream is in order with ours. 0 inside of ``redirected``.
+    the default stream, but CUDA orders the two: work that other libraries put into the default stream and ours run one
+    after the other. 0 inside of ``redirected``.
     """
     return 0 if _machine is not None else _made_stream()
 
@@ -261,7 +261,7 @@ def _made_stream() -> Any:
 
 
 def synchronize() -> None:
-    """Wait until the GPU has done all that it was asked for."""
+    """Wait until the GPU has done all the work that was queued."""
     if _machine is None:
         stream().synchronize()
 

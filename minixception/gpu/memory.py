@@ -1,15 +1,14 @@
-"""Memory of the GPU that is used again, so that a training step allocates none.
+"""A pool of GPU memory: blocks are used again, so that a training step allocates none.
 
-The same idea as in cpu/memory.py, and a better reason for it: the driver takes some hundred microseconds to
-give memory and, to take it back, waits until the GPU has finished all that it was asked for. A step makes hundreds of
-arrays, and the same ones in each step. So a block whose last array is gone goes into the pool, and the next array of
-about its size gets it.
+The same idea as in cpu/memory.py, and a better reason for it: the driver takes some hundred microseconds to allocate
+memory and, to free it, waits until the GPU has finished all its work. A step makes hundreds of arrays, and the same
+ones in each step. So a block whose last array is gone goes into the pool, and the next array of about its size gets it.
 
-The array may be gone before the GPU has even begun with what was asked for it: launches and copies only queue work.
-Handing its block out again is right all the same, for all kernels and copies are in one stream (``gpu.stream``), which
-does its work in the order it was queued: whatever the next owner asks for stands behind all that the last one did.
-Who works in another stream must wait for this one before it touches a new array, and this one for it before it lets go
-(data/prefetch.py does both).
+The array may be gone before the GPU has even begun the kernels that use it: launches and copies only queue work.
+Handing its block out again is safe all the same, because all kernels and copies are in one stream (``gpu.stream``),
+which does its work in the order it was queued: what the next owner queues comes after all that the last one did. Code
+that works in another stream must wait for this one before it touches a new array, and this one must wait for it before
+the array is released (data/prefetch.py does both).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class MemoryUse:
 
 
 class Memory(Protocol):
-    """Where a pool has its blocks from."""
+    """Where a pool gets its blocks."""
 
     def allocate(self, size: int) -> Any:
         """A new block of bytes, freed with its last reference."""

@@ -1,7 +1,7 @@
-"""Sums on the GPU, and their mirror image, broadcasting.
+"""Sums on the GPU, and the reverse of summing, broadcasting.
 
 Floating-point addition is not associative: a sum that adds whatever arrives first, as atomic operations do, has other
-last bits in every run. Here each addition has its place in an order that depends on the shapes alone.
+last bits in every run. Here the order of the additions depends on the shapes alone.
 
 Inside of a warp ``warp_sum`` adds up one value of each thread; inside of a block ``block_sum`` does, and ``block_max``
 takes the maximum. Across the whole grid, ``sums`` adds along axes in stages: each makes an array of partial sums, which
@@ -28,7 +28,8 @@ Shape = tuple[int, ...]
 # has the sum of all 32. Which addition comes when is the same in every run. All lanes that the mask names (a bit
 # for each: here all) must take part, or the warp waits for ever: no shuffle may stand behind an `if` that parts them.
 #
-# Warps of a block then meet in shared memory, where the first lane of each leaves its result: 4 values instead of 128.
+# The warps of a block then combine their results in shared memory, where the first lane of each leaves its own: 4
+# values instead of 128.
 
 _WARPS = THREADS // WARP
 
@@ -197,7 +198,7 @@ def _repeat(small, sizes, strides, divisor, y):
 
 
 def repeat(small: Any, axes: Shape, shape: Shape, divisor: int = 1) -> Any:
-    """A device array, divided by ``divisor``, repeated along new ``axes`` up to ``shape``: the way back of ``sums``."""
+    """The backward pass of ``sums``: a device array, divided by ``divisor``, repeated along new ``axes`` up to ``shape``."""
     kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
     y = empty(shape, small.dtype)
     if y.size:

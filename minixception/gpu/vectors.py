@@ -1,8 +1,8 @@
 """Four neighbouring elements by one instruction, for kernels: what CUDA C++ writes as float4.
 
-A load of a warp moves up to 4 bytes for each thread, or up to 16 if its threads ask for vectors. The bytes are the
-same; a quarter of the instructions asks for them, computes addresses and waits. For float64 the compiler makes two
-accesses of 16 bytes of each, as the hardware has none of 32.
+A load of a warp moves up to 4 bytes for each thread, or up to 16 if its threads load vectors. The bytes are the same;
+a quarter of the instructions is issued for them, and a quarter of the addresses computed. For float64 the compiler
+makes two accesses of 16 bytes of each, as the hardware has none of 32.
 
     a, b, c, d = load4(x, at)
     store4(y, at, a, b, c, d)

@@ -236,9 +236,9 @@ def _flat(kernel: Any) -> Callable[..., Array]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, nothing in vain
-# ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials hide
-# behind the loads of other warps.
+# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, every byte of
+# which is used ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials
+# hide behind the loads of other warps.
 
 
 def _cuda_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:

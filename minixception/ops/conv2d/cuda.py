@@ -143,7 +143,7 @@ def read_windows(x: Any, y: Any, w: Any, stride: int, padding: Padding) -> tuple
 
 # Line u of the input receives from output line i by kernel row a if u + top = i * stride + a. So the remainder of
 # u + top says which kernel rows it meets, every stride-th, and the same holds across: pixels with the same two
-# remainders are a product of their own, without a multiplication in vain. With q = (u + top) // stride and
+# remainders are a product of their own, none of whose multiplications is wasted. With q = (u + top) // stride and
 # a = a' * stride + remainder the output is i = q - a': in dy, a tap lies before its pixel.
 
 

@@ -67,7 +67,7 @@ def backward_cuda(
 #
 # The tile weighs this traffic against occupancy. 32 sums for each thread, 8 pixels or 8 channels, would read half as
 # many weights or half as many pixels, but take the registers of twice as many warps. With 16 a thread gets by on 64
-# registers, and half of the warps that a multiprocessor can hold are there to hide the wait for memory. Registers are
+# registers, and half of the warps that a multiprocessor can hold are there to hide memory latency. Registers are
 # the limit, not the 20 KiB of shared memory; on sm_75, which holds fewer warps, it is the other way round, and they are
 # three quarters. Of the tiles of 16 sums, 64 pixels by 64 channels would make z twice as often: (18 + 9) / 4 / 64 +
 # 1 / 64 = 0.121. What is the same for all slabs takes registers too: so the strip's place in y is worked out before
