@@ -66,14 +66,18 @@ def to_cpu(array: Any) -> np.ndarray:
     return here
 
 
-def to(array: Any, device: str) -> Any:
-    """The array on "cpu" or "cuda"; ArgumentError for another device, BackendError where there is no GPU."""
+def require_device(device: str) -> None:
+    """ArgumentError unless this is "cpu" or "cuda", BackendError for "cuda" where there is no GPU."""
     if device not in DEVICES:
         raise ArgumentError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    if device == "cpu":
-        return to_cpu(array)
-    gpu.require_gpu()
-    return to_gpu(array)
+    if device == "cuda":
+        gpu.require_gpu()
+
+
+def to(array: Any, device: str) -> Any:
+    """The array on "cpu" or "cuda"; errors of ``require_device``."""
+    require_device(device)
+    return to_cpu(array) if device == "cpu" else to_gpu(array)
 
 
 def copy(array: Any) -> Any:

@@ -42,7 +42,6 @@ cuda: Any = None  # in kernels: numba.cuda
 dtype: Any = None  # in kernels: the type of the elements
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
-_launches: list[tuple[str, tuple[Any, ...]]] | None = None
 _machine: Any = None  # a stand-in for a GPU: see analysis/launches.py
 
 
@@ -160,8 +159,6 @@ class Kernel(Source):
             if _machine is not None:
                 _machine.launch(self, grid, arguments)
                 return
-            if _launches is not None:
-                _launches.append((self.name, arguments))
             self.made_for(element_type(arguments))[(*grid, stream())](*arguments)
 
         return launch
@@ -219,17 +216,6 @@ def redirected(machine: Any) -> Iterator[None]:
         yield
     finally:
         _machine = before
-
-
-@contextmanager
-def recorded_launches() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
-    """All launches inside of the block: (the kernel's name in ``KERNELS``, its arguments)."""
-    global _launches
-    before, _launches = _launches, []
-    try:
-        yield _launches
-    finally:
-        _launches = before
 
 
 def flat(array: Any) -> Any:

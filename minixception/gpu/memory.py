@@ -162,7 +162,7 @@ class Pool:
             block = self._attempt(size)
         if block is None:
             raise DeviceMemoryError(
-                f"the GPU has no memory left for {what}: {size:,} bytes were asked for, {self._held:,} are in use by "
+                f"the GPU has no memory for {what}: {size:,} bytes were asked for, {self._held:,} are in use by "
                 "other arrays, and none are kept unused. A smaller batch needs less"
             )
         self._allocations += 1

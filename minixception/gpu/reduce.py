@@ -198,7 +198,7 @@ def _repeat(small, sizes, strides, divisor, y):
 
 
 def repeat(small: Any, axes: Shape, shape: Shape, divisor: int = 1) -> Any:
-    """The backward pass of ``sums``: a device array, divided by ``divisor``, repeated along new ``axes`` up to ``shape``."""
+    """A device array, divided by ``divisor``, repeated along ``axes`` up to ``shape``: ``sums`` backwards."""
     kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
     y = empty(shape, small.dtype)
     if y.size:

@@ -236,9 +236,9 @@ def _flat(kernel: Any) -> Callable[..., Array]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, every byte of
-# which is used ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials
-# hide behind the loads of other warps.
+# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, every byte of which
+# is used ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials hide
+# behind the loads of other warps.
 
 
 def _cuda_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
@@ -270,49 +270,26 @@ def _sample(draw: Draw) -> Case:
     return Case((draw.distinct(draw.integer(1, 4), draw.integer(1, 20)),))
 
 
-RELU = Op(
-    name="relu",
-    rungs={
-        "numpy": _rung(_relu_numpy, _relu_gradient_numpy, saves="y"),
-        "loops": _loops_rung(_relu, _relu_slope, saves="y"),
-        "cpu": _cpu_rung(_relu, _relu_slope, saves="y"),
-        "cuda": _cuda_rung(_relu, _relu_slope, saves="y"),
-    },
-    shape=_shape,
-    sample=_sample,
-)
-ELU = Op(
-    name="elu",
-    rungs={
-        "numpy": _rung(_elu_numpy, _elu_gradient_numpy, saves="y"),
-        "loops": _loops_rung(_elu, _elu_slope, saves="y"),
-        "cpu": _cpu_rung(_fast_elu, _elu_slope, saves="y"),
-        "cuda": _cuda_rung(_elu, _elu_slope, saves="y"),
-    },
-    shape=_shape,
-    sample=_sample,
-)
-GELU = Op(
-    name="gelu",
-    rungs={
-        "numpy": _rung(_gelu_numpy, _gelu_gradient_numpy, saves="x"),
-        "loops": _loops_rung(_gelu, _gelu_slope, saves="x"),
-        "cpu": _cpu_rung(_gelu, _gelu_slope, saves="x"),
-        "cuda": _cuda_rung(_gelu, _gelu_slope, saves="x"),
-    },
-    shape=_shape,
-    sample=_sample,
-)
-SIGMOID = Op(
-    name="sigmoid",
-    rungs={
-        "numpy": _rung(_sigmoid_numpy, _sigmoid_gradient_numpy, saves="y"),
-        "loops": _loops_rung(_sigmoid, _sigmoid_slope, saves="y"),
-        "cpu": _cpu_rung(_fast_sigmoid, _sigmoid_slope, saves="y"),
-        "cuda": _cuda_rung(_sigmoid, _sigmoid_slope, saves="y"),
-    },
-    shape=_shape,
-    sample=_sample,
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def _operator(name: str, saves: str, arrays: Pair, element: Pair, fast: Callable[[float], float] | None = None) -> Op:
+    """arrays: value and gradient of the definition. element: value and slope; fast: the value on the fast rung."""
+    value, slope = element
+    rungs = {
+        "numpy": _rung(*arrays, saves),
+        "loops": _loops_rung(value, slope, saves),
+        "cpu": _cpu_rung(fast or value, slope, saves),
+        "cuda": _cuda_rung(value, slope, saves),
+    }
+    return Op(name, rungs, _shape, _sample)
+
+
+RELU = _operator("relu", "y", (_relu_numpy, _relu_gradient_numpy), (_relu, _relu_slope))
+ELU = _operator("elu", "y", (_elu_numpy, _elu_gradient_numpy), (_elu, _elu_slope), fast=_fast_elu)
+GELU = _operator("gelu", "x", (_gelu_numpy, _gelu_gradient_numpy), (_gelu, _gelu_slope))
+SIGMOID = _operator(
+    "sigmoid", "y", (_sigmoid_numpy, _sigmoid_gradient_numpy), (_sigmoid, _sigmoid_slope), fast=_fast_sigmoid
 )
 
 

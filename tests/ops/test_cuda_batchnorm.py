@@ -13,9 +13,10 @@ from minixception.analysis import machine_code as gpu_compile
 from minixception.engine.backend import use_backend
 from minixception.engine.tensor import Tensor
 from minixception.gpu.device import is_on_gpu, to_cpu, to_gpu
-from minixception.gpu.kernel import recorded_launches, redirected
+from minixception.gpu.kernel import redirected
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cuda import _slabs
+from tests.helpers.launches import recorded_launches
 from tests.helpers.processes import compiled_elsewhere
 
 pytestmark = pytest.mark.gpu

@@ -250,14 +250,7 @@ def _use_running(gamma, beta, running_mean, running_var, means, variances, facto
 
 
 def _forward_in_slabs(
-    statistics: Kernel,
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
-    training: bool,
-    eps: float,
+    statistics: Kernel, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, training: bool, eps: float
 ) -> tuple[Any, tuple[Any, ...]]:
     (mean, var, factors), y = _per_channel(gamma), empty(x.shape, x.dtype)
     matrix = _matrix(x, gamma)
