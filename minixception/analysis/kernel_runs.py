@@ -1,4 +1,4 @@
-"""Whatever launches a CUDA kernel, once: what ``gpu_compile`` learns the kernels and their arguments from.
+"""Whatever launches a CUDA kernel, once: from which ``machine_code`` learns the kernels and their arguments.
 
 A run computes nothing: arrays and launches go to a stand-in for a GPU.
 """
@@ -36,11 +36,11 @@ def _run(rung: Any, case: Any) -> None:
 def others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """What runs beside the rungs: gradients' sums, masks, running statistics, long products, optimisers, inference."""
     from .. import nn, ops, optim
-    from ..bench.cuda import limits
     from ..compiler import compile
     from ..engine.accumulate import accumulate
     from ..engine.op import Case
     from ..engine.tensor import Tensor
+    from ..gpu import peak
     from ..gpu.device import to_gpu
     from ..training.measure import measure
 
@@ -72,8 +72,8 @@ def others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
         compile(model)(np.zeros((1, 4, 4, 3), dtype))
 
     yield "compile cuda", infer
-    yield "bench cuda", lambda: limits.copy(ones(512).data, ones(512).data)
-    yield "bench cuda", lambda: limits.multiply_add(ones(512).data, 32)
+    yield "bench cuda", lambda: peak.copy(ones(512).data, ones(512).data)
+    yield "bench cuda", lambda: peak.multiply_add(ones(512).data, 32)
     yield "accumulate cuda", lambda: accumulate(ones(3).data, ones(3).data)
     yield "dropout cuda", lambda: ops.dropout(ones(2, 3), 0.5, training=True)
     yield "measure cuda", lambda: measure(ones(1), ones(2, 3), np.zeros(2, np.int64))

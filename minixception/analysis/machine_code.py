@@ -1,4 +1,4 @@
-"""Compile every CUDA kernel without a GPU and tell what it needs: `python -m minixception.analysis.machine_code`.
+"""Compile every CUDA kernel without a GPU and tell what it needs; bench/records/gpu_counts.py writes it down.
 
 1. Which kernels, and for which arguments: the samples of all operators and a step of every optimiser run on a
    stand-in for a GPU, which notes the launches and computes nothing.
@@ -11,9 +11,7 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import math
 import os
 import re
@@ -34,12 +32,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
-from ..files import atomic_path
 from ..gpu import kernel as gpu
 from ..gpu.vectors import Access
 from ..tables import Table
+from .fake_device import HostArray, dim3
 from .kernel_runs import of_operators, others
-from .launches import HostArray, three
 from .occupancy import ARCHITECTURES, occupancy
 
 DTYPES = ("float32", "float64")
@@ -144,7 +141,7 @@ class Notebook:
         """Note it."""
         number, kinds = gpu.element_type(arguments), tuple(map(_kind, arguments))
         seen = self.signatures.setdefault((kernel.name, number, kinds), Signature(kernel, number, kinds))
-        seen.threads = max(seen.threads, math.prod(three(grid[1])))
+        seen.threads = max(seen.threads, math.prod(dim3(grid[1])))
         if self.rung not in seen.rungs:
             seen.rungs += (self.rung,)
 
@@ -314,27 +311,7 @@ def table(rows: Sequence[Compiled]) -> Table:
     return Table(header, cells)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile all kernels, print a table or JSON, and say what is wrong; 1 if something is."""
-    parser = argparse.ArgumentParser(description="Compile every CUDA kernel without a GPU and tell what it needs.")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--out", type=Path, help="write JSON to this file too")
-    options = parser.parse_args(arguments)
-    try:
-        require_nvvm()
-    except BackendError as error:
-        parser.exit(2, f"{error}\n")
-    rows = compile_package()
-    faults = [f"{name}: launched by no sample" for name in never_launched(signatures())]
-    faults += [fault for row in rows for fault in row.faults()]
-    text = json.dumps({"kernels": [row.to_json() for row in rows], "faults": faults}, indent=2)
-    if options.out:
-        with atomic_path(options.out) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    print(text if options.json else table(rows))
-    print("\n".join(faults), file=sys.stderr, end="\n" if faults else "")
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def faults(rows: Iterable[Compiled]) -> list[str]:
+    """What is wrong with the package's kernels: those that no sample launches, and what each row says of its own."""
+    found = [f"{name}: launched by no sample" for name in never_launched(signatures())]
+    return found + [fault for row in rows for fault in row.faults()]

@@ -1,27 +1,28 @@
 """Runs CUDA kernels on the processor and notes every access of every thread to memory.
 
-The recorder stands in for a GPU. Its notes show what a result does not: how often each number is read, which
+The recorder stands in for a GPU. Its notes show what a result does not: how often each element is read, which
 addresses the threads of a warp touch together, and where two threads meet at one address without a barrier.
 """
 
 from __future__ import annotations
 
 import dis
+import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, Self
+from types import FrameType, SimpleNamespace
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
 from ..errors import ArgumentError, KernelError
 from ..gpu import kernel as gpu
+from ..gpu.scheduler import Scheduler, ThreadNames, places, this_thread
 from ..gpu.vectors import VECTOR, VECTOR_BYTES, Access
-from .launches import HostArray, three
-from .names import CudaNames, unset
-from .turns import Turns, places
+from ..gpu.warps import WARP
+from .fake_device import HostArray, dim3
 
 GLOBAL, SHARED = 0, 1
 COLUMNS = ("space", "address", "width", "write", "block", "thread", "phase", "warp_phase", "instruction", "ordinal")
@@ -64,21 +65,21 @@ class RecordedArray(HostArray):
         self.data[place] = value
 
     def load4(self, at: int) -> tuple[Any, ...]:
-        """``gpu.vectors.load4``: one access to four numbers."""
-        numbers, address = self._vector(at)
+        """``gpu.vectors.load4``: one access to four elements."""
+        elements, address = self._vector(at)
         self._recorder.note(self._space, address, self._width, False, VECTOR)
-        return tuple(numbers)
+        return tuple(elements)
 
     def store4(self, at: int, *values: Any) -> None:
         """``gpu.vectors.store4``."""
-        numbers, address = self._vector(at)
+        elements, address = self._vector(at)
         self._recorder.note(self._space, address, self._width, True, VECTOR)
-        numbers[:] = values
+        elements[:] = values
 
     def _vector(self, at: int) -> tuple[np.ndarray, int]:
-        """The four numbers from a place in the flat array on, and the address of the first."""
+        """The four elements from a place in the flat array on, and the address of the first."""
         if at % VECTOR or not 0 <= at <= self.size - VECTOR:
-            self._recorder.outside(f"no vector of {VECTOR} begins at number {int(at)} of {self.size}")
+            self._recorder.outside(f"no vector of {VECTOR} begins at element {int(at)} of {self.size}")
         return self.data.reshape(-1)[int(at) : int(at) + VECTOR], self.address + int(at) * self._width
 
 
@@ -86,11 +87,11 @@ class RecordedArray(HostArray):
 class Launch:
     """One kernel run by the recorder.
 
-    grid: blocks and threads, (x, y, z) each. ran: the numbers of the blocks that ran. arrays: (name of the argument,
+    grid: blocks and threads, (x, y, z) each. ran: the indices of the blocks that ran. arrays: (name of the argument,
     array). shared: the arrays of a block in shared memory.
-    accesses: a row for each number that is accessed, its columns as in ``COLUMNS``. phase counts the block's barriers
+    accesses: a row for each element that is accessed, its columns as in ``COLUMNS``. phase counts the block's barriers
     before it, warp_phase its warp's; instruction is a place in the code, and ordinal how often the thread had executed
-    it: the numbers of a vector have it in common.
+    it: the elements of a vector have it in common.
     """
 
     kernel: gpu.Kernel
@@ -128,16 +129,17 @@ class Recorder:
         if blocks is not None and blocks < 1:
             raise ArgumentError(f"a recorder runs at least 1 block, got {blocks}")
         self.launches: list[Launch] = []
-        self.turns: Turns
         self._most_blocks = blocks
         self._block = 0
+        self._logs: list[list[tuple[int, ...]]] = []  # of each thread of the block that runs
+        self._ordinals: list[dict[int, int]] = []  # how often each thread has executed each instruction
         self._instructions: dict[tuple[int, int], int] = {}  # by code object and offset in it
         self._shared: dict[int, RecordedArray] = {}
         self._kept: list[np.ndarray] = []  # memory is never given back: no address is used twice
 
     def device_array(self, shape: tuple[int, ...], dtype: Any) -> RecordedArray:
         """A new array."""
-        return self.to_device(np.full(shape, unset(dtype), dtype))
+        return self.to_device(np.full(shape, _unset(dtype), dtype))
 
     def to_device(self, array: np.ndarray) -> RecordedArray:
         """A copy that begins at a multiple of 256 bytes, as on a GPU."""
@@ -150,7 +152,7 @@ class Recorder:
 
     def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         """Run a kernel and add it to ``launches``; KernelError if it can not be run to its end."""
-        blocks, threads = three(grid[0]), three(grid[1])
+        blocks, threads = dim3(grid[0]), dim3(grid[1])
         count = math.prod(blocks)
         ran = np.linspace(0, count - 1, min(count, self._most_blocks or count)).astype(int).tolist()
         names = kernel.function.__code__.co_varnames
@@ -159,36 +161,42 @@ class Recorder:
         self.launches.append(launch)
         cuda = CudaNames(self, blocks, threads)
         run = _filled(kernel, cuda, gpu.element_type(arguments))
+
+        def thread() -> None:
+            with np.errstate(all="ignore"):  # NaN and Inf are values like others on a GPU
+                run(*arguments)
+
         rows: list[tuple[int, ...]] = []
         where = list(places(blocks))
-        with Turns(lambda: run(*arguments), threads) as self.turns:
+        with Scheduler(thread, threads) as scheduler:
             for self._block in ran:
-                cuda.blockIdx = where[self._block]
                 self._shared.clear()
+                self._logs = [[] for _ in scheduler.threads]
+                self._ordinals = [{} for _ in scheduler.threads]
                 try:
-                    self.turns.run_block()
+                    scheduler.run_block(where[self._block])
                 except KernelError as error:
                     raise type(error)(f"{kernel.name}, block {self._block}: {error}") from None
                 launch.shared = list(self._shared.values())
-                for thread in self.turns.threads:
-                    rows += thread.log
+                rows += itertools.chain.from_iterable(self._logs)
         if rows:
             launch.accesses = np.array(rows, np.int64)
 
-    def note(self, space: int, address: int, width: int, write: bool, numbers: int = 1) -> None:
+    def note(self, space: int, address: int, width: int, write: bool, elements: int = 1) -> None:
         """An access of the thread whose turn it is, called by the array that a kernel uses.
 
-        Of several numbers: a row for each, and as many executions of the instruction as there are 16 bytes.
+        Of several elements: a row for each, and as many executions of the instruction as there are 16 bytes.
         """
-        thread, instruction = self.turns.now, self._instruction(sys._getframe(2))
-        ordinal = thread.ordinals.get(instruction, 0)
-        thread.ordinals[instruction] = ordinal + -(-numbers * width // VECTOR_BYTES)
-        thread.log += [
+        thread, instruction = this_thread(), self._instruction(sys._getframe(2))
+        ordinals = self._ordinals[thread.number]
+        ordinal = ordinals.get(instruction, 0)
+        ordinals[instruction] = ordinal + -(-elements * width // VECTOR_BYTES)
+        self._logs[thread.number] += [
             (
                 space, address + i * width, width, write, self._block, thread.number, thread.phase, thread.warp_phase,
                 instruction, ordinal + i * width // VECTOR_BYTES,
             )
-            for i in range(numbers)
+            for i in range(elements)
         ]  # fmt: skip
 
     def shared_array(self, shape: Any, dtype: Any) -> RecordedArray:
@@ -196,12 +204,12 @@ class Recorder:
         place = self._instruction(sys._getframe(2))
         if place not in self._shared:
             end = max((array.address + array.data.nbytes for array in self._shared.values()), default=0)
-            data = np.full(shape, unset(dtype), dtype)
+            data = np.full(shape, _unset(dtype), dtype)
             self._shared[place] = RecordedArray(data, self, SHARED, -(-end // 16) * 16)
         return self._shared[place]
 
     def _instruction(self, frame: FrameType) -> int:
-        """The number of the instruction that a frame executes."""
+        """The instruction that a frame executes, as an index of ours."""
         code, offset = frame.f_code, frame.f_lasti
         if (found := self._instructions.get((id(code), offset))) is None:
             # Once Python has specialised an instruction, f_lasti may point into the cache entries behind it.
@@ -212,7 +220,48 @@ class Recorder:
 
     def outside(self, text: str) -> None:
         """OutsideError of the thread whose turn it is."""
-        raise OutsideError(f"thread {self.turns.now.number}: {text}")
+        raise OutsideError(f"thread {this_thread().number}: {text}")
+
+
+class CudaNames(ThreadNames):
+    """What ``cuda`` stands for in a kernel that is recorded: the names of numba.cuda that kernels use."""
+
+    warpsize = WARP
+
+    def __init__(self, recorder: Recorder, blocks: tuple[int, int, int], threads: tuple[int, int, int]) -> None:
+        self.gridDim = SimpleNamespace(**dict(zip("xyz", blocks, strict=True)))
+        self.blockDim = SimpleNamespace(**dict(zip("xyz", threads, strict=True)))
+        self.shared = SimpleNamespace(array=lambda shape, dtype: recorder.shared_array(shape, dtype))
+        self.local = SimpleNamespace(array=lambda shape, dtype: np.full(shape, _unset(dtype), dtype))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ArgumentError(f"the recorder does not know cuda.{name}: see CudaNames in {__name__}")
+
+    @property
+    def threadIdx(self) -> SimpleNamespace:
+        """The place of the thread in its block."""
+        return this_thread().threadIdx
+
+    @property
+    def blockIdx(self) -> SimpleNamespace:
+        """The place of its block in the grid."""
+        return this_thread().blockIdx
+
+    def grid(self, dimensions: int) -> Any:
+        """The place of the thread in the whole grid: an index, or a tuple for two or three dimensions."""
+        thread, block, size = self.threadIdx, self.blockIdx, self.blockDim
+        found = [getattr(block, i) * getattr(size, i) + getattr(thread, i) for i in "xyz"[:dimensions]]
+        return found[0] if dimensions == 1 else tuple(found)
+
+    def gridsize(self, dimensions: int) -> Any:
+        """How many threads the grid has along each dimension."""
+        found = [getattr(self.gridDim, i) * getattr(self.blockDim, i) for i in "xyz"[:dimensions]]
+        return found[0] if dimensions == 1 else tuple(found)
+
+
+def _unset(dtype: Any) -> Any:
+    """What new memory is filled with: NaN, so that it shows in a result; 0 for integers."""
+    return np.nan if np.dtype(dtype).kind == "f" else 0
 
 
 def _filled(source: gpu.Source, cuda: CudaNames, dtype: Any) -> Callable[..., Any]:

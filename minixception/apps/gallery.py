@@ -9,8 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .. import nn, viz
+from ..analysis.memory_trace import trace
+from ..bench.command import Report
+from ..bench.kernels import WORKLOADS
 from ..bench.results import results_folder
+from ..data import load, preprocess
+from ..engine.random import generator, seed
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..errors import DataError
+from ..graph import cost
+from ..models import Xception, mini_xception
+from ..ops.window import Padding
 
 if TYPE_CHECKING:
     from ..viz.style import VectorFigure
@@ -44,38 +57,43 @@ class Entry:
 
 def entries() -> list[Entry]:
     """All figures, in the order of the course."""
-    drawn: dict[str, tuple[str, Callable[..., VectorFigure]]] = {
-        "figure1": ("a canonical Inception module (figure 1 of the paper)", partial(_inception, 1)),
-        "figure2": ("the simplified Inception module (figure 2)", partial(_inception, 2)),
-        "figure3": ("its equivalent form: one 1x1 convolution, then segments (figure 3)", partial(_inception, 3)),
-        "figure4": ("the extreme form: a segment for each channel (figure 4)", _extreme),
-        "figure5": ("Xception from the model object (figure 5)", _xception),
-        "spectrum": ("parameters and MACs from g = 1 to g = c segments", _spectrum),
-        "layers": ("MACs and parameters of Xception, layer by layer", _layers),
-        "zoo": ("published accuracy over parameters and MACs", _zoo),
-        "padding": ("padding and window positions along a row of pixels", _padding),
-        "padding-extra": ("where the extra pixel goes, beside PyTorch's padding", _padding_extra),
-        "windows": ("the window of every output of a small image", _windows),
-        "feature-maps": ("what an untrained mini_xception makes of a picture", _feature_maps),
-        "tape": ("the tape of a residual block", _tape),
-        "threads-naive": ("a thread per output: one CUDA block of depthwise", partial(_threads, "cuda_naive", 16, 1)),
-        "threads-tiled": (
-            "a tile in shared memory: one CUDA block of depthwise",
-            partial(_threads, "cuda_tiled", 24, 3),
+    padding: list[tuple[int, Padding]] = [(1, "same"), (1, "valid"), (2, "same"), (2, "valid")]
+    extra: list[tuple[int, Padding]] = [(2, "same"), (2, 1)]  # the second as PyTorch does it
+    strips = partial(viz.padding_strips, 6, 3)
+    block = "one CUDA block of depthwise"
+    bands = "residual or not, an activation in between or not: median and range of several seeds"
+    rows: list[tuple[Any, ...]] = [
+        ("figure1", "a canonical Inception module (figure 1 of the paper)", partial(_inception, 1)),
+        ("figure2", "the simplified Inception module (figure 2)", partial(_inception, 2)),
+        ("figure3", "its equivalent form: one 1x1 convolution, then segments (figure 3)", partial(_inception, 3)),
+        ("figure4", "the extreme form: a segment for each channel (figure 4)", _extreme),
+        ("figure5", "Xception from the model object (figure 5)", lambda: viz.architecture(Xception())),
+        (
+            "spectrum",
+            "parameters and MACs from g = 1 to g = c segments",
+            lambda: viz.spectrum_costs(192, 192, (28, 28)),
         ),
-    }
-    what_bands = "residual or not, an activation in between or not: median and range of several seeds"
-    measured: dict[str, tuple[str, Callable[..., VectorFigure], str]] = {
-        "convolutions": ("three forms of a convolution: cost and time", _convolutions, "bench_kernels.json"),
-        "roofline": ("operators under the roofline", _roofline, "bench_kernels.json"),
-        "ladder": ("every rung of the ladder under the roofline", _ladder, "ladder.json"),
-        "training": ("loss and accuracy of a training run", _training, "cifar10.json"),
-        "training-bands": (f"{what_bands} (drawn pictures)", _bands, "training_seeds.json"),
-        "training-bands-cifar10": (f"{what_bands} (CIFAR-10)", _bands, "cifar_seeds.json"),
-    }
-    return [Entry(name, shows, draw) for name, (shows, draw) in drawn.items()] + [
-        Entry(name, shows, draw, result) for name, (shows, draw, result) in measured.items()
+        ("layers", "MACs and parameters of Xception, layer by layer", lambda: viz.layer_costs(Xception())),
+        ("zoo", "published accuracy over parameters and MACs", lambda: viz.accuracy_costs(viz.zoo_points())),
+        ("padding", "padding and window positions along a row of pixels", partial(strips, padding)),
+        (
+            "padding-extra",
+            "where the extra pixel goes, beside PyTorch's padding",
+            partial(strips, extra),
+        ),
+        ("windows", "the window of every output of a small image", lambda: viz.window_frames((5, 5), 3, 2, "same")),
+        ("feature-maps", "what an untrained mini_xception makes of a picture", _feature_maps),
+        ("tape", "the tape of a residual block", _tape),
+        ("threads-naive", f"a thread per output: {block}", partial(_threads, "cuda_naive", 16, 1)),
+        ("threads-tiled", f"a tile in shared memory: {block}", partial(_threads, "cuda_tiled", 24, 3)),
+        ("convolutions", "three forms of a convolution: cost and time", _convolutions, "bench_kernels.json"),
+        ("roofline", "operators under the roofline", _roofline, "bench_kernels.json"),
+        ("ladder", "every rung of the ladder under the roofline", _ladder, "ladder.json"),
+        ("training", "loss and accuracy of a training run", _training, "cifar10.json"),
+        ("training-bands", f"{bands} (drawn pictures)", _bands, "training_seeds.json"),
+        ("training-bands-cifar10", f"{bands} (CIFAR-10)", _bands, "cifar_seeds.json"),
     ]
+    return [Entry(*row) for row in rows]
 
 
 def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, VectorFigure | str]]:
@@ -91,96 +109,36 @@ def draw_all(results: Path = RESULTS) -> Iterator[tuple[Entry, VectorFigure | st
 
 
 def _inception(form: int) -> VectorFigure:
-    from ..nn import InceptionModule
-    from ..viz.modules import module
-
     names = {1: "an Inception module", 2: "simplified", 3: "an equivalent form of figure 2"}
-    return module(InceptionModule(192, 240, form), (35, 35, 192), f"Figure {form}: {names[form]}")
+    return viz.module(nn.InceptionModule(192, 240, form), (35, 35, 192), f"Figure {form}: {names[form]}")
 
 
 def _extreme() -> VectorFigure:
-    from ..nn import SpectrumConv2d
-    from ..viz.modules import module
-
-    return module(SpectrumConv2d(192, 240, 3, segments=240), (35, 35, 192), "Figure 4: a segment for each channel")
-
-
-def _xception() -> VectorFigure:
-    from ..models import Xception
-    from ..viz.modules import architecture
-
-    return architecture(Xception())
+    convolution = nn.SpectrumConv2d(192, 240, 3, segments=240)
+    return viz.module(convolution, (35, 35, 192), "Figure 4: a segment for each channel")
 
 
 def _spectrum() -> VectorFigure:
-    from ..viz.costs import spectrum_costs
-
-    return spectrum_costs(192, 192, (28, 28))
-
-
-def _layers() -> VectorFigure:
-    from ..models import Xception
-    from ..viz.costs import layer_costs
-
-    return layer_costs(Xception())
-
-
-def _zoo() -> VectorFigure:
-    from ..viz.zoo import accuracy_costs, zoo_points
-
-    return accuracy_costs(zoo_points())
-
-
-def _padding() -> VectorFigure:
-    from ..viz.windows import padding_strips
-
-    return padding_strips(6, 3, [(1, "same"), (1, "valid"), (2, "same"), (2, "valid")])
-
-
-def _padding_extra() -> VectorFigure:
-    from ..viz.windows import padding_strips
-
-    return padding_strips(6, 3, [(2, "same"), (2, 1)])
-
-
-def _windows() -> VectorFigure:
-    from ..viz.windows import window_frames
-
-    return window_frames((5, 5), 3, 2, "same")
+    return viz.spectrum_costs(192, 192, (28, 28))
 
 
 def _feature_maps() -> VectorFigure:
-    from ..data import load, preprocess
-    from ..engine.random import generator, seed
-    from ..engine.tape import no_grad
-    from ..engine.tensor import Tensor
-    from ..models import mini_xception
-    from ..viz.maps import feature_maps
-
     before = generator().bit_generator.state
     seed(0)
     model = mini_xception()
     generator().bit_generator.state = before
     with model.inference(), no_grad():
         maps = model.children()["block1"](Tensor(preprocess(load("shapes", "test").images[:1]))).numpy()[0]  # (h, w, c)
-    return feature_maps(maps, "mini_xception, untrained: block1 on a picture of the built-in set")
+    return viz.feature_maps(maps, "mini_xception, untrained: block1 on a picture of the built-in set")
 
 
 def _tape() -> VectorFigure:
-    import numpy as np
-
-    from .. import nn
-    from ..engine.tensor import Tensor
-    from ..viz.tape import graph
-
     x = Tensor(np.ones((1, 19, 19, 8), np.float32), requires_grad=True)
     block = nn.Residual(act=nn.Activation("relu"), sepconv=nn.SeparableConv2d(8, 8), bn=nn.BatchNorm2d(8))
-    return graph(block(x), {"x": x, "block": block})
+    return viz.graph(block(x), {"x": x, "block": block})
 
 
 def _threads(rung: str, side: int, blocks: int) -> VectorFigure:
-    from ..course import trace
-
     return trace("depthwise_conv2d", rung, shape=(1, side, side, 32), blocks=blocks).figure()
 
 
@@ -188,56 +146,30 @@ def _threads(rung: str, side: int, blocks: int) -> VectorFigure:
 
 
 def _convolutions(result: Mapping[str, Any]) -> VectorFigure:
-    from ..bench.kernels import WORKLOADS
-    from ..graph import cost
-    from ..timing import Timing
-    from ..viz.figures import ConvolutionCost, convolution_costs
-
-    threads = max(row["threads"] for row in result["kernels"])
-    measured = {
-        row["name"]: row["times"]["minixception"]
-        for row in result["kernels"]
-        if row["threads"] == threads and row["direction"] == "forward"
-    }
-    rows = []
-    for work in WORKLOADS:
-        form = work.name.partition(" ")[0]
-        if form in ("regular", "Inception-style", "separable"):
-            table = cost.table(work.module(), work.x[1:])
-            rows.append(ConvolutionCost(form, table.params, table.macs, Timing(**measured[work.name])))
-    return convolution_costs(rows)
+    rows = Report.from_json(result).kernels
+    most = max(row.threads for row in rows)
+    times = {row.name: row.ours for row in rows if row.threads == most and row.direction == "forward"}
+    forms = {work.name.partition(" ")[0]: work for work in WORKLOADS}
+    costs = []
+    for form in ("regular", "Inception-style", "separable"):
+        work = forms[form]
+        table = cost.table(work.module(), work.x[1:])
+        costs.append(viz.ConvolutionCost(form, table.params, table.macs, times[work.name]))
+    return viz.convolution_costs(costs)
 
 
 def _roofline(result: Mapping[str, Any]) -> VectorFigure:
-    from ..bench.limits import Limits
-    from ..viz.roofline import RooflinePoint, roofline
-
-    limits = Limits.from_json(max(result["limits"], key=lambda one: one["threads"]))
-    points = [
-        RooflinePoint(
-            row["name"], row["direction"], row["flop"] / row["nbytes"],
-            row["flop"] / row["times"]["minixception"]["median"],
-        )
-        for row in result["kernels"]
-        if row["threads"] == limits.threads and row["flop"] and row["nbytes"]
-    ]  # fmt: skip
-    return roofline(limits, points)
+    return Report.from_json(result).figure()
 
 
 def _ladder(result: Mapping[str, Any]) -> VectorFigure:
-    from ..viz.roofline import ladder_points, roofline
-
-    return roofline(*ladder_points(result))
+    return viz.roofline(*viz.ladder_points(result))
 
 
 def _training(result: Mapping[str, Any]) -> VectorFigure:
-    from ..viz.figures import training_curves
-
-    return training_curves(result["epochs"])
+    return viz.training_curves(result["epochs"])
 
 
 def _bands(result: Mapping[str, Any]) -> VectorFigure:
-    from ..viz.curves import training_bands
-
     names = "baseline", "no residual connections", "ReLU in between", "ELU in between"  # figures 9 and 10 of the paper
-    return training_bands({name: result["runs"][name] for name in names}, ("train_loss", "test_top1"))
+    return viz.training_bands({name: result["runs"][name] for name in names}, ("train_loss", "test_top1"))

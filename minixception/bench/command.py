@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,12 @@ class Report:
             "kernels": [one.to_json() for one in self.kernels],
             "models": [one.to_json() for one in self.models],
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Report:
+        """The report that ``to_json`` made this of; other entries of a result file are passed over."""
+        kernels, models = (list(map(Measurement.from_json, data[kind])) for kind in ("kernels", "models"))
+        return cls(list(map(Limits.from_json, data["limits"])), kernels, models)
 
     def __str__(self) -> str:
         parts = [("The machine's limits", self._limits_table())]

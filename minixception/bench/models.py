@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,11 @@ from ..gpu.device import to_cpu
 from ..graph import cost
 from ..models import Xception, mini_xception
 from ..nn import Module
-from ..ops import cross_entropy
-from ..optim import SGD
 from ..timing import Clock, interleaved, wall_clock
 from .measurement import OURS, Bound, Measurement, distance, require_equal, require_near, summary
 from .peers import Peer, Step
 from .threads import numba_threads
+from .training import our_training, random_batch
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -67,13 +67,13 @@ def measure(
     from a peer's in float64 as the peer's own in float32: nothing is timed then.
     """
     seed(0)
-    model, rng = workload.model(), np.random.default_rng(0)
-    assert model.input_shape is not None
-    x = rng.uniform(-1, 1, (workload.batch, *model.input_shape)).astype(np.float32)
+    model = workload.model()
+    x, labels = random_batch(model, workload.batch)
+    assert model.input_shape is not None  # random_batch has asked for it
     macs = workload.batch * cost.table(model, model.input_shape).macs
     nbytes = 4 * model.num_parameters() + x.nbytes
     with numba_threads(limits.threads):
-        build = _training if workload.training else _inference
+        build = partial(_training, labels=labels) if workload.training else _inference
         functions, differences = build(model, x, limits.threads, peers, bar.set_postfix_str, device)
         bar.set_postfix_str("")
         times = interleaved(functions, repeats, bar.update, clock)
@@ -114,25 +114,22 @@ def _numpy(logits: Any) -> np.ndarray:
 
 
 def _training(
-    model: Module, x: np.ndarray, threads: int, peers: Mapping[str, Peer], say: Callable[[str], Any], device: str
+    model: Module,
+    x: np.ndarray,
+    threads: int,
+    peers: Mapping[str, Peer],
+    say: Callable[[str], Any],
+    device: str,
+    labels: np.ndarray,
 ) -> Job:
     """Many layers on, rounding has grown to a thousandth or more of a gradient: float64 says how much is due to it."""
-    model.train()
-    labels = np.random.default_rng(1).integers(0, 10, len(x))
     theirs, exact = {}, {}
     for name, peer in peers.items():  # before our own weights move and our first step changes them
         say(f"building {name}")
         exact[name] = _gradients(peer.build(model, x.astype(np.float64), labels, threads, _LR))
         theirs[name] = peer.build(model, x, labels, threads, _LR)
-    image = Tensor(x).to(device)
-    sgd = SGD(model.to(device).parameters(), lr=_LR, momentum=0.9)
-
-    def step() -> None:
-        sgd.zero_grad()
-        cross_entropy(model(image), labels).backward()
-        sgd.step()
-
-    ours = _gradients((step, lambda: [to_cpu(p.grad) for p in model.parameters() if p.grad is not None]))
+    step, gradients = our_training(model, x, labels, threads, _LR, device)
+    ours = _gradients((step, gradients))
     differences = {}
     for name, built in theirs.items():
         differences[name] = distance(_gradients(built), exact[name])

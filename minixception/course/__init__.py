@@ -7,10 +7,10 @@ kernels so.
 
 from __future__ import annotations
 
-from ..analysis.tracing import Trace, ladder_table, trace
+from ..analysis.memory_trace import Trace, ladder_table, trace
 from ..gpu.kernel import cuda, dtype
-from .checks import Verdict, check, cuda_kernel
-from .exercises import EXERCISES
+from .checks import Verdict, cuda_kernel
+from .exercises import EXERCISES, check
 from .own_kernel import check_kernel, use_kernel
 from .source import source
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.op import Op, Rung, Shape
+from ..engine.op import Op, Rung
 from ..errors import ArgumentError
 from ..ops import OPERATORS
 from ..ops.separable.definition import chain_backward, chain_forward
@@ -18,10 +18,7 @@ from ..tables import Table
 from .checks import Function, Verdict, rungs
 
 _SHORT = {"depthwise": "depthwise_conv2d", "pointwise": "pointwise_conv2d", "batchnorm": "batch_norm"}
-_TIMED: dict[str, tuple[tuple[Shape, ...], dict[str, Any]]] = {  # shapes of Xception's middle flow
-    "depthwise_conv2d": (((1, 19, 19, 728), (3, 3, 728)), {"stride": 1, "padding": "same"}),
-    "pointwise_conv2d": (((1, 19, 19, 728), (728, 728)), {"stride": 1}),
-}
+_TIMED = ("depthwise_conv2d", "pointwise_conv2d")
 
 
 def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) -> Verdict:
@@ -40,39 +37,37 @@ def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) 
     op = _operator(operator)
     if not callable(forward):
         raise ArgumentError(f"forward must be a function, got {type(forward).__name__}")
-    law = Function(
+    exercise = Function(
         name=op.name,
         notebook=11,
         title=f"A kernel of your own for {op.name}",
         reference=lambda *arrays, **params: np.asarray(op.rungs["numpy"].forward(*arrays, **params)[0]),
         draw=op.sample,
     )
-    verdict = law.judge(lambda *arrays, **params: _y(forward(*arrays, **params)), time=False)
+    verdict = exercise.judge(lambda *arrays, **params: _y(forward(*arrays, **params)), time=False)
     return replace(verdict, times=_times(op, forward)) if verdict and time and op.name in _TIMED else verdict
 
 
 def _times(op: Op, forward: Callable[..., Any]) -> Table:
     """The kernel beside our rungs on one thread, each with its share of the machine's limit."""
-    from ..bench.limits import FOOTPRINTS, measure
+    from ..bench.limits import FOOTPRINTS, measure  # late: importing the package brings no measurement
+    from ..bench.records.ladder import CASES
     from ..bench.threads import numba_threads
     from ..timing import interleaved
 
-    shapes, params = _TIMED[op.name]
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    case = next(case for case in CASES if case.operator == op.name)  # a shape of Xception's middle flow
+    params, rng = case.params, np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape, np.float32) for shape in case.shapes]
     functions: dict[str, Callable[[], Any]] = {
         "yours": partial(forward, *arrays, **params),
         "numpy": partial(op.rungs["numpy"].forward, *arrays, **params),
         **rungs(op.name, *arrays, **params),
     }
-    limits = measure(1, footprints=FOOTPRINTS[:1])
-    y = op.shape(*shapes, **params)
-    moved = sum(array.nbytes for array in arrays) + 4 * int(np.prod(y))
-    bound = limits.seconds(2 * op.macs(*shapes, **params), moved)
+    bound = measure(1, footprints=FOOTPRINTS[:1]).seconds(*case.counts("forward"))
     with numba_threads(1):
         times = interleaved(functions, repeats=5)
     rows = [(name, 1e3 * t.median, 100 * bound / t.median) for name, t in times.items()]
-    return Table((f"x {'x'.join(map(str, shapes[0]))}, 1 thread", "ms", "% of the limit"), rows)
+    return Table((f"x {'x'.join(map(str, case.shapes[0]))}, 1 thread", "ms", "% of the limit"), rows)
 
 
 @contextmanager

@@ -1,15 +1,12 @@
-"""What the threads of a block wait for, and what the lanes of a warp hand to each other, where threads take turns.
+"""The rules of barriers and shuffles: which threads of a block may go on, and what the lanes of a warp exchange.
 
-Numba's simulator and the recorder of ``mx.lab`` run one thread at a time, until it waits or ends. Both ask ``release``
-who may go on, and both take the names of the warp's functions from ``WarpNames``. A warp is 32 consecutive threads of
-a block, counted with x fastest.
+gpu/scheduler.py runs one thread at a time, until it waits or ends; when all of them wait, it asks ``release`` who may
+go on. A warp is 32 consecutive threads of a block, counted with x fastest.
 """
 
 from __future__ import annotations
 
-import sys
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,29 +16,28 @@ from ..errors import KernelError
 
 WARP = 32
 ALL_LANES = 0xFFFFFFFF
-_NUMBERS = ("int32", "uint32", "int64", "uint64", "float32", "float64")  # what numba.cuda can shuffle
 
 
 @dataclass(eq=False)
 class Waiter:
     """A thread of a block: what it waits for, and in a shuffle what it gives and takes."""
 
-    number: int  # in its block, x fastest
+    number: int  # its index in the block, x fastest
     waits: str = ""  # for its "block" or its "warp", or "ended"; empty: it can go on
     line: int = 0  # of the source, where it waits
     mask: int = 0  # the lanes of its warp that it waits for, a bit for each
-    offer: Any = None  # its own number in a shuffle; None at a barrier
-    source: int = 0  # the lane whose number it takes
+    offer: Any = None  # the value it gives in a shuffle; None at a barrier
+    source: int = 0  # the lane whose value it takes
     taken: Any = None
 
     @property
     def warp(self) -> int:
-        """The warp's number in the block."""
+        """The index of its warp in the block."""
         return self.number // WARP
 
     @property
     def lane(self) -> int:
-        """The thread's number in its warp."""
+        """Its index in the warp."""
         return self.number % WARP
 
 
@@ -97,61 +93,14 @@ def _missing(t: Waiter, threads: Sequence[Waiter]) -> str:
 
 
 def _shuffle(lanes: Sequence[Waiter]) -> None:
-    """Give each lane the number it takes, in the type that a compiler gives to all of them."""
+    """Give each lane the value it takes, in the type that a compiler gives to all of them."""
     offers = {t.lane: t.offer for t in lanes if t.offer is not None}
     if not offers:
         return
-    number = np.result_type(*offers.values()).type
+    dtype = np.result_type(*offers.values()).type
     for t in lanes:
         if t.source not in offers:
             raise KernelError(
                 f"thread {t.number} takes the value of lane {t.source}, which takes no part in the shuffle"
             )
-        t.taken = number(offers[t.source])
-
-
-class WarpNames:
-    """The names of numba.cuda by which the lanes of a warp meet; each waits for all lanes that ``mask`` names.
-
-    As on a GPU, distances and lanes count modulo 32, and a lane that asks beyond the warp's ends keeps its own number.
-    """
-
-    @property
-    @abstractmethod
-    def laneid(self) -> int:
-        """The lane of the thread whose turn it is."""
-
-    @abstractmethod
-    def wait_for_warp(self, line: int, mask: int, offer: Any, source: int) -> Any:
-        """Let the thread whose turn it is wait; the number it takes."""
-
-    def syncwarp(self, mask: int = ALL_LANES) -> None:
-        """Wait."""
-        self._meet(mask)
-
-    def shfl_sync(self, mask: int, value: Any, lane: int) -> Any:
-        """The number of one lane."""
-        return self._meet(mask, value, lambda me: lane % WARP)
-
-    def shfl_up_sync(self, mask: int, value: Any, delta: int) -> Any:
-        """The number of the lane so many below."""
-        return self._meet(mask, value, lambda me: me - delta % WARP)
-
-    def shfl_down_sync(self, mask: int, value: Any, delta: int) -> Any:
-        """The number of the lane so many above."""
-        return self._meet(mask, value, lambda me: me + delta % WARP)
-
-    def shfl_xor_sync(self, mask: int, value: Any, flip: int) -> Any:
-        """The number of the lane whose own number differs in the bits of ``flip``."""
-        return self._meet(mask, value, lambda me: me ^ flip % WARP)
-
-    def _meet(self, mask: int, value: Any = None, source: Callable[[int], int] = int) -> Any:
-        line, me = sys._getframe(2).f_lineno, self.laneid
-        mask = int(mask) & ALL_LANES
-        if not mask >> me & 1:
-            raise KernelError(f"lane {me} calls with the mask {mask:#x}, which does not name it")
-        offer = None if value is None else np.asarray(value)[()]
-        if offer is not None and offer.dtype.name not in _NUMBERS:
-            raise KernelError(f"a shuffle takes one of {', '.join(_NUMBERS)}, got {offer.dtype.name}")
-        wanted = source(me)
-        return self.wait_for_warp(line, mask, offer, wanted if 0 <= wanted < WARP else me)
+        t.taken = dtype(offers[t.source])

@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Graph:
-    """layers: all, in order. result: the index of the value that the model returns. constants: tensors that enter as values."""
+    """layers: all, in order. result: the index of the returned value. constants: tensors that enter as values."""
 
     layers: list[Layer]
     result: int
@@ -63,7 +63,7 @@ class Graph:
 
 
 class _Tracer(Observer):
-    """Collects the layers; keeps every tensor it has given an index alive, so that no two of them are the same object."""
+    """Collects the layers; keeps every tensor that has an index alive, so that no two of them are the same object."""
 
     shapes_only = True
 

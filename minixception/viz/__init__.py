@@ -6,17 +6,25 @@ no global state), need no screen, show themselves in a notebook, and are saved a
 
 from __future__ import annotations
 
-from .costs import LayerCost, SpectrumCost, layer_costs, layer_rows, spectrum_costs, spectrum_rows
-from .curves import training_bands
-from .figures import ConvolutionCost, convolution_costs, sample_sheet, training_curves
-from .maps import feature_maps
+from .accuracy import ZooPoint, accuracy_costs, zoo_points
+from .activations import feature_maps
+from .convolution_windows import padding_strips, window_frames
+from .costs import (
+    ConvolutionCost,
+    LayerCost,
+    SpectrumCost,
+    convolution_costs,
+    layer_costs,
+    layer_rows,
+    spectrum_costs,
+    spectrum_rows,
+)
+from .cuda_threads import ThreadPanel, threads
+from .curves import training_bands, training_curves
+from .images import predictions, sample_sheet
 from .modules import architecture, module
-from .prediction import predictions
 from .roofline import RooflinePoint, ladder_points, roofline
 from .tape import graph
-from .threads import ThreadPanel, threads
-from .windows import padding_strips, window_frames
-from .zoo import ZooPoint, accuracy_costs, zoo_points
 
 __all__ = [
     "ConvolutionCost",

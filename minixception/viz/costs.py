@@ -267,3 +267,52 @@ def _bands(left: Any, right: Any, model: nn.Module, shape: tuple[int, ...], rows
             words = {"ha": "right", "va": "center", "size": 12, "rotation": 90 if size > 5 else 0}
             left.text(0, place + size / 2, title, transform=beside(blocks + 5), **words)
         place += size
+
+
+# Beside measured time -------------------------------------------------------------------------------------------------
+
+
+class ConvolutionCost(NamedTuple):
+    """One form of convolution: its parameters, its MACs for one image, and its measured time."""
+
+    form: str
+    params: int
+    macs: int
+    time: Timing
+
+
+def convolution_costs(rows: Sequence[ConvolutionCost]) -> VectorFigure:
+    """Parameters, MACs and measured time of several forms of convolution side by side.
+
+    Each bar has its factor over the last form's; the whiskers of the times are quartiles. Raises ArgumentError
+    without rows.
+
+    >>> row = ConvolutionCost("regular", 9, 900, Timing(0.002, 0.001, 0.003))
+    >>> [ax.get_title("left") for ax in convolution_costs([row]).axes]
+    ['Parameters (thousands)', 'MACs per image (millions)', 'Forward time (ms)']
+    """
+    if not rows:
+        raise ArgumentError("convolution_costs: expected at least one form of convolution, got none")
+
+    from .style import BLUE, GREEN, ORANGE, canvas
+
+    times = [row.time for row in rows]
+    whiskers = 1e3 * np.array([[t.median - t.low for t in times], [t.high - t.median for t in times]])  # (2, rows)
+    panels: list[tuple[str, list[float], np.ndarray | None]] = [
+        ("Parameters (thousands)", [row.params / 1e3 for row in rows], None),
+        ("MACs per image (millions)", [row.macs / 1e6 for row in rows], None),
+        ("Forward time (ms)", [1e3 * t.median for t in times], whiskers),
+    ]
+    with canvas(9, 1.2 + 0.5 * len(rows), columns=3, sharey=True) as (figure, axes):
+        for ax, (title, values, spread), color in zip(axes[0], panels, (BLUE, ORANGE, GREEN), strict=True):
+            ax.barh([row.form for row in rows], values, xerr=spread, color=color, capsize=4)
+            ends = np.array(values) + (0 if spread is None else spread[1])
+            for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+                number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+                label = f"{number}  ({value / values[-1]:.1f}×)"
+                ax.annotate(label, (end, place), (8, 0), textcoords="offset points", va="center")
+            ax.set_title(title)
+            ax.set_xlim(0, 1.9 * ends.max())  # room for the labels
+            ax.xaxis.get_major_locator().set_params(nbins=4)
+        axes[0, 0].invert_yaxis()
+    return figure

@@ -1,4 +1,4 @@
-"""Training curves of several runs that differ in their seed alone: their median, and the range between them."""
+"""Training curves: of one run, and of several that differ in their seed alone (median and range)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,47 @@ _MEASURES = {  # what a record may hold: how it is called, and its factor
     "test_top1": ("test top-1 accuracy (%)", 100),
 }
 _LINES = ("-", "--", ":", "-.")
+
+
+def training_curves(log_records: Sequence[Mapping[str, Any]]) -> VectorFigure:
+    """Loss and top-1 accuracy over the epochs, on training and test data.
+
+    log_records: one mapping per epoch with epoch, train_loss, train_top1, test_loss and test_top1; top-1 is a
+    share from 0 to 1. Raises ArgumentError if there are none or one lacks a key.
+
+    >>> record = {"epoch": 1, "train_loss": 1.2, "train_top1": 0.5, "test_loss": 1.3, "test_top1": 0.4}
+    >>> len(training_curves([record]).axes)
+    2
+    """
+    keys = ("epoch", "train_loss", "train_top1", "test_loss", "test_top1")
+    if not log_records:
+        raise ArgumentError("training_curves: expected the record of at least one epoch, got none")
+    missing = [key for key in keys if any(key not in record for record in log_records)]
+    if missing:
+        raise ArgumentError(f"training_curves: every record needs {', '.join(keys)}; missing: {', '.join(missing)}")
+
+    from .style import BLUE, VERMILION, canvas
+
+    looks = {
+        "train": {"color": BLUE, "linestyle": "--", "marker": "o"},
+        "test": {"color": VERMILION, "marker": "s"},
+    }
+    epochs = [record["epoch"] for record in log_records]
+    with canvas(9, 3.6, columns=2) as (figure, axes):
+        for ax, measure, scale in zip(axes[0], ("loss", "top1"), (1, 100), strict=True):
+            for split, look in looks.items():
+                values = [scale * record[f"{split}_{measure}"] for record in log_records]
+                ax.plot(epochs, values, label=split, markevery=-(-len(epochs) // 30), **look)
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            ax.set_xlabel("epoch")
+            ax.grid()
+            ax.legend()
+        last = log_records[-1]
+        axes[0, 0].set_title(f"Test loss at the end: {last['test_loss']:.3f}")
+        axes[0, 0].set_ylabel("cross-entropy (nats)")
+        axes[0, 1].set_title(f"Test accuracy at the end: {last['test_top1']:.1%}")
+        axes[0, 1].set_ylabel("top-1 accuracy (%)")
+    return figure
 
 
 def training_bands(

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
-    from ..bench.limits import Limits
     from .style import VectorFigure
+
+
+class Limits(Protocol):
+    """What a machine can do at most, as ``bench.limits.measure`` finds it: FLOP/s, and bytes/s of a copy in memory.
+
+    copies: bytes/s of copies, by the bytes of source and target together; the fastest one stays in a cache.
+    """
+
+    @property
+    def threads(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def fma_flops(self) -> float: ...
+    @property
+    def copy(self) -> float: ...
+    @property
+    def copies(self) -> Mapping[int, float]: ...
 
 
 class RooflinePoint(NamedTuple):
@@ -28,33 +46,34 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # of the rungs, in the orde
 
 
 def ladder_points(result: Mapping[str, Any]) -> tuple[Limits, list[RooflinePoint]]:
-    """The limits and the rungs in a result of ``bench.ladder`` (docs/results/ladder.json), for ``roofline``.
+    """The limits and the rungs in the record of the ladder (docs/results/ladder.json), for ``roofline``.
 
-    FLOP and bytes are those that bench.ladder counts; operators without multiply-accumulates have no place on a
-    roofline. Raises ArgumentError for a file of another kind.
+    Operators without multiply-accumulates have no place on a roofline. Raises ArgumentError for a file of another kind.
     """
-    from ..bench.ladder import CASES
-    from ..bench.limits import Limits
-
     if not {"limits", "rows"} <= set(result):
-        raise ArgumentError("ladder_points: expected a result of python -m minixception.bench.ladder")
-    cases = {(case.operator, case.shapes[0]): case for case in CASES}
-    points = []
-    for row in result["rows"]:
-        case = cases.get((row["operator"], tuple(row["shape"])))
-        flop, nbytes = case.counts(row["direction"]) if case else (0, 0)
-        if flop:
-            name, flops = row["operator"].replace("_", " "), flop / row["seconds"]["median"]
-            points.append(RooflinePoint(name, row["direction"], flop / nbytes, flops, row["rung"]))
-    return Limits.from_json(result["limits"]), points
+        raise ArgumentError("ladder_points: expected a result of python -m minixception.bench.records ladder")
+    points = [
+        RooflinePoint(
+            name=row["operator"].replace("_", " "),
+            direction=row["direction"],
+            intensity=row["flop"] / row["nbytes"],
+            flops=row["flop"] / row["seconds"]["median"],
+            rung=row["rung"],
+        )
+        for row in result["rows"]
+        if row["flop"]
+    ]
+    copies = {int(footprint): rate for footprint, rate in result["limits"]["copies"].items()}  # JSON made them text
+    limits: Any = SimpleNamespace(**result["limits"] | {"copies": copies})
+    return limits, points
 
 
 def roofline(limits: Limits, points: Sequence[RooflinePoint]) -> VectorFigure:
     """GFLOP/s over FLOP per byte, both on log scales, under the roof of ``limits``; one label per name.
 
     A second, dashed roof is that of arrays that stay in the caches. Rungs have a marker each. Labels stand in a column,
-    in the order of their points, so that none covers another. Raises ArgumentError without points, or where a number is
-    not positive.
+    in the order of their points, so that none covers another. Raises ArgumentError without points, or for one that
+    is not positive.
     Williams, Waterman and Patterson 2009.
 
     >>> from minixception.bench.limits import Limits

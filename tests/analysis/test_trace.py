@@ -281,7 +281,7 @@ def test_kernels_that_cannot_run_say_where(wrong, grid, message):
 
 @pytest.mark.parametrize(("shift", "threads", "at"), [(2, 1, 2), (0, 17, 64), (-4, 1, -4)])
 def test_a_vector_that_does_not_lie_in_fours_or_in_the_array_is_an_error(shift, threads, at):
-    with pytest.raises(KernelError, match=f"thread {threads - 1}: no vector of 4 begins at number {at} of 64"):
+    with pytest.raises(KernelError, match=f"thread {threads - 1}: no vector of 4 begins at element {at} of 64"):
         record(copy_vectors, (1, threads), floats(64), floats(64), shift)
 
 
@@ -392,9 +392,10 @@ def test_tracing_needs_no_gpu_and_no_simulator():
 
 
 def test_the_figure_shows_threads_over_the_tile_and_its_halo():
-    from minixception.analysis.tile import panels
+    from minixception.analysis.thread_map import panels
 
-    plane, _ = panels(lab.trace("depthwise_conv2d", "cuda_naive", (1, 8, 8, 4), padding="valid"))
+    trace = lab.trace("depthwise_conv2d", "cuda_naive", (1, 8, 8, 4), padding="valid")
+    plane, _ = panels(trace.launches, trace.case, trace.x, trace.results[0])
     assert plane.reads.max() == 9  # the middle of nine windows
     written = np.argwhere(plane.writers >= 0)
     touched = np.argwhere(plane.reads > 0)

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from minixception import Tensor, nn, no_grad, viz
 from minixception.apps import cli
-from minixception.bench import command, kernels, ladder, limits, malloc, measurement, models, peers, tile
+from minixception.bench import command, kernels, limits, malloc, measurement, models, peers, tile
 from minixception.bench.limits import Limits
 from minixception.bench.measurement import OURS, require_equal
+from minixception.bench.records import ladder
 from minixception.bench.threads import numba_threads
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception

@@ -11,6 +11,7 @@ from test_bench_cuda import report
 from minixception.analysis.counts import races
 from minixception.analysis.recorder import Recorder
 from minixception.bench.records import gpu_page as page
+from minixception.bench.records.__main__ import main
 from minixception.errors import KernelError
 from minixception.gpu import kernel as gpu
 from minixception.gpu.kernel import redirected
@@ -26,12 +27,12 @@ MADE_BY = {"command": "a command", "date": "2026-01-02", "machine": {"processor"
 
 
 def test_the_page_is_what_its_command_writes():
-    assert (RESULTS / page.PAGE).read_text(encoding="utf-8") == page.page(RESULTS)
+    assert (RESULTS / "gpu.md").read_text(encoding="utf-8") == page.page(RESULTS)
 
 
 def test_the_page_says_what_has_not_been_run(tmp_path):
-    assert page.main([str(tmp_path)]) == 0
-    text = (tmp_path / page.PAGE).read_text(encoding="utf-8")
+    assert main(["gpu_page", str(tmp_path / "gpu.md")]) == 0
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     for words in ("Nothing has run on a GPU yet", "Not run yet: it needs", "Not counted yet", "bench --device cuda"):
         assert words in text
 

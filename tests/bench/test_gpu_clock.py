@@ -11,6 +11,7 @@ from test_bench_cuda import DEVICE, counted
 from minixception.bench.cuda import limits
 from minixception.bench.cuda.timing import EventClock, QueuedClock
 from minixception.gpu import kernel as gpu
+from minixception.gpu import peak
 from minixception.gpu.device import to_cpu, to_gpu
 from minixception.timing import Timing, interleaved
 from tests.helpers.processes import compiled_elsewhere
@@ -121,7 +122,8 @@ def test_the_sums_behind_the_peak_are_computed(steps, taken):
 def few_threads(monkeypatch):
     """The simulator starts each of them."""
     monkeypatch.setattr(limits, "_BLOCKS", 1)
-    monkeypatch.setattr(limits, "THREADS", 8)
+    for module in (limits, peak):
+        monkeypatch.setattr(module, "THREADS", 8)
 
 
 def test_limits_are_work_over_the_fastest_time(few_threads):
@@ -145,14 +147,14 @@ def test_what_a_device_does_not_tell_is_unknown(few_threads):
 
 PTX = """
 import numpy as np
-from minixception.bench.cuda import limits
-from minixception.analysis import machine_code as gpu_compile
+from minixception.analysis import machine_code
 from minixception.analysis.machine_code import Signature
+from minixception.gpu import peak
 
-gpu_compile.require_nvvm()
+machine_code.require_nvvm()
 floats = ("float32", 1)
-for kernel, arguments in ((limits._copy, (floats, floats)), (limits._multiply_add, (floats, ("int64", 0)))):
-    print(gpu_compile.ptx(Signature(kernel, np.float32, arguments, 128), "sm_90"))
+for kernel, arguments in ((peak._copy, (floats, floats)), (peak._multiply_add, (floats, ("int64", 0)))):
+    print(machine_code.ptx(Signature(kernel, np.float32, arguments, 128), "sm_90"))
 """
 
 

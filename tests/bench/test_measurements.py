@@ -16,12 +16,14 @@ import minixception as mx
 from minixception.bench.measurement import OURS
 from minixception.bench.models import Workload
 from minixception.bench.records import process, tape
+from minixception.bench.records.__main__ import main
 from minixception.bench.records.process import Network
+from minixception.bench.training import our_training
 from minixception.engine.op import Op
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception
 
-ENGINE = importlib.import_module("minixception.engine.tensor")
+TAPE = importlib.import_module("minixception.engine.tape")
 TINY = Workload("tiny", lambda: mini_xception(10, (8,), 1, 8), 4, training=True)
 TINY_PROCESS = Network("tiny", "mini_xception(10, (8,), 1, 8)", 2)
 
@@ -81,19 +83,19 @@ def test_outside_of_a_replay_kernels_run_as_usual(model, step):
 
 
 def test_everything_patched_is_put_back(step):
-    rung, accumulate = Op.rung, ENGINE.accumulate
+    rung, accumulate = Op.rung, TAPE.accumulate
     replay = tape.Replay(step, tape.record(step))
     assert Op.rung is rung
     with pytest.raises(ZeroDivisionError), replay.installed():
         assert Op.rung is not rung
-        assert ENGINE.accumulate is not accumulate
+        assert TAPE.accumulate is not accumulate
         _ = 1 / 0
-    assert (Op.rung, ENGINE.accumulate) == (rung, accumulate)
+    assert (Op.rung, TAPE.accumulate) == (rung, accumulate)
 
 
 def test_additions_are_timed_on_their_own(step, monkeypatch):
     added = []
-    monkeypatch.setattr(ENGINE, "accumulate", lambda total, term: added.append(total.shape))
+    monkeypatch.setattr(TAPE, "accumulate", lambda total, term: added.append(total.shape))
     monkeypatch.setattr(tape, "perf_counter", lambda: 3.0 * len(added))  # seconds: each addition takes three
     replay = tape.Replay(step, tape.record(step))
     forks = len(added)  # of one step
@@ -122,11 +124,12 @@ def test_the_tape_is_measured_at_least_once():
 def test_the_command_prints_a_table_and_writes_the_result(monkeypatch, capsys, tmp_path):
     only_run = Workload("untrained", TINY.model, 4, training=False)
     monkeypatch.setattr(tape, "WORKLOADS", (only_run, TINY))
-    assert tape.main([str(tmp_path / "tape.json"), "--repeats", "1"]) == 0
+    assert main(["tape", str(tmp_path / "tape.json"), "--repeats", "1"]) == 0
     printed = capsys.readouterr().out
     assert "tape % of step" in printed
     assert "untrained" not in printed
     result = json.loads((tmp_path / "tape.json").read_text())
+    assert result["command"] == "python -m minixception.bench.records tape tape.json --repeats 1"
     assert (result["repeats"], result["threads"]) == (1, numba.get_num_threads())
     assert [row["name"] for row in result["networks"]] == ["tiny, batch 4"]
 
@@ -197,7 +200,7 @@ def test_ours_trains():
     x, labels = rng.standard_normal((4, 32, 32, 3), np.float32), np.array([1, 2, 3, 4])
     model = TINY.model()
     before = next(iter(model.parameters())).data.copy()
-    step, grads = process._our_training(model, x, labels, numba.get_num_threads(), 0.1)
+    step, grads = our_training(model, x, labels, numba.get_num_threads(), 0.1)
     step()
     assert len(grads()) == len(list(model.parameters()))
     assert not np.array_equal(next(iter(model.parameters())).data, before)
@@ -218,15 +221,16 @@ def test_peak_memory_is_in_bytes(monkeypatch, system, expected):
     assert process.peak_bytes() == expected
 
 
-def test_without_the_module_resource_nothing_is_measured(monkeypatch, tmp_path):
+def test_without_the_module_resource_nothing_is_measured(monkeypatch, capsys, tmp_path):
     def start(code, **environment):
         raise AssertionError("a process was started")
 
     monkeypatch.setitem(sys.modules, "resource", None)  # import then raises ImportError
     monkeypatch.setattr(process.platform, "system", lambda: "Windows")
     monkeypatch.setattr(process, "in_fresh_process", start)
-    with pytest.raises(ArgumentError, match="module resource, which Windows does not have"):
-        process.main([str(tmp_path / "process.json")])
+    with pytest.raises(SystemExit):
+        main(["process", str(tmp_path / "process.json")])
+    assert "module resource, which Windows does not have" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -236,9 +240,10 @@ def test_the_process_command(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(process, "_TRAINERS", {OURS: process._TRAINERS[OURS], "nobody": nobody})
     monkeypatch.setattr(process, "TRAINED", (TINY_PROCESS,))
     monkeypatch.setattr(process, "peak_memory", lambda network, who: answers[who])
+    cold_starts = process.cold_starts
     monkeypatch.setattr(process, "cold_starts", lambda network, repeats: [3.0, 1.0, 2.0][:repeats])
     monkeypatch.setattr(process, "first_compile", lambda network: 40.0)
-    assert process.main([str(tmp_path / "process.json"), "--repeats", "3"]) == 0
+    assert main(["process", str(tmp_path / "process.json"), "--repeats", "3"]) == 0
     printed = capsys.readouterr().out
     assert "nobody is left out: no_such_library is not installed" in printed
     assert "tiny, batch 2" in printed
@@ -246,5 +251,7 @@ def test_the_process_command(monkeypatch, capsys, tmp_path):
     first = result["first_result"]
     assert (first["cold_starts"], first["cold_start"], first["first_compile"]) == ([3.0, 1.0, 2.0], 2.0, 40.0)
     assert result["memory"] == [{"network": "tiny, batch 2", "by": OURS, "before": 1 << 20, "peak": 3 << 20}]
+    monkeypatch.setattr(process, "cold_starts", cold_starts)
     with pytest.raises(SystemExit):
-        process.main([str(tmp_path / "process.json"), "--repeats", "0"])
+        main(["process", str(tmp_path / "process.json"), "--repeats", "0"])
+    assert "repeats must be at least 1, got 0" in capsys.readouterr().err

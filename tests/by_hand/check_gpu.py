@@ -59,7 +59,7 @@ def main() -> int:
     if reason := missing_device():
         print(reason)
     found = outcomes(not reason, missing_sanitizer(), python)
-    python("-m", "minixception.bench.records.gpu_page", RESULTS)
+    python("-m", "minixception.bench.records", "gpu_page", RESULTS / "gpu.md")
     for name, outcome in found.items():
         print(f"{name}: {outcome}")
     return int(any(outcome != "passed" for outcome in found.values()))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import njit, prange
 
-from minixception.analysis.races import race
+from minixception.analysis.prange_races import race
 from minixception.course.checks import Function
 from minixception.cpu.simd import fma, splat, store
 from minixception.engine.op import Case

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.analysis.launches import HostArray
+from minixception.analysis.fake_device import HostArray
 from minixception.data.prefetch import prefetched
 from minixception.errors import DeviceMemoryError
 from minixception.gpu import device

@@ -11,7 +11,7 @@ import re
 import numpy as np
 import pytest
 
-from minixception.analysis import machine_code as gpu_compile
+from minixception.analysis import machine_code
 from minixception.analysis.machine_code import ARCHITECTURES, DTYPES, Compiled, Signature, Usage, occupancy
 from minixception.gpu.kernel import cuda, dtype, kernel
 from minixception.gpu.vectors import load4, store4
@@ -68,24 +68,35 @@ def print_planted():
     """For another process: what the check says of the kernels above."""
     found = [Signature(one, np.float32, FLOATS, 128, ("planted cuda",)) for one in PLANTED]
     found.append(Signature(greedy, np.float32, FLOATS, 128, ("planted cuda_naive",)))
-    print(json.dumps([row.faults() for row in gpu_compile.compile_all(found)]))
+    print(json.dumps([row.faults() for row in machine_code.compile_all(found)]))
 
 
 def print_vectors():
     """For another process: the accesses in the PTX of ``by_vectors``, and how its shared array is aligned."""
     for number in DTYPES:
-        code = gpu_compile.ptx(Signature(by_vectors, np.dtype(number).type, ((number, 1), (number, 1))), "sm_80")
+        code = machine_code.ptx(Signature(by_vectors, np.dtype(number).type, ((number, 1), (number, 1))), "sm_80")
         found = re.findall(r"(?:ld|st)\.(?:global|shared)\S*|\.shared \.align \d+", code)
         print(json.dumps(sorted(found)))
 
 
-def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(tmp_path):
-    done = compiled_elsewhere("-m", "minixception.analysis.machine_code", "--out", tmp_path / "kernels.json")
-    assert done.stderr == ""  # what is wrong with which kernel
-    assert done.returncode == 0
-    rows = json.loads((tmp_path / "kernels.json").read_text(encoding="utf-8"))["kernels"]
+COMPILE_PACKAGE = """
+import json
+from minixception.analysis import machine_code
+
+machine_code.require_nvvm()
+rows = machine_code.compile_package()
+print(json.dumps({"kernels": [row.to_json() for row in rows], "faults": machine_code.faults(rows)}))
+"""
+
+
+def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu():
+    done = compiled_elsewhere("-c", COMPILE_PACKAGE)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["faults"] == []  # what is wrong with which kernel
+    rows = found["kernels"]
     compiled = {(row["kernel"], row["dtype"], row["architecture"]) for row in rows}
-    launched = {(one.kernel.name, np.dtype(one.number).name) for one in gpu_compile.signatures()}
+    launched = {(one.kernel.name, np.dtype(one.number).name) for one in machine_code.signatures()}
     assert compiled == {(*one, architecture) for one in launched for architecture in ARCHITECTURES}
     assert {number for _, number in launched} == set(DTYPES)
     if NVVM_REQUIRED:
@@ -94,14 +105,14 @@ def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(tmp_path):
 
 def test_planted_mistakes_are_found():
     done = compiled_elsewhere(
-        "-c", "from tests.gpu import test_ptx as t; t.gpu_compile.require_nvvm(); t.print_planted()"
+        "-c", "from tests.gpu import test_ptx as t; t.machine_code.require_nvvm(); t.print_planted()"
     )
     assert done.returncode == 0, done.stderr
     faults = json.loads(done.stdout)
     each = [faults[i : i + 3] for i in range(0, len(faults), 3)]
     assert each[0] == [[]] * 3
     assert all("no_such_thing" in text for (text,) in each[3])
-    if gpu_compile.find_ptxas():
+    if machine_code.find_ptxas():
         assert all(re.search("stacked float32 sm_.*stack frame of 256 bytes", text) for text, *_ in each[1])
         assert all(re.search(r"greedy float32 sm_.*occupancy of \d+%", text) for (text,) in each[2])
     assert each[4] == [[]] * 3  # a slow rung may be slow
@@ -109,7 +120,7 @@ def test_planted_mistakes_are_found():
 
 def test_vectors_are_single_instructions():
     done = compiled_elsewhere(
-        "-c", "from tests.gpu import test_ptx as t; t.gpu_compile.require_nvvm(); t.print_vectors()"
+        "-c", "from tests.gpu import test_ptx as t; t.machine_code.require_nvvm(); t.print_vectors()"
     )
     assert done.returncode == 0, done.stderr
     of_float32, of_float64 = map(json.loads, done.stdout.splitlines())
@@ -164,13 +175,15 @@ def test_occupancy(architecture, threads, registers, shared, expected):
 
 
 def test_a_kernel_that_no_sample_launches_is_named():
-    found = gpu_compile.signatures()
-    assert gpu_compile.never_launched(found) == []
+    found = machine_code.signatures()
+    assert machine_code.never_launched(found) == []
     first = found[0].kernel.name
-    assert gpu_compile.never_launched([one for one in found if one.kernel.name != first]) == [first]
+    assert machine_code.never_launched([one for one in found if one.kernel.name != first]) == [first]
 
 
-def test_the_simulator_is_no_place_to_compile():
-    done = python("-m", "minixception.analysis.machine_code", MINIXCEPTION_CUDA="simulator")
+def test_the_simulator_is_no_place_to_compile(tmp_path):
+    done = python(
+        "-m", "minixception.bench.records", "gpu_counts", tmp_path / "gpu.json", MINIXCEPTION_CUDA="simulator"
+    )
     assert done.returncode == 2
     assert "in a process without the simulator: unset MINIXCEPTION_CUDA" in done.stderr

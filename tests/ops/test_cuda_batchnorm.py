@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.analysis import machine_code as gpu_compile
+from minixception.analysis import machine_code
 from minixception.engine.backend import use_backend
 from minixception.engine.tensor import Tensor
 from minixception.gpu.device import is_on_gpu, to_cpu, to_gpu
@@ -186,19 +186,19 @@ def test_inference_is_one_pass():
 
 def print_shuffles():
     """For another process: shuffles in the PTX of each kernel of the fast rung in training, and spills."""
-    notebook, found = gpu_compile.Notebook(), {}
+    notebook, found = machine_code.Notebook(), {}
     with redirected(notebook):
         arrays = [notebook.to_device(a) for a in (np.ones((4, 3), np.float32), *parameters(3, np.float32))]
         y, saved = BATCH_NORM.rungs["cuda"].forward(*arrays, training=True, eps=1e-3)
         BATCH_NORM.rungs["cuda"].backward(y, saved)
     for one in notebook.signatures.values():
         name = one.kernel.__qualname__
-        found[name] = [gpu_compile.ptx(one, at).count("shfl.sync.bfly") for at in gpu_compile.ARCHITECTURES]
+        found[name] = [machine_code.ptx(one, at).count("shfl.sync.bfly") for at in machine_code.ARCHITECTURES]
     print(json.dumps(found))
 
 
 def test_what_reduces_by_shuffles_has_them_in_its_ptx():
-    code = "from tests.ops import test_cuda_batchnorm as t; t.gpu_compile.require_nvvm(); t.print_shuffles()"
+    code = "from tests.ops import test_cuda_batchnorm as t; t.machine_code.require_nvvm(); t.print_shuffles()"
     done = compiled_elsewhere("-c", code)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -10,8 +10,8 @@ import pytest
 
 import minixception as mx
 from minixception import viz
-from minixception.bench.records import training_run
 from minixception.bench.records import variants as module
+from minixception.bench.records.__main__ import main
 from minixception.bench.records.variants import SMALL, Variant, activate_between, remove_residuals, variants
 from minixception.data import shapes
 from minixception.nn import Residual, SeparableConv2d
@@ -97,11 +97,11 @@ def test_every_separable_convolution_has_the_activation_between(activation):
 
 def test_all_logs_are_in_the_file(tiny, tmp_path):
     out = tmp_path / "seeds.json"
-    assert module.main([str(out), "--seeds", "2", "--epochs", "2"]) == 0
+    assert main(["variants", str(out), "--seeds", "2", "--epochs", "2"]) == 0
     result = json.loads(out.read_text())
     assert (
         result["command"]
-        == "python -m minixception.bench.records.variants seeds.json --data shapes --seeds 2 --epochs 2"
+        == "python -m minixception.bench.records variants seeds.json --data shapes --seeds 2 --epochs 2"
     )
     assert result["seeds"] == [0, 1]
     assert {"machine", "versions", "date", "minutes"} <= result.keys()
@@ -115,7 +115,7 @@ def test_all_logs_are_in_the_file(tiny, tmp_path):
 
 
 def test_seeds_differ_and_averaging_does_not_change_the_training(tiny, tmp_path):
-    module.main([str(tmp_path / "seeds.json"), "--seeds", "2"])
+    main(["variants", str(tmp_path / "seeds.json"), "--seeds", "2"])
     runs = json.loads((tmp_path / "seeds.json").read_text())["runs"]
     losses = {name: [log[-1]["train_loss"] for log in logs] for name, logs in runs.items()}
     assert losses["baseline"] == losses["no averaging"]
@@ -127,7 +127,7 @@ def test_seeds_differ_and_averaging_does_not_change_the_training(tiny, tmp_path)
 
 def test_a_folder_of_pictures_is_read_and_not_named(tiny, tmp_path):
     out = tmp_path / "seeds.json"
-    module.main([str(out), "--data", "cifar10:/some/where", "--seeds", "1"])
+    main(["variants", str(out), "--data", "cifar10:/some/where", "--seeds", "1"])
     assert tiny == ["cifar10:/some/where"] * 2
     assert "/some/where" not in out.read_text()
     assert json.loads(out.read_text())["recipes"]["baseline"]["data"] == "cifar10"
@@ -136,7 +136,7 @@ def test_a_folder_of_pictures_is_read_and_not_named(tiny, tmp_path):
 @pytest.mark.parametrize(("name", "count"), [("seeds", "0"), ("seeds", "-1"), ("epochs", "0")])
 def test_no_runs_are_refused(name, count, tiny, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        module.main([str(tmp_path / "seeds.json"), f"--{name}={count}"])
+        main(["variants", str(tmp_path / "seeds.json"), f"--{name}={count}"])
     assert f"--{name} must be at least 1, got {count}" in capsys.readouterr().err
     assert not tiny and not list(tmp_path.iterdir())
 
@@ -145,7 +145,7 @@ def test_a_finished_run_is_a_result_file_and_the_same_curves_each_time(tmp_path)
     records = Trainer(TINY, *(shapes(split, size=24, image_size=16) for split in ("train", "test")), tmp_path).run()
     curves = []
     for name in ("one.json", "two.json"):
-        assert training_run.main([str(tmp_path), str(tmp_path / name)]) == 0
+        assert main(["training_run", str(tmp_path / name), "--run", str(tmp_path)]) == 0
         curves.append((tmp_path / name).with_suffix(".svg").read_text("utf-8"))
     result = json.loads((tmp_path / "one.json").read_text())
     assert result["epochs"] == records

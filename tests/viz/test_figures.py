@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 import minixception as mx
 from minixception import nn, viz
 from minixception.apps import gallery
+from minixception.bench.limits import Limits
 from minixception.errors import ArgumentError, ShapeError
 from minixception.graph import cost
 from minixception.timing import Timing
+from minixception.viz.convolution_windows import strip
 from minixception.viz.structure import flows, nodes_of
 from minixception.viz.style import page
-from minixception.viz.windows import strip
 from tests.helpers.figure_rules import drawn_texts, overlap, problems
 
 
@@ -281,7 +282,7 @@ def test_the_ladder_has_a_point_for_each_rung_that_multiplies():
                                                                                       point.rung)
         )  # fmt: skip
         flop = point.flops * row["seconds"]["median"]
-        bound = limits.seconds(flop, flop / point.intensity)
+        bound = Limits.from_json(result["limits"]).seconds(flop, flop / point.intensity)
         assert bound / row["seconds"]["median"] == pytest.approx(row["share_of_limit"], rel=1e-6)
     figure = viz.roofline(limits, points)
     markers = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
@@ -361,7 +362,7 @@ def test_bands_are_median_and_range():
         (lambda: viz.spectrum_costs(0, 4, (8, 8)), ArgumentError, "1 or more"),
         (lambda: viz.spectrum_costs(4, 4, (8, 8), times={9: Timing(1, 1, 1)}), ArgumentError, "has none of"),
         (lambda: viz.accuracy_costs([]), ArgumentError, "at least one network"),
-        (lambda: viz.ladder_points({"rows": []}), ArgumentError, "bench.ladder"),
+        (lambda: viz.ladder_points({"rows": []}), ArgumentError, "bench.records ladder"),
         (lambda: viz.padding_strips(2, 3, [(1, "valid")]), ShapeError, "does not fit"),
         (lambda: viz.padding_strips(5, 3, [(0, "same")]), ArgumentError, "stride"),
         (lambda: viz.window_frames((9, 9), 3, 1, "same"), ShapeError, "at most 25"),

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from ...gpu.device import assign
-from ...gpu.kernel import THREADS, blocks, cuda, dtype, empty, kernel
+from ...gpu.kernel import THREADS, empty
+from ...gpu.peak import copy, multiply_add
 from ...tables import Table
 from ...timing import Clock
 from ..limits import fastest
 
 _FOOTPRINT = 1 << 29  # bytes of both arrays of a copy, several times the largest L2 cache
-_EACH = 4  # numbers that a thread copies: so many loads are on their way at once
-_CHAINS, _UNROLLED = 8, 16  # sums of a thread that do not wait for each other, and steps between two jumps
 _STEPS = 1 << 16  # of each sum: some milliseconds
 _BLOCKS = 16  # for each multiprocessor: full, and full again
 _CORES = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64} | dict.fromkeys(
@@ -57,52 +56,6 @@ class GpuLimits:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
-
-
-@kernel
-def _copy(x: Any, y: Any) -> None:
-    """A thread copies four numbers, a block's width apart: neighbours for neighbours each time."""
-    first = cuda.blockIdx.x * (cuda.blockDim.x * _EACH) + cuda.threadIdx.x
-    values = cuda.local.array(_EACH, dtype)
-    for k in range(_EACH):
-        i = first + k * cuda.blockDim.x
-        if i < x.size:
-            values[k] = x[i]
-    for k in range(_EACH):
-        i = first + k * cuda.blockDim.x
-        if i < x.size:
-            y[i] = values[k]
-
-
-@kernel
-def _multiply_add(sums_of_threads: Any, rounds: int) -> None:
-    """Each sum becomes sum / 2 + 1 again and again.
-
-    No two begin alike, and none at 2, where it would stand still: the compiler would see it and leave out the work.
-    """
-    sums = cuda.local.array(_CHAINS, dtype)
-    for chain in range(_CHAINS):
-        sums[chain] = dtype(chain + 3)
-    for _ in range(rounds):
-        for _ in range(_UNROLLED):
-            for chain in range(_CHAINS):
-                sums[chain] = sums[chain] * dtype(0.5) + dtype(1)
-    total = dtype(0)
-    for chain in range(_CHAINS):
-        total += sums[chain]
-    sums_of_threads[cuda.grid(1)] = total
-
-
-def copy(x: Any, y: Any) -> None:
-    """y[...] = x for flat device arrays, by our own kernel."""
-    _copy[blocks(x.size, _EACH * THREADS), THREADS](x, y)
-
-
-def multiply_add(sums_of_threads: Any, steps: int) -> int:
-    """Write each thread's sum to a flat device array, of whole blocks; the FLOP that this took."""
-    rounds = steps // _UNROLLED
-    _multiply_add[blocks(sums_of_threads.size), THREADS](sums_of_threads, rounds)
-    return 2 * rounds * _UNROLLED * _CHAINS * int(sums_of_threads.size)
 
 
 def filler(nbytes: int = _FOOTPRINT) -> Callable[[], None]:

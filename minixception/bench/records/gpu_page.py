@@ -1,6 +1,4 @@
-"""The page about the GPU, docs/results/gpu.md, from the result files that lie beside it.
-
-    python -m minixception.bench.records.gpu_page docs/results
+"""The page about the GPU, docs/results/gpu.md, from the result files in its folder.
 
 What the CUDA kernels ask of memory and what the compiler gave them (gpu.json) is counted without a GPU. What only a GPU
 can tell (bench_cuda.json, sanitizer.json) has a section of its own, which says so where nobody has measured it yet.
@@ -18,11 +16,10 @@ from ...files import atomic_path
 from ...tables import Table
 from ..cuda.command import GpuReport
 
-PAGE = "gpu.md"
 _HEAD = """# On a GPU: counted, compiled, measured
 
-Nothing here is typed in by hand: `python -m minixception.bench.records.gpu_page docs/results` writes this page from the
-JSON files beside it. [docs/gpu.md](../gpu.md) explains the kernels.
+Nothing here is typed in by hand: `python -m minixception.bench.records gpu_page docs/results/gpu.md` writes this page
+from the JSON files beside it. [docs/gpu.md](../gpu.md) explains the kernels.
 """
 _NOT_MEASURED = """\
 Nothing has run on a GPU yet: no time and no bandwidth on this page was measured. On a machine with an NVIDIA
@@ -35,7 +32,7 @@ The second one runs the GPU's tests on the device, then the sanitizers, then the
 this page anew. The benchmark alone, from `pip install 'minixception[cuda,peers]'` on:
 
     minixception bench --device cuda --out docs/results/bench_cuda.json
-    python -m minixception.bench.records.gpu_page docs/results
+    python -m minixception.bench.records gpu_page docs/results/gpu.md
 
 The targets that it will be held to are those of `minixception/bench/cuda/targets.py`.
 """
@@ -43,7 +40,7 @@ _NOT_CHECKED = """Not run yet: it needs an NVIDIA GPU and compute-sanitizer, whi
 
     python -m tests.by_hand.check_sanitizer --out docs/results/sanitizer.json
 """
-_NOT_COUNTED = """Not counted yet: `python -m minixception.bench.records.gpu_counts docs/results/gpu.json`.
+_NOT_COUNTED = """Not counted yet: `python -m minixception.bench.records gpu_counts docs/results/gpu.json`.
 """
 
 
@@ -128,15 +125,12 @@ def _markdown(table: Table) -> str:
     return "\n".join([line(table.header), f"|{'-|' * len(table.header)}", *map(line, table.rows)])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def run(options: argparse.Namespace) -> int:
     """Write the page."""
-    parser = argparse.ArgumentParser(description="Write the page about the GPU from the result files beside it.")
-    parser.add_argument("folder", type=Path, help="docs/results")
-    folder = parser.parse_args(arguments).folder
-    with atomic_path(folder / PAGE) as temporary:
-        temporary.write_text(page(folder), encoding="utf-8")
+    with atomic_path(options.out) as temporary:
+        temporary.write_text(page(options.out.parent), encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,5 @@
 """What only a fresh process shows: the time to the first result, and the most memory that training takes.
 
-    python -m minixception.bench.records.process docs/results/process.json
-
 - Cold start: from the start of Python to the first logits of a compiled network (import, build, compile, one call),
   with kernels that Numba has cached on disk.
 - First compile: the same with an empty cache, as right after installation.
@@ -18,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +25,14 @@ import numba
 import numpy as np
 
 from ...engine.random import seed
-from ...engine.tensor import Tensor
 from ...errors import ArgumentError
 from ...nn import Module
-from ...ops import cross_entropy
-from ...optim import SGD
 from ...tables import Table
 from ..measurement import OURS
-from ..peers import TRAINING, Peer, Step, installed
+from ..peers import TRAINING, Peer, installed
 from ..results import write_result
+from ..training import our_training, random_batch
+from . import command
 
 _PACKAGE = Path(__file__).parents[3]  # the folder that the package lies in
 _STEPS = 5
@@ -94,7 +91,12 @@ print(logits.size, flush=True)
 
 
 def cold_starts(network: Network, repeats: int) -> list[float]:
-    """Seconds to the first result with cached kernels, one process each, after one that may still have to compile."""
+    """Seconds to the first result with cached kernels, one process each, after one that may still have to compile.
+
+    Raises ArgumentError for repeats below 1.
+    """
+    if repeats < 1:
+        raise ArgumentError(f"process: repeats must be at least 1, got {repeats!r}")
     code = _FIRST_RESULT.format(network=network)
     return [in_fresh_process(code)[1] for _ in range(1 + repeats)][1:]
 
@@ -129,10 +131,8 @@ def train(model: Callable[[], Module], batch: int, who: str) -> dict[str, int]:
     who: "minixception" or a name in ``peers.TRAINING``. Before the first step lie imports, weights and input.
     """
     seed(0)
-    network, rng = model(), np.random.default_rng(0)
-    assert network.input_shape is not None
-    x = rng.uniform(-1, 1, (batch, *network.input_shape)).astype(np.float32)
-    labels = rng.integers(0, 10, batch)
+    network = model()
+    x, labels = random_batch(network, batch)
     step, _ = _TRAINERS[who].build(network, x, labels, numba.get_num_threads(), _LR)
     del network  # a peer has copied the weights
     before = peak_bytes()
@@ -159,33 +159,19 @@ def peak_bytes() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _our_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float) -> Step:
-    numba.set_num_threads(threads)
-    model.train()
-    sgd = SGD(model.parameters(), lr=lr, momentum=0.9)
-
-    def step() -> None:
-        sgd.zero_grad()
-        cross_entropy(model(Tensor(x)), labels).backward()
-        sgd.step()
-
-    return step, lambda: [p.grad for p in model.parameters() if p.grad is not None]
-
-
-_TRAINERS = {OURS: Peer((), _our_training)} | TRAINING
+_TRAINERS = {OURS: Peer((), our_training)} | TRAINING
 
 
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How many cold starts there are."""
+    parser.add_argument("--repeats", type=int, default=5, help="cold starts; default: %(default)s")
+
+
+def run(options: argparse.Namespace) -> int:
     """Measure starts and memory, print two tables, write the JSON file."""
-    parser = argparse.ArgumentParser(description="Measure in fresh processes: first results and peak memory.")
-    parser.add_argument("out", type=Path, help="result file")
-    parser.add_argument("--repeats", type=int, default=5, help="cold starts (default 5)")
-    options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats must be at least 1, got {options.repeats}")
     own = peak_bytes()  # first of all: it raises where memory cannot be measured
     cold, compiled = cold_starts(STARTED, options.repeats), first_compile(STARTED)
     names = list(installed(_TRAINERS, print))  # imports none of them: this process must stay small (``peak_bytes``)
@@ -203,9 +189,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "memory": [{"network": name, "by": who} | m for name, who, m in memory],
     }
     packages = tuple(library for name in names for library in _TRAINERS[name].needs)
-    write_result(options.out, "python -m minixception.bench.records.process", figures, packages)
+    write_result(options.out, command("process", options.out, repeats=options.repeats), figures, packages)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,5 @@
 """What the tape costs: the time of a training step in which no kernel runs.
 
-    python -m minixception.bench.records.tape docs/results/tape.json
-
 Everything that the kernels return in one step (gradients set to zero by the optimiser, forward pass, loss, backward
 pass; no update) is kept. Then steps are timed in which every operator hands out what was kept instead of computing
 it. What remains is Python: layers, checks, the tape and its heap; and the additions where gradients meet, which are
@@ -17,7 +15,6 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 from unittest.mock import patch
@@ -29,16 +26,15 @@ from ...engine.op import Op, Rung
 from ...engine.random import seed
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError
-from ...ops import cross_entropy
 from ...optim import SGD
 from ...tables import Table
-from ...timing import Timing, summarise
+from ...timing import Timing, summarise, wall_clock
 from ..models import WORKLOADS, Workload
 from ..results import write_result
+from ..training import random_batch, training_step
+from . import command
 
-_ENGINE = importlib.import_module(
-    "minixception.engine.tensor"
-)  # the module: the package gives its name to the function
+_TAPE = importlib.import_module("minixception.engine.tape")  # its attribute is replaced, not the function itself
 _WARM_UP = 3  # steps
 
 
@@ -90,7 +86,7 @@ class Replay:
 
         For the whole of a measurement, because patching takes long enough to be seen in the time of a small step.
         """
-        choose, add = Op.rung, _ENGINE.accumulate
+        choose, add = Op.rung, _TAPE.accumulate
 
         def rung(op: Op, backend: str | None = None) -> Rung:
             chosen = choose(op, backend)  # also in a replay: the choice is part of what is measured
@@ -101,7 +97,7 @@ class Replay:
             add(total, term)
             self.adding += perf_counter() - start
 
-        with patch.object(Op, "rung", rung), patch.object(_ENGINE, "accumulate", accumulate):
+        with patch.object(Op, "rung", rung), patch.object(_TAPE, "accumulate", accumulate):
             yield
 
 
@@ -138,47 +134,30 @@ def measure(workload: Workload, repeats: int) -> Overhead:
     """
     if repeats < 1:
         raise ArgumentError(f"tape: repeats must be at least 1, got {repeats!r}")
-    step = _training_step(workload)
+    seed(0)
+    model = workload.model().train()
+    x, labels = random_batch(model, workload.batch)
+    step = training_step(model, Tensor(x), labels, SGD(model.parameters(), lr=0.01), update=False)
     for _ in range(_WARM_UP):
         step()
     replay = Replay(step, recorded := record(step))
     steps, replays, adding = [], [], []
     with replay.installed():
         for _ in range(repeats):
-            steps.append(_seconds(step))
-            replays.append(_seconds(replay))
+            steps.append(wall_clock(step))
+            replays.append(wall_clock(replay))
             adding.append(replay.adding)
     name = f"{workload.name}, batch {workload.batch}"
     return Overhead(name, len(recorded), summarise(steps), summarise(replays), float(np.median(adding)))
 
 
-def _seconds(function: Callable[[], Any]) -> float:
-    start = perf_counter()
-    function()
-    return perf_counter() - start
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How many steps there are."""
+    parser.add_argument("--repeats", type=int, default=15, help="steps of each kind; default: %(default)s")
 
 
-def _training_step(workload: Workload) -> Callable[[], None]:
-    seed(0)
-    model, rng = workload.model().train(), np.random.default_rng(0)
-    assert model.input_shape is not None
-    x = Tensor(rng.uniform(-1, 1, (workload.batch, *model.input_shape)).astype(np.float32))
-    labels = rng.integers(0, 10, workload.batch)
-    optimizer = SGD(model.parameters(), lr=0.01)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        cross_entropy(model(x), labels).backward()
-
-    return step
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure the networks that are trained in ``minixception bench``, print a table, write the JSON file."""
-    parser = argparse.ArgumentParser(description="Measure how much of a training step is Python and tape.")
-    parser.add_argument("out", type=Path, help="result file")
-    parser.add_argument("--repeats", type=int, default=15)
-    options = parser.parse_args(arguments)
     rows = [measure(workload, options.repeats) for workload in WORKLOADS if workload.training]
     header = ("network", "step ms", "Python and tape ms", "% of step", "of which adding gradients ms", "tape % of step")
     cells = [
@@ -187,14 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in rows
     ]  # fmt: skip
     print(Table(header, cells))
-    figures = {"seed": 0, "repeats": options.repeats, "threads": numba.get_num_threads()}
-    write_result(
-        options.out,
-        "python -m minixception.bench.records.tape",
-        figures | {"networks": [row.to_json() for row in rows]},
-    )
+    figures = {
+        "seed": 0,
+        "repeats": options.repeats,
+        "threads": numba.get_num_threads(),
+        "networks": [row.to_json() for row in rows],
+    }
+    write_result(options.out, command("tape", options.out, repeats=options.repeats), figures)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

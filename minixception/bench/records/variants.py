@@ -1,8 +1,5 @@
 """What the paper's design choices do for training: variants of one recipe, several seeds each.
 
-    python -m minixception.bench.records.variants docs/results/training_seeds.json
-    python -m minixception.bench.records.variants docs/results/cifar_seeds.json --data cifar10:FOLDER --epochs 4
-
 Variants differ from the baseline in one thing only: the network without its residual connections (figure 9 of Chollet
 2017), with ReLU or ELU between depthwise and pointwise convolution (figure 10), the weights without Polyak averaging,
 and the paper's decay of the learning rate in place of warm-up and cosine. Runs with the same seed begin with the same
@@ -14,15 +11,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...data import Dataset, load
+from ...errors import ArgumentError
 from ...nn import Module, Residual, SeparableConv2d, Sequential
 from ...training import RECIPES, Recipe, Trainer
 from ..results import write_result
+from . import command
 
 SMALL = Recipe(epochs=4, widths=(16, 32), middle_blocks=6, stem=8, lr=0.05, ema_decay=0.98)
 
@@ -92,17 +90,18 @@ def train(recipe: Recipe, seed: int, pictures: Dataset, test: Dataset) -> list[d
         return Trainer(replace(recipe, seed=seed), pictures, test, Path(folder)).run()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train all variants with all seeds, seed by seed, and write their logs."""
-    parser = argparse.ArgumentParser(description="Train variants of one network with several seeds each.")
-    parser.add_argument("out", type=Path, help="result file, ending in .json")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is trained, how often and how long."""
     parser.add_argument("--data", default="shapes", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER, folder:PATH")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant; default: %(default)s")
     parser.add_argument("--epochs", type=int, help="default: those of the recipe")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train all variants with all seeds, seed by seed, and write their logs."""
     for name, count in (("seeds", options.seeds), ("epochs", options.epochs)):
         if count is not None and count < 1:
-            parser.error(f"--{name} must be at least 1, got {count}")
+            raise ArgumentError(f"--{name} must be at least 1, got {count}")
     kind = options.data.partition(":")[0]
     recipe = replace(SMALL if kind == "shapes" else RECIPES["cifar10"], data=kind)  # no local folder in the result
     if options.epochs is not None:
@@ -116,16 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             runs[label].append(train(variant, seed, pictures, test))
             last = runs[label][-1][-1]
             print(f"{label}, seed {seed}: test top-1 {last['test_top1']:.1%}", flush=True)
-    command = f"python -m minixception.bench.records.variants {options.out.name} --data {kind} --seeds {options.seeds}"
+    written_by = command("variants", options.out, data=kind, seeds=options.seeds, epochs=recipe.epochs)
     figures = {
         "seeds": list(range(options.seeds)),
         "recipes": {label: variant.to_json() for label, variant in chosen.items()},
         "minutes": round((time.perf_counter() - start) / 60, 2),
         "runs": runs,
     }
-    write_result(options.out, f"{command} --epochs {recipe.epochs}", figures)
+    write_result(options.out, written_by, figures)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

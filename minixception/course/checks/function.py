@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...analysis.races import race
+from ...analysis.prange_races import race
 from ...engine.op import Case, RandomDraw
 from ...errors import ArgumentError
 from ...ops import OPERATORS

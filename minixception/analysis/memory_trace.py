@@ -16,6 +16,8 @@ from ..gpu.kernel import redirected
 from ..ops import OPERATORS
 from ..ops.window import check_window
 from ..tables import Table
+from ..viz import threads
+from . import thread_map
 from .counts import SECTOR, Counts, count, races
 from .recorder import Launch, RecordedArray, Recorder
 
@@ -112,11 +114,14 @@ class Trace:
         return self.table()._repr_html_()
 
     def figure(self) -> VectorFigure:
-        """The threads of a block over the outputs they write, and how often each input is read: ``viz.threads``."""
-        from ..viz import threads
-        from .tile import panels
+        """The threads of a block over the outputs they write, and how often each input is read: ``viz.threads``.
 
-        return threads(panels(self), f"{self.operator}, {self.rung}: one block")
+        ArgumentError for a backward pass, whose gradients are not outputs over an image.
+        """
+        if self.direction != "forward":
+            raise ArgumentError("the figure of a trace is drawn for direction='forward'")
+        panels = thread_map.panels(self.launches, self.case, self.x, self.results[0])
+        return threads(panels, f"{self.operator}, {self.rung}: one block")
 
 
 def trace(

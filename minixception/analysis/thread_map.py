@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..engine.op import Case
 from ..ops.window import extents
-from ..viz.threads import ThreadPanel
+from ..viz.cuda_threads import ThreadPanel
 from .recorder import GLOBAL, Launch, RecordedArray
-
-if TYPE_CHECKING:
-    from .tracing import Trace
 
 MOST_CELLS = 64  # along each side of a panel
 
 
-def panels(trace: Trace) -> list[ThreadPanel]:
+def panels(launches: Sequence[Launch], case: Case, x: RecordedArray, y: RecordedArray) -> list[ThreadPanel]:
     """Of x (n, h, w, c): rows and columns of one channel, columns and channels of one row; of other x, all of it.
 
-    The launch is one that reads x and writes y, if there is one, and the block the middle one of those that ran.
-    ArgumentError for a backward pass, whose gradients are not outputs over an image.
+    launches: of an operator's forward pass on the arrays x and y. The launch that is drawn is one that reads x and
+    writes y, if there is one, and the block the middle one of those that ran.
     """
-    if trace.direction != "forward":
-        raise ArgumentError("the figure of a trace is drawn for direction='forward'")
 
     def interest(launch: Launch) -> tuple[int, int]:
-        reads, writes = _touches(launch, trace.x, write=False), _touches(launch, trace.results[0], write=True)
+        reads, writes = _touches(launch, x, write=False), _touches(launch, y, write=True)
         return int(np.sum(reads) > 0) + int(np.sum(writes) > 0), int(np.sum(reads))
 
-    launch = max(trace.launches, key=interest)
-    reads, writers = _reads(launch, trace.x), _writers(trace, launch)
-    if trace.x.ndim < 4:
-        c = trace.x.shape[-1]
+    launch = max(launches, key=interest)
+    reads, writers = _reads(launch, x), _writers(launch, case, x, y)
+    if x.ndim < 4:
+        c = x.shape[-1]
         return [_panel("all of x", reads.reshape(-1, c), writers.reshape(-1, c), ("row", "channel"))]
     n, i, _, c = np.argwhere(writers >= 0)[0] if (writers >= 0).any() else np.argwhere(reads)[0]
     return [
@@ -61,28 +57,27 @@ def _reads(launch: Launch, x: RecordedArray) -> np.ndarray:
     return np.bincount(_elements(launch, x, _touches(launch, x, write=False)), minlength=x.size).reshape(x.shape)
 
 
-def _writers(trace: Trace, launch: Launch) -> np.ndarray:
+def _writers(launch: Launch, case: Case, x: RecordedArray, y: RecordedArray) -> np.ndarray:
     """Which thread writes the output whose window has its middle at each element of x, or -1 for none of the block."""
-    y = trace.results[0]
-    found: np.ndarray = np.full(trace.x.shape, -1)
-    if y.ndim != trace.x.ndim:
+    found: np.ndarray = np.full(x.shape, -1)
+    if y.ndim != x.ndim:
         return found
     rows = _touches(launch, y, write=True)
     place: tuple[Any, ...] = np.unravel_index(_elements(launch, y, rows), y.shape)
     if y.ndim == 4:
-        middle = _middles(trace)
+        middle = _middles(case)
         place = (place[0], *(first + step * i for (first, step), i in zip(middle, place[1:3], strict=True)), place[3])
-    inside = np.all([i < size for i, size in zip(place, trace.x.shape, strict=True)], axis=0)
+    inside = np.all([i < size for i, size in zip(place, x.shape, strict=True)], axis=0)
     found[tuple(i[inside] for i in place)] = launch.column("thread", rows)[inside]
     return found
 
 
-def _middles(trace: Trace) -> list[tuple[int, int]]:
+def _middles(case: Case) -> list[tuple[int, int]]:
     """Where in the image the middle of the first window is, and how far it is to the next, down and across."""
-    params, w = trace.case.params, trace.case.arrays[1:2]
+    params, (x, *w) = case.params, case.arrays[:2]
     kernel = w[0].shape[:2] if "padding" in params and w else (1, 1)
     stride = params.get("stride", 1)
-    found = extents(trace.x.shape, kernel, stride, params.get("padding", "same"))
+    found = extents(x.shape, kernel, stride, params.get("padding", "same"))
     return [(max((k - 1) // 2 - before, 0), stride) for k, (_, before) in zip(kernel, found, strict=True)]
 
 

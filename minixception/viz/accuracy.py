@@ -10,13 +10,12 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..graph.cost import table
+from ..models import MODELS
+from ..models.published import PUBLISHED
 
 if TYPE_CHECKING:
     from .style import VectorFigure
 
-PAPER = "Chollet 2017, table 1"
-FOLLOW_UP = "Shavit et al. 2022, appendix, table 1"
-_NEXCEPTION = {"nexception_t": 0.815, "nexception_tp": 0.818, "nexception_s": 0.820}
 _AXES = (4.6 * 72, 4.3 * 72)  # points: about the size of one of the two axes
 _SIDES = (  # where a name may stand: which of its ends is near the point, and how far from it, in points
     *(("left", 8, 0), ("right", -8, 0), ("left", -6, 14), ("left", -6, -14), ("left", -6, 19), ("left", -6, -19)),
@@ -41,16 +40,10 @@ def zoo_points() -> list[ZooPoint]:
     Parameters include batchnorm's running statistics. Each source has trained in its own way: accuracies are to be
     compared within one. Takes seconds: the networks are built.
     """
-    from ..apps.reproduce.tables import TABLE1
-    from ..models import MODELS
-
-    published = {name: (top1, PAPER) for name, (_, top1, _) in TABLE1.items()}
-    published |= {name: (top1, FOLLOW_UP) for name, top1 in _NEXCEPTION.items()}
     points = []
-    for name, (top1, source) in published.items():
+    for name, (title, source, top1, _) in PUBLISHED.items():
         model = MODELS[name]()
         assert model.input_shape is not None  # all of MODELS have one
-        title = TABLE1[name][0] if name in TABLE1 else f"NEXcepTion-{name.rpartition('_')[2].upper()}"
         points.append(ZooPoint(title, top1, source, model.num_parameters(), table(model, model.input_shape).macs))
     return points
 

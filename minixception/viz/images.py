@@ -1,4 +1,4 @@
-"""Photos beside what a network takes them for."""
+"""Images beside what a network takes them for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,38 @@ if TYPE_CHECKING:
     from .style import VectorFigure
 
 _ROW, _BAR = 2.4, 0.38  # inches: the least height of a row, and what one bar needs of it
+
+
+def sample_sheet(images: np.ndarray, titles: Sequence[tuple[str, str]]) -> VectorFigure:
+    """A sheet of images and what they were taken for; a mistake has a cross, a frame, and the true class below.
+
+    images: uint8 (n, h, w, 3); titles: (predicted, true) for each. Raises ShapeError, DTypeError.
+
+    >>> len(sample_sheet(np.zeros((2, 8, 8, 3), np.uint8), [("cat", "cat"), ("cat", "dog")]).axes)
+    2
+    """
+    if images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        raise ShapeError(f"sample_sheet: images must be (n, h, w, 3) with n of at least 1, got {images.shape}")
+    if images.dtype != np.uint8:
+        raise DTypeError(f"sample_sheet: images must be uint8, from 0 to 255, got {images.dtype}")
+    if len(titles) != len(images):
+        raise ShapeError(f"sample_sheet: expected {len(images)} titles, one per image, got {len(titles)}")
+
+    from .style import VERMILION, canvas
+
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    with canvas(1.5 * columns, 1.9 * rows, rows, columns) as (figure, axes):
+        for ax in axes.flat[len(images) :]:
+            ax.remove()
+        for ax, image, (predicted, true) in zip(axes.flat, images, titles, strict=False):
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(predicted != true)
+            ax.spines[:].set(linewidth=4, color=VERMILION)
+            ax.set_title(predicted if predicted == true else f"✗ {predicted}", size=10)
+            ax.set_xlabel("" if predicted == true else f"true: {true}", size=10, loc="left")
+    return figure
 
 
 def predictions(images: Sequence[np.ndarray], predicted: Sequence[Sequence[Prediction]]) -> VectorFigure:

@@ -46,10 +46,10 @@ class Machine(Protocol):
         """Do what ``kernel[grid](*arguments)`` means."""
 
 
-def three(extent: Any) -> tuple[int, int, int]:
+def dim3(extent: Any) -> tuple[int, int, int]:
     """The x, y and z of a grid or a block.
 
-    >>> three(4), three((2, 3))
+    >>> dim3(4), dim3((2, 3))
     ((4, 1, 1), (2, 3, 1))
     """
     x, y, z = (*np.atleast_1d(extent).tolist(), 1, 1)[:3]

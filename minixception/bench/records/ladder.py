@@ -1,7 +1,5 @@
 """The ladder of kernels: each rung of an operator on one core, and the share of the machine's limit it reaches.
 
-    python -m minixception.bench.ladder docs/results/ladder.json
-
 The rungs are the NumPy definition (whose matrix products run on NumPy's own BLAS, with as many threads as that takes),
 the plain loops, and the fast kernel. Their results are compared before any time is taken.
 """
@@ -10,22 +8,22 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..engine.op import Shape
-from ..ops import OPERATORS
-from ..tables import Table
-from ..timing import interleaved
-from .limits import Limits, measure
-from .measurement import require_near
-from .results import write_result
-from .threads import numba_threads
+from ...engine.op import Shape
+from ...ops import OPERATORS
+from ...tables import Table
+from ...timing import interleaved
+from ..limits import Limits, measure
+from ..measurement import require_near
+from ..results import write_result
+from ..threads import numba_threads
+from . import command
 
 RUNGS = ("numpy", "loops", "cpu")
 
@@ -71,8 +69,8 @@ def climb(case: Case, limits: Limits, repeats: int) -> list[dict[str, Any]]:
     for name in RUNGS:
         got, got_saved = op.rungs[name].forward(*arrays, **case.params)
         results = [got, *[g for g in op.rungs[name].backward(dy, got_saved) if g is not None]]
-        for ours, law in zip(results, [y, *gradients], strict=True):
-            error = float(np.abs(ours - law).max() / np.abs(law).max())
+        for ours, reference in zip(results, [y, *gradients], strict=True):
+            error = float(np.abs(ours - reference).max() / np.abs(reference).max())
             require_near(f"{case.operator}, rung {name}", error, 1e-4)
     passes: dict[str, dict[str, Callable[[], Any]]] = {
         "forward": {name: partial(op.rungs[name].forward, *arrays, **case.params) for name in RUNGS},
@@ -80,19 +78,27 @@ def climb(case: Case, limits: Limits, repeats: int) -> list[dict[str, Any]]:
     }
     rows = []
     for direction, functions in passes.items():
-        bound = limits.seconds(*case.counts(direction))
+        flop, nbytes = case.counts(direction)
+        bound = limits.seconds(flop, nbytes)
         for name, timing in interleaved(functions, repeats).items():
-            row = {"operator": case.operator, "shape": list(case.shapes[0]), "direction": direction, "rung": name}
-            rows.append(row | {"seconds": vars(timing), "bound": bound, "share_of_limit": bound / timing.median})
+            row: dict[str, Any] = {
+                "operator": case.operator,
+                "shape": list(case.shapes[0]),
+                "direction": direction,
+                "rung": name,
+            }
+            row |= {"flop": flop, "nbytes": nbytes, "seconds": vars(timing)}
+            rows.append(row | {"bound": bound, "share_of_limit": bound / timing.median})
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How often each rung is timed."""
+    parser.add_argument("--repeats", type=int, default=7, help="of each kernel; default: %(default)s")
+
+
+def run(options: argparse.Namespace) -> int:
     """Climb every ladder, print a table, write the JSON file."""
-    parser = argparse.ArgumentParser(description="Measure every rung of the main operators on one core.")
-    parser.add_argument("out", type=Path, help="result file")
-    parser.add_argument("--repeats", type=int, default=7)
-    options = parser.parse_args(arguments)
     limits = measure(1)
     with numba_threads(1):
         rows = [row for case in CASES for row in climb(case, limits, options.repeats)]
@@ -103,10 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for r in rows
     ]  # fmt: skip
     print(Table(header, cells))
-    command = "python -m minixception.bench.ladder"
-    write_result(options.out, command, {"seed": 0, "repeats": options.repeats, "limits": vars(limits), "rows": rows})
+    figures = {"seed": 0, "repeats": options.repeats, "limits": vars(limits), "rows": rows}
+    write_result(options.out, command("ladder", options.out, repeats=options.repeats), figures)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
