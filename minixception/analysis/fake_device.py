@@ -14,22 +14,22 @@ from ..gpu import kernel as gpu
 
 
 class HostArray:
-    """An array of a stand-in for a GPU: used like a device array, its numbers are ``data`` (C-contiguous)."""
+    """An array of a stand-in for a GPU: used like a device array, its elements are ``data`` (C-contiguous)."""
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data
         self.shape, self.dtype, self.ndim, self.size = data.shape, data.dtype, data.ndim, data.size
 
     def reshape(self, *shape: Any) -> Self:
-        """The same numbers in another shape."""
+        """The same elements in another shape."""
         return type(self)(self.data.reshape(*shape))
 
     def copy_to_host(self, stream: Any = 0) -> np.ndarray:
-        """A copy of the numbers."""
+        """A copy of the elements."""
         return self.data.copy()
 
     def copy_to_device(self, source: Any, stream: Any = 0) -> None:
-        """Overwrite the numbers."""
+        """Overwrite the elements."""
         self.data[...] = source.data if isinstance(source, HostArray) else source
 
 

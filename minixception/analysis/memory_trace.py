@@ -79,7 +79,7 @@ class Trace:
 
     @property
     def outputs(self) -> int:
-        """How many numbers the results have."""
+        """How many elements the results have."""
         return sum(result.size for result in self.results)
 
     @property
@@ -90,7 +90,7 @@ class Trace:
     def cells(self, counts: Counts) -> dict[str, float]:
         """Accesses and bytes moved per output; sectors per warp's access; shares and factors, 1 being ideal."""
         per_output = (counts.global_reads, counts.global_writes, counts.shared_reads, counts.shared_writes)
-        values = [number / self.outputs for number in (*per_output, SECTOR * counts.sectors)]
+        values = [count / self.outputs for count in (*per_output, SECTOR * counts.sectors)]
         quality = counts.sectors_per_access, counts.coalescing, counts.conflicts
         return dict(zip(_COLUMNS, (*values, *quality), strict=True))
 
@@ -223,15 +223,15 @@ def _case(op: Op, draw: RandomDraw, shape: Shape | None, params: dict[str, Any])
 
 def _run(op: Op, rung: str, direction: str, case: Case) -> tuple[list[RecordedArray], list[Any], list[Any]]:
     """The inputs of a rung on the recorder, its results there, and those of the definition."""
-    law, kernels = op.rungs["numpy"], op.rungs[rung]
-    y, saved = law.forward(*case.arrays, **case.params)
+    reference, kernels = op.rungs["numpy"], op.rungs[rung]
+    y, saved = reference.forward(*case.arrays, **case.params)
     if direction == "forward":
         inputs = [to_gpu(array) for array in case.arrays]
         return inputs, [kernels.forward(*inputs, **case.params)[0]], [y]
     dy = np.asarray(np.random.default_rng(0).standard_normal(np.shape(y)), y.dtype)
     there, saved_there = to_gpu(dy), _moved(saved)
     inputs = [there, *(array for array in saved_there if isinstance(array, RecordedArray))]
-    return inputs, list(kernels.backward(there, saved_there)), list(law.backward(dy, saved))
+    return inputs, list(kernels.backward(there, saved_there)), list(reference.backward(dy, saved))
 
 
 def _moved(value: Any) -> Any:
@@ -249,12 +249,12 @@ def _refuse_races(launch: Launch) -> None:
 
 
 def _compare(what: str, results: list[Any], expected: list[Any]) -> None:
-    for number, (result, right) in enumerate(zip(results, expected, strict=True)):
+    for i, (result, right) in enumerate(zip(results, expected, strict=True)):
         if result is None or right is None:
             if result is not right:
-                raise KernelError(f"{what}: result {number} is None here or in the definition, and not in both")
+                raise KernelError(f"{what}: result {i} is None here or in the definition, and not in both")
             continue
         got, right = result.copy_to_host(), np.asarray(right)
         tolerance = TOLERANCE[right.dtype.name]
         if got.shape != right.shape or not np.allclose(got, right, tolerance, tolerance, equal_nan=True):
-            raise KernelError(f"{what}: result {number} is not the definition's")
+            raise KernelError(f"{what}: result {i} is not the definition's")

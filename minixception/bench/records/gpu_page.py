@@ -84,7 +84,7 @@ What `ptxas` gave {len(names)} kernels: the worst of the fast ones, which are th
 
 
 def _compiled(kernels: list[dict[str, Any]]) -> Table:
-    """A row for each architecture and type of numbers."""
+    """A row for each architecture and dtype."""
     rows = []
     for architecture, dtype in sorted({(row["architecture"], row["dtype"]) for row in kernels}):
         fast = [
