@@ -43,7 +43,7 @@ dtype: Any = None  # in kernels: the type of the numbers
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
 _launches: list[tuple[str, tuple[Any, ...]]] | None = None
-_machine: Any = None  # a stand-in for a GPU: see analysis/launches.py
+_machine: Any = None  # a stand-in for a GPU: see analysis/fake_device.py
 
 
 def numba_cuda() -> Any:
