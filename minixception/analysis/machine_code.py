@@ -1,7 +1,7 @@
 """Compile every CUDA kernel without a GPU and tell what it needs; bench/records/gpu_counts.py writes it down.
 
 1. Which kernels, and for which arguments: the samples of all operators and a step of every optimiser run on a
-   stand-in for a GPU, which notes the launches and computes nothing.
+   fake device, which notes the launches and computes nothing.
 2. Each kernel, for each dtype, becomes PTX for three architectures. Numba does it with NVVM: that of the
    package numba-cuda[cu12], or of an installed CUDA toolkit.
 3. ptxas, where there is one, makes machine code of the PTX and says how many registers and bytes it takes; from these
@@ -122,8 +122,8 @@ def _kind(argument: Any) -> tuple[str, int]:
     return np.asarray(argument).dtype.name, 0
 
 
-class Notebook:
-    """A stand-in for a GPU that computes nothing and notes every launch in ``signatures``."""
+class LaunchRecorder:
+    """A fake device that computes nothing and notes every launch in ``signatures``."""
 
     def __init__(self) -> None:
         self.signatures: dict[Any, Signature] = {}
@@ -147,18 +147,18 @@ class Notebook:
 
 
 def signatures(samples: int = 4) -> list[Signature]:
-    """Those of all kernels that operators (so many samples of each), optimisers and training launch."""
-    notebook = Notebook()
-    with gpu.redirected(notebook):
+    """Those of all kernels that operators (``samples`` cases of each), optimisers and training launch."""
+    recorder = LaunchRecorder()
+    with gpu.redirected(recorder):
         for dtype in DTYPES:
             for rung, run in (*of_operators(dtype, samples), *others(dtype)):
-                notebook.rung = rung
+                recorder.rung = rung
                 try:
                     run()
                 except Exception as error:
                     error.add_note(f"in {rung}, {dtype}")
                     raise
-    return list(notebook.signatures.values())
+    return list(recorder.signatures.values())
 
 
 def never_launched(found: Iterable[Signature]) -> list[str]:
@@ -188,7 +188,7 @@ def require_nvvm() -> None:
 
 @contextmanager
 def _pretended_device(capability: tuple[int, int]) -> Iterator[None]:
-    """Numba compiles a device function for the GPU at hand; here it is told one."""
+    """Numba compiles a device function for the GPU it finds; inside of the block it finds this one."""
     dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
     before = dispatcher.get_current_device
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)

@@ -1,4 +1,4 @@
-"""Watch an operator's CUDA kernels without a GPU: what its threads read and write, and how well."""
+"""Memory traces of an operator's CUDA kernels, without a GPU: what their threads read and write, and how well."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def trace(
     operator: a name in ``mx.ops.OPERATORS``; rung: one of its rungs that begin with "cuda". shape: that of x;
     without one, the operator's own small sample is used. params: of the operator, and kernel_size (depthwise_conv2d) or
     out_channels (pointwise_conv2d). Half a microsecond of a GPU is seconds here: keep shapes small, or run
-    only so many ``blocks`` of each launch, spread over its grid; then the result is not compared.
-    Raises KernelError where two threads meet at one address with no barrier between, where an index is outside of its
+    only some ``blocks`` of each launch, spread over its grid; then the result is not compared.
+    Raises KernelError where two threads race for one address (no barrier in between), where an index is outside of its
     array or a barrier not reached by all, or where the result is not the definition's (float32 1e-5, float64 1e-12);
     ArgumentError for names that do not exist and sizes that are not positive integers; ShapeError for a shape that the
     operator does not take.

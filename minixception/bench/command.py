@@ -98,7 +98,7 @@ def rows_table(rows: Sequence[Measurement], kind: str) -> Table:
 def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report:
     """Measure ``what`` ("kernels", "models" or "all") with each number of threads; ``beside``: installed peers too.
 
-    Progress and peers that are left out are told on stderr. Raises ValueError for more threads than Numba has,
+    Progress and peers that are left out are printed on stderr. Raises ValueError for more threads than Numba has,
     ArithmeticError if a peer's result is not ours.
     """
     from tqdm import tqdm

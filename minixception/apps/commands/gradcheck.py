@@ -1,4 +1,4 @@
-"""minixception gradcheck: every gradient held to finite differences."""
+"""minixception gradcheck: every gradient beside finite differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def register(add: Add) -> None:
     """The command and its options."""
     from ...ops import OPERATORS
 
-    parser = add("gradcheck", run, "hold every operator's gradient to finite differences")
+    parser = add("gradcheck", run, "compare every operator's gradient with finite differences")
     parser.add_argument("operator", nargs="?", choices=OPERATORS, metavar="OPERATOR", help="default: all")
     parser.add_argument("--cases", type=positive, default=3, help="random cases per rung; default: %(default)s")
     add_json(parser)
