@@ -39,7 +39,7 @@ docs: setup ## build the site into build/site
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site
 
 gpu: setup ## on a machine with an NVIDIA GPU: its tests, sanitizers and benchmark, into docs/results
-	$(BIN)/python tests/check_gpu.py
+	$(BIN)/python -m tests.by_hand.check_gpu
 
 clean: ## remove .venv, caches and build outputs
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,8 @@ from .engine.backend import current_backend, use_backend
 from .engine.gradcheck import gradcheck
 from .engine.interop import from_dlpack
 from .engine.random import seed
-from .engine.tensor import Tensor, no_grad, tensor
+from .engine.tape import no_grad
+from .engine.tensor import Tensor, tensor
 from .graph import cost
 from .ops import binary_cross_entropy_with_logits, cross_entropy
 from .training import metrics

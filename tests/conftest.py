@@ -1,4 +1,4 @@
-"""Shared by all tests: one hypothesis profile, the golden data, random choices for operators, calling a command.
+"""Shared by all tests: one hypothesis profile, where tests marked gpu run, a seeded generator, calling a command.
 
 Tests marked gpu run in Numba's simulator; with MINIXCEPTION_CUDA set to nothing, on a GPU:
 `MINIXCEPTION_CUDA= pytest -m gpu`.
@@ -12,14 +12,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # tiny kernels on a busy machine: threads should sleep, not spin
 os.environ.setdefault("MINIXCEPTION_CUDA", "simulator")  # empty: a real GPU, for `pytest -m gpu`
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 hypothesis.settings.register_profile(
     "minixception",
@@ -30,7 +27,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("minixception")
 
-GOLDEN = Path(__file__).parent / "golden"
+collect_ignore = ["by_hand"]
 
 
 def missing_gpu() -> str:
@@ -56,37 +53,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-class HypothesisDraw:
-    """``Op.sample``'s random choices made by hypothesis, so that a failing case shrinks to a small one."""
-
-    def __init__(self, draw: Any, dtype: Any) -> None:
-        self._draw = draw
-        self.dtype = np.dtype(dtype)
-
-    def integer(self, low: int, high: int) -> int:
-        return self._draw(st.integers(low, high))
-
-    def choice(self, options: Sequence[Any]) -> Any:
-        return self._draw(st.sampled_from(list(options)))
-
-    def _rng(self) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(self._draw(st.integers(0, 2**32 - 1))))
-
-    def normal(self, *shape: int) -> np.ndarray:
-        return self._rng().standard_normal(shape).astype(self.dtype)
-
-    def distinct(self, *shape: int) -> np.ndarray:
-        size = int(np.prod(shape))
-        values = (np.arange(size) - size // 2 + 0.5) * 0.1
-        return self._rng().permutation(values).reshape(shape).astype(self.dtype)
-
-
-@st.composite
-def cases(draw: Any, op: Any, dtype: Any) -> Any:
-    """Random valid inputs of an operator, from its own ``sample``."""
-    return op.sample(HypothesisDraw(draw, dtype))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from processes import python
 
 import minixception as mx
 from minixception.engine.op import RandomDraw
@@ -17,6 +16,7 @@ from minixception.errors import ArgumentError, BackendError, GraphError
 from minixception.gpu import device
 from minixception.gpu import kernel as gpu
 from minixception.ops import OPERATORS
+from tests.helpers.processes import python
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

@@ -10,10 +10,10 @@ import statistics
 from pathlib import Path
 
 import pytest
-from processes import python
 
 import minixception as mx
 from minixception import errors, training, viz
+from tests.helpers.processes import python
 
 PACKAGE = Path(mx.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -104,19 +104,19 @@ class Compiled:
 class Signature:
     """A kernel with the types of its arguments, the largest block it was launched with, and who launched it.
 
-    arguments: (dtype, number of dimensions) each; a tuple of integers is ("tuple", its length).
+    arguments: (dtype, number of dimensions) each; a tuple is ("tuple", the same for each of its scalars).
     """
 
     kernel: gpu.Kernel
     dtype: Any  # np.float32 or np.float64
-    arguments: tuple[tuple[str, int], ...]
+    arguments: tuple[tuple[str, Any], ...]
     threads: int = 0
     rungs: tuple[str, ...] = ()
 
 
-def _kind(argument: Any) -> tuple[str, int]:
+def _kind(argument: Any) -> tuple[str, Any]:
     if isinstance(argument, tuple):
-        return "tuple", len(argument)
+        return "tuple", tuple(map(_kind, argument))
     if isinstance(argument, HostArray):
         return argument.dtype.name, argument.ndim
     return np.asarray(argument).dtype.name, 0
@@ -213,11 +213,11 @@ def ptx(signature: Signature, architecture: str) -> str:
     cuda = gpu.numba_cuda()
     capability = int(architecture[3:-1]), int(architecture[-1])
 
-    def numba_type(name: str, count: int) -> Any:
+    def numba_type(name: str, shape: Any) -> Any:
         if name == "tuple":
-            return types.UniTuple(types.int64, count)
+            return types.Tuple([numba_type(*kind) for kind in shape])
         scalar = from_dtype(np.dtype(name))
-        return types.Array(scalar, count, "C") if count else scalar
+        return types.Array(scalar, shape, "C") if shape else scalar
 
     with _pretended_device(capability):
         function = signature.kernel.with_names(cuda, signature.dtype, partial(_helper, signature.dtype))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
-from .. import __version__
 from .commands import COMMANDS
 
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     root = argparse.ArgumentParser(prog="minixception", description="Xception from scratch in NumPy and Numba.")
-    root.add_argument("--version", action="version", version=f"minixception {__version__}")
+    root.add_argument("--version", action="version", version=f"minixception {version('minixception')}")
     subparsers = root.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

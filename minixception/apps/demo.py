@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import viz
 from ..data import Dataset, load, preprocess
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError
 from ..files import atomic_path
 from ..tables import Table

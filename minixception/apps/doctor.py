@@ -40,7 +40,6 @@ def examine() -> Report:
     import llvmlite
     import numba
 
-    from .. import __version__
     from ..cpu.simd import REGISTER_BYTES, lanes
     from ..engine.op import RandomDraw
     from ..ops import OPERATORS
@@ -52,7 +51,7 @@ def examine() -> Report:
     root = _cache_root(cache)
     compiled = len(list(root.rglob("*.nbc")))
     facts = [
-        ("minixception", __version__),
+        ("minixception", version("minixception")),
         ("Python", f"{platform.python_version()} ({platform.system()}, {platform.machine()})"),
         ("NumPy", np.__version__),
         ("Numba", f"{numba.__version__}, llvmlite {llvmlite.__version__}"),

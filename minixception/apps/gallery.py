@@ -18,7 +18,8 @@ from ..bench.kernels import WORKLOADS
 from ..bench.results import results_folder
 from ..data import load, preprocess
 from ..engine.random import generator, seed
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..errors import DataError
 from ..graph import cost
 from ..models import Xception, mini_xception

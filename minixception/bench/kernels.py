@@ -16,7 +16,8 @@ import numpy as np
 
 from .. import nn
 from ..engine.op import Observer, Op, Shape, observe, shape_only
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..timing import Timing, interleaved
 from .limits import Limits
 from .measurement import EQUAL, OURS, Bound, Measurement, distance, require_near, summary

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..compiler import compile
 from ..engine.random import seed
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..gpu.device import to_cpu
 from ..graph import cost
 from ..models import Xception, mini_xception

@@ -14,6 +14,7 @@ from ..gpu.device import to_cpu, to_gpu
 from ..graph.trace import trace
 from ..nn import Module
 from ..tables import Table
+from .batch import images_together
 from .fold import Folded, Key
 from .plan import Plan
 
@@ -63,16 +64,14 @@ class Compiled:
         """All of them on the GPU, which many images keep busy; on the CPU as many as its caches have room for."""
         key = (shape, dtype.str)
         if key not in self._together:
-            with self._model.inference():
-                graph = trace(self._model, shape, dtype)
-            self._together[key] = graph.images_together() if self.device == "cpu" else shape[0]
+            graph = trace(self._model, shape, dtype)
+            self._together[key] = images_together(graph) if self.device == "cpu" else shape[0]
         return self._together[key]
 
     def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> Plan:
         key = (shape, dtype.str, numba.get_num_threads())
         if key not in self._plans:
-            with self._model.inference():
-                self._plans[key] = Plan(self._model, shape, dtype, self._weights, self.device)
+            self._plans[key] = Plan(self._model, shape, dtype, self._weights, self.device)
         return self._plans[key]
 
     @property

@@ -15,12 +15,12 @@ from ..cpu.simd import lanes
 from ..engine.op import Shape
 from ..nn import MaxPool2d
 from ..ops.conv2d.cpu import convolve, pack_kernel, pad
+from ..ops.pooling.max_pool import pool_into
 from ..ops.separable.cpu import fused as run_fused
 from ..ops.separable.cpu import strip_pixels
 from ..ops.window import extents
 from .fold import Folded, Key, as_image
 from .fuse import Step, last_read
-from .kernels import max_pool
 
 Array = np.ndarray
 
@@ -150,14 +150,8 @@ class CpuKernels:
         return fused
 
     def _max_pool(self, step: Step, module: MaxPool2d) -> Callable[..., Array]:
-        y, stride = self._slot(step.result), module.stride or module.size
-        (_, top), (_, left) = extents(self.shapes[step.source], (module.size, module.size), stride, module.padding)
-
-        def pool(x: Array) -> Array:
-            max_pool(x, y, module.size, module.size, stride, top, left)
-            return y
-
-        return pool
+        y, size, stride = self._slot(step.result), (module.size, module.size), module.stride or module.size
+        return lambda x: pool_into(x, y, size, stride, module.padding)
 
 
 def _moved(layer: Folded, depthwise: Array, bias: Array, packed: Array) -> Folded:

@@ -15,7 +15,8 @@ import numpy as np
 
 from .. import ops
 from ..engine.op import Shape
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..gpu.device import to_gpu
 from ..gpu.gemm import MATRIX_A, MATRIX_B, MATRIX_C, register_tiled
 from ..gpu.kernel import device_function, dtype, empty

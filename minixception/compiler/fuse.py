@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..graph.trace import Graph, Node
+from ..graph.trace import Graph, Layer
 from ..nn import Activation, Add, BatchNorm2d, Conv2d, Linear, PointwiseConv2d, SeparableConv2d
 from .fold import Key
 
@@ -23,7 +23,7 @@ class Step:
     source: the value it reads (in front of a fused ReLU); result: the value it makes; residual: the value it adds.
     """
 
-    node: Node
+    node: Layer
     source: int
     result: int
     paths: list[str]
@@ -47,38 +47,38 @@ class Step:
     def inputs(self) -> tuple[int, ...]:
         """All values that must be there before it runs."""
         if not self.fused:
-            return self.node.inputs
+            return self.node.reads
         return (self.source,) if self.residual is None else (self.source, self.residual)
 
 
-def _has_kernel(node: Node) -> bool:
+def _has_kernel(node: Layer) -> bool:
     if isinstance(node.module, SeparableConv2d):
         return node.module.activation is None
     return isinstance(node.module, Conv2d | PointwiseConv2d | Linear)
 
 
-def _is_relu(node: Node) -> bool:
+def _is_relu(node: Layer) -> bool:
     return isinstance(node.module, Activation) and node.module.name == "relu"
 
 
 def fuse(graph: Graph) -> list[Step]:
     """The graph as steps, in an order in which every step finds its inputs."""
-    position = {node.output: i for i, node in enumerate(graph.nodes)}
-    makers = {node.output: node for node in graph.nodes}
+    position = {node.makes: i for i, node in enumerate(graph.nodes)}
+    makers = {node.makes: node for node in graph.nodes}
     done: set[int] = set()  # outputs of nodes that an earlier step has taken in
     steps = []
     for node in graph.nodes:
-        if node.output in done or _read_by_separables_only(graph, node):
+        if node.makes in done or _read_by_separables_only(graph, node):
             continue
-        step = Step(node, node.inputs[0], node.output, [node.path])
+        step = Step(node, node.reads[0], node.makes, [node.path])
         if step.fused:
             front = makers.get(step.source)
-            if front and front.output not in done and _read_by_separables_only(graph, front):
-                step.relu_before, step.source, step.paths = True, front.inputs[0], [front.path, node.path]
+            if front and front.makes not in done and _read_by_separables_only(graph, front):
+                step.relu_before, step.source, step.paths = True, front.reads[0], [front.path, node.path]
             while follower := _follower(graph, step, position):
                 step.paths.append(follower.path)
-                step.result = follower.output
-                done.add(follower.output)
+                step.result = follower.makes
+                done.add(follower.makes)
         steps.append(step)
     return steps
 
@@ -89,14 +89,14 @@ def last_read(steps: list[Step], result: int) -> list[list[int]]:
     return [[v for v in dict.fromkeys(step.inputs) if last[v] == i] for i, step in enumerate(steps)]
 
 
-def _read_by_separables_only(graph: Graph, node: Node) -> bool:
+def _read_by_separables_only(graph: Graph, node: Layer) -> bool:
     """A ReLU whose readers all apply it themselves."""
-    readers = graph.consumers(node.output)
+    readers = graph.consumers(node.makes)
     takers = [r for r in readers if isinstance(r.module, SeparableConv2d) and _has_kernel(r)]
-    return _is_relu(node) and 0 < len(takers) == len(readers) and node.output != graph.result
+    return _is_relu(node) and 0 < len(takers) == len(readers) and node.makes != graph.result
 
 
-def _follower(graph: Graph, step: Step, position: dict[int, int]) -> Node | None:
+def _follower(graph: Graph, step: Step, position: dict[int, int]) -> Layer | None:
     """The node that only reads what the step makes, taken into it if its kernel can do that as well."""
     readers = graph.consumers(step.result)
     if len(readers) != 1 or step.result == graph.result or step.relu_after:
@@ -106,8 +106,8 @@ def _follower(graph: Graph, step: Step, position: dict[int, int]) -> Node | None
         step.norm = follower.module
         return follower
     if isinstance(follower.module, Add) and step.residual is None:
-        others = [value for value in follower.inputs if value != step.result]
-        if len(others) == 1 and position.get(others[0], -1) < position[step.node.output]:
+        others = [value for value in follower.reads if value != step.result]
+        if len(others) == 1 and position.get(others[0], -1) < position[step.node.makes]:
             step.residual = others[0]
             return follower
     elif _is_relu(follower):

@@ -23,7 +23,7 @@ class Kernels(Protocol):
     def __init__(
         self, steps: list[Step], shapes: dict[int, Shape], dtype: np.dtype, result: int, weights: dict[Key, Folded]
     ) -> None:
-        """shapes: of all values, by number. result: the number of the network's. weights: by ``Step.key``."""
+        """shapes: of all values, by index. result: the index of the network's result. weights: by ``Step.key``."""
 
     @staticmethod
     def place(folded: dict[Key, Folded]) -> dict[Key, Folded]:
@@ -54,8 +54,8 @@ class Plan:
         self.steps = fuse(graph)
         self.result = graph.result
         self.device = device
-        self.shapes = {0: shape} | {node.output: node.shape for node in graph.nodes}
-        self.constants = {number: t.data for number, t in graph.constants.items()}
+        self.shapes = {0: shape} | {node.makes: node.output for node in graph.nodes}
+        self.constants = {index: t.data for index, t in graph.constants.items()}
         self.last_read = last_read(self.steps, self.result)
         make = _KERNELS[device]
         if new := {step.key: fold(*step.key) for step in self.steps if step.fused and step.key not in weights}:
@@ -68,9 +68,9 @@ class Plan:
         """The network's answer for x; a new array. While kernels are compiled, if that takes long, a bar shows it."""
         values = {0: x} | self.constants
         for step, action, done in self._shown(zip(self.steps, self.actions, self.last_read, strict=True)):
-            values[step.result] = action(*[values[number] for number in step.inputs])
-            for number in done:  # its memory may be used again
-                del values[number]
+            values[step.result] = action(*[values[index] for index in step.inputs])
+            for index in done:  # its memory may be used again
+                del values[index]
         self._has_run = True
         return self.kernels.answer(values[self.result])
 

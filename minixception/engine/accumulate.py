@@ -9,7 +9,7 @@ import numpy as np
 from ..cpu.jit import parallel, prange
 from ..gpu.kernel import THREADS, blocks, cuda, kernel
 
-_LARGE = 1 << 15  # numbers: with fewer, NumPy has finished before the threads have started
+_LARGE = 1 << 15  # elements: with fewer, NumPy has finished before the threads have started
 
 
 def accumulate(total: Any, term: Any) -> None:

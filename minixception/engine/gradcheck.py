@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..errors import DTypeError, GradientError
-from .tensor import Tensor, no_grad
+from .tape import no_grad
+from .tensor import Tensor
 
 _STEP = 1e-6  # where the error of the difference (step^2) meets that of rounding (1e-16 / step)
 

@@ -10,7 +10,7 @@ Whoever takes the struct renames the capsule from "dltensor" to "used_dltensor",
 memory is no longer needed; a capsule that nobody took does so itself. NumPy has all this for the processor's memory, in
 C, where it belongs: a deleter may be called by any thread and while an error is on its way. A capsule of the GPU's
 memory differs in the device alone. So NumPy makes and takes ours: of an array that lies at the GPU's address, which
-nobody asks for its numbers, with the other device written into the struct.
+nobody asks for its elements, with the other device written into the struct.
 
 Both sides then work on one memory, each in its own stream. Our arrays are handed over when all that was asked for
 is done. From then on the caller sees to it that neither side reads what the other has yet to write, and that the other
@@ -30,10 +30,10 @@ from ..gpu import device
 from ..gpu import kernel as gpu
 from ..gpu.memory import host_view
 from ..gpu.vectors import VECTOR_BYTES
-from .tensor import Tensor, check_dtype
+from .tensor import FOREIGN_ARRAYS, Tensor, check_dtype
 
 _CPU, _CUDA = (1, 0), 2  # DLPack's (type, id) and type
-_OF_THE_CPU = (1, 3, 13)  # what the processor can read: its own memory, pinned memory, memory that moves by itself
+_READABLE = (1, 3, 13)  # what the processor can read: its own memory, pinned memory, memory that moves by itself
 
 
 def from_dlpack(x: Any) -> Tensor:
@@ -43,7 +43,7 @@ def from_dlpack(x: Any) -> Tensor:
     It may be read-only, then so is the tensor's array. On the GPU it must begin at a multiple of 16 bytes.
 
     Raises ArgumentError for an x without ``__dlpack__``, InteropError for one that lies otherwise or that its own
-    library does not share, DTypeError for other numbers than float32, float64 and integers, BackendError for memory of
+    library does not share, DTypeError for other dtypes than float32, float64 and integers, BackendError for memory of
     another device.
 
     >>> x = np.zeros(3)
@@ -54,8 +54,8 @@ def from_dlpack(x: Any) -> Tensor:
     """
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         raise ArgumentError(f"from_dlpack takes an array with __dlpack__, got {type(x).__name__}")
-    kind, number = map(int, x.__dlpack_device__())
-    if kind in _OF_THE_CPU:
+    kind, index = map(int, x.__dlpack_device__())
+    if kind in _READABLE:
         return _leaf(_taken(x))
     if kind != _CUDA:
         raise BackendError(f"from_dlpack takes arrays of the processor or an NVIDIA GPU, got DLPack's device {kind}")
@@ -63,8 +63,8 @@ def from_dlpack(x: Any) -> Tensor:
         return from_cuda_array(x)
     _require_real_gpu()
     ours = gpu.numba_cuda().get_current_device().id
-    if number != ours:
-        raise BackendError(f"from_dlpack takes arrays of the GPU in use, number {ours}, got one of number {number}")
+    if index != ours:
+        raise BackendError(f"from_dlpack takes arrays of the GPU in use, number {ours}, got one of number {index}")
     return from_cuda_array(_FromCapsule(x.__dlpack__(stream=int(gpu.stream()))))
 
 
@@ -109,21 +109,55 @@ def _require_real_gpu() -> None:
         raise BackendError("the array is in a GPU's memory, which the simulator cannot reach: copy it to the processor")
 
 
-def dlpack_device(array: Any) -> tuple[int, int]:
-    """DLPack's (type, id) of the device that an array is on; in the simulator, the processor."""
-    if device.is_on_gpu(array) and not gpu.is_simulated():
+# What a tensor says to other libraries: methods of ``Tensor``, which itself knows of none of this --------------------
+
+
+def _cuda_array_interface(self: Tensor) -> dict[str, Any]:
+    """For libraries that use the GPU's memory in place; AttributeError on the processor and in the simulator.
+
+    It names our stream, for which they wait. The tape does not see what they write.
+    """
+    array: Any = self.data
+    if not device.is_on_gpu(array):
+        raise AttributeError("a tensor on the cpu has no __cuda_array_interface__")
+    return {**array.__cuda_array_interface__, "stream": int(gpu.stream())}
+
+
+def _dlpack_device(self: Tensor) -> tuple[int, int]:
+    """DLPack's (type, id) of the device: (1, 0) is the processor, also for the simulator, (2, id) a GPU."""
+    if device.is_on_gpu(self.data) and not gpu.is_simulated():
         return _CUDA, gpu.numba_cuda().get_current_device().id
     return _CPU
 
 
-def to_dlpack(array: Any, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
-    """A capsule of an array; see ``Tensor.__dlpack__``."""
-    here = dlpack_device(array)
+def _dlpack(
+    self: Tensor, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+) -> Any:
+    """A DLPack capsule of the memory, for ``from_dlpack`` of other libraries.
+
+    Shared, not copied, unless copy=True: the tape does not see what others write. On the GPU it returns when the
+    values are there, or at once with stream=-1. Raises InteropError for another device than the tensor's.
+
+    >>> import minixception as mx
+    >>> np.from_dlpack(mx.tensor([1.0, 2.0]))
+    array([1., 2.], dtype=float32)
+    """
+    array: Any = self.data
+    here = _dlpack_device(self)
     if here != _CPU:
         return _gpu_capsule(array, here, stream, dl_device, copy)
     options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
     options = {name: value for name, value in options.items() if value is not None}  # NumPy 2.0 has only the first
     return (array._ary if device.is_on_gpu(array) else array).__dlpack__(**options)
+
+
+for _name, _method in (
+    ("__cuda_array_interface__", property(_cuda_array_interface)),
+    ("__dlpack_device__", _dlpack_device),
+    ("__dlpack__", _dlpack),
+):
+    setattr(Tensor, _name, _method)
+FOREIGN_ARRAYS["__cuda_array_interface__"] = from_cuda_array
 
 
 def _gpu_capsule(array: Any, here: tuple[int, int], stream: Any, dl_device: Any, copy: bool | None) -> Any:

@@ -19,7 +19,8 @@ import numpy as np
 from ..errors import DTypeError
 from ..gpu.device import is_on_gpu, to_gpu
 from .backend import LADDER, current_backend
-from .tensor import Node, Tensor, is_recording
+from .tape import Node, is_recording
+from .tensor import Tensor
 
 Shape = tuple[int, ...]
 
@@ -173,7 +174,7 @@ class Op:
             y, saved = rung.forward(*map(to_gpu, arrays), **params)
         else:
             y, saved = rung.forward(*arrays, **params)
-            y = np.asarray(y)  # NumPy makes a number of a result without dimensions
+            y = np.asarray(y)  # NumPy returns a scalar where a result has no dimensions
         if not (is_recording() and any(t.requires_grad for t in tensors)):
             return Tensor(y), saved
         parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)

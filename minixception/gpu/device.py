@@ -27,6 +27,15 @@ def is_on_gpu(array: Any) -> bool:
     return not isinstance(array, _OF_THE_CPU)
 
 
+def device_of(array: Any) -> str:
+    """The device that an array is on, "cpu" or "cuda".
+
+    >>> device_of(np.zeros(3))
+    'cpu'
+    """
+    return "cuda" if is_on_gpu(array) else "cpu"
+
+
 def to_gpu(array: Any) -> Any:
     """The array on the GPU, C-contiguous: itself if it is there, else a copy."""
     if is_on_gpu(array):

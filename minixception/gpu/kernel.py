@@ -232,11 +232,16 @@ def recorded_launches() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
         _launches = before
 
 
+def flat(array: Any) -> Any:
+    """The elements of a device array, one after the other: a view of one dimension."""
+    return array.reshape(array.size)
+
+
 def elementwise(kernel: Kernel, *arrays: Any) -> Any:
     """Run a kernel of one thread per element on flat views of the arrays and of a new one, which it returns."""
     out = empty(arrays[0].shape, arrays[0].dtype)
     if out.size:
-        kernel[blocks(out.size), THREADS](*[array.reshape(array.size) for array in (*arrays, out)])
+        kernel[blocks(out.size), THREADS](*map(flat, (*arrays, out)))
     return out
 
 

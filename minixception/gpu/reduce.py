@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel, larger
+from .kernel import THREADS, blocks, cuda, device_function, dtype, empty, flat, kernel, larger
 from .warps import ALL_LANES, WARP
 
 Shape = tuple[int, ...]
@@ -133,7 +133,7 @@ def sums(x: Any, axes: Shape, mean: bool = False) -> Any:
         while rest and rest[-1] == start - 1:
             start = rest.pop()
         outer, length, inner = math.prod(x.shape[:start]), math.prod(x.shape[start:stop]), math.prod(x.shape[stop:])
-        summed = _sum_middle(x.reshape(x.size), outer, length, inner, length if mean else 1)
+        summed = _sum_middle(flat(x), outer, length, inner, length if mean else 1)
         x = summed.reshape(x.shape[:start] + x.shape[stop:])
     return x
 
@@ -201,6 +201,6 @@ def repeat(small: Any, axes: Shape, shape: Shape, divisor: int = 1) -> Any:
     kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
     y = empty(shape, small.dtype)
     if y.size:
-        arguments = small.reshape(small.size), *broadcast(shape, kept), small.dtype.type(divisor), y.reshape(y.size)
+        arguments = flat(small), *broadcast(shape, kept), small.dtype.type(divisor), flat(y)
         _repeat[blocks(y.size), THREADS](*arguments)
     return y

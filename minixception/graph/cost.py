@@ -9,29 +9,16 @@ arithmetic to memory bandwidth it waits for memory, above for arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..engine.op import Observer, Op, Shape, observe, shape_only
-from ..engine.tensor import Tensor, no_grad
-from ..nn import Buffer, Module, Parameter, SeparableConv2d
+from ..engine.op import Shape
+from ..nn import Module, SeparableConv2d
 from ..tables import Table
+from .trace import Layer, trace
 
 _ITEM = 4  # bytes of a float32
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer as it ran: its path in the network, its parameters, the shapes (batch of 1) that went in and out."""
-
-    path: str
-    kind: str
-    module: Module | None  # None for an operator outside of a leaf module
-    tensors: tuple[Tensor, ...]
-    inputs: tuple[Shape, ...]
-    output: Shape
-    macs: int
 
 
 @dataclass(frozen=True)
@@ -100,53 +87,9 @@ class CostTable:
         return self._table()._repr_html_()
 
 
-class _LayerTrace(Observer):
-    """Collects a ``Layer`` per module without sub-modules, and per operator applied outside of one."""
-
-    shapes_only = True
-
-    def __init__(self, model: Module) -> None:
-        self.paths = {module: path for path, module in model.named_modules()}
-        self.open: list[Module] = []
-        self.macs = 0  # of the leaf module that is running
-        self.counted: set[Tensor] = set()
-        self.layers: list[Layer] = []
-
-    def enter_module(self, module: Module) -> None:
-        self.open.append(module)
-        self.macs = 0
-
-    def exit_module(self, module: Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        self.open.pop()
-        if not module.children():
-            shapes = tuple(x.shape for x in inputs)
-            kind = type(module).__name__
-            tensors = self._uncounted(vars(module).values())
-            self.layers.append(Layer(self.paths[module], kind, module, tensors, shapes, output.shape, self.macs))
-
-    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
-        macs = op.macs(*[t.shape for t in inputs], **params)
-        innermost = self.open[-1]
-        if innermost.children():
-            path = f"{self.paths[innermost]}.{op.name}".lstrip(".")
-            activations = tuple(t.shape for t in inputs if not isinstance(t, Parameter | Buffer))
-            self.layers.append(Layer(path, op.name, None, self._uncounted(inputs), activations, output.shape, macs))
-        else:
-            self.macs += macs
-
-    def _uncounted(self, values: Iterable[Any]) -> tuple[Tensor, ...]:
-        """The parameters and buffers among the values that no earlier layer has counted."""
-        tensors = tuple(t for t in values if isinstance(t, Parameter | Buffer) and t not in self.counted)
-        self.counted.update(tensors)
-        return tensors
-
-
 def layers(model: Module, input_shape: tuple[int, ...]) -> list[Layer]:
     """Every layer of the network with the shapes it sees for one image of input_shape (h, w, c)."""
-    trace = _LayerTrace(model)
-    with model.inference(), no_grad(), observe(trace):
-        model(Tensor(shape_only((1, *input_shape))))
-    return trace.layers
+    return trace(model, (1, *input_shape)).layers
 
 
 def table(model: Module, input_shape: tuple[int, ...]) -> CostTable:

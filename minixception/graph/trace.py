@@ -1,40 +1,41 @@
-"""What a model computes, as a list of nodes in the order they run: found by running it on shapes alone."""
+"""What a model computes: its layers in the order they run, found by running it on shapes alone.
+
+This is the one tracer of layers: ``cost`` adds up what it finds, ``compiler`` fuses it, figures draw it, and
+``weights`` asks it for the order of the layers.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import nn
 from ..engine.op import Observer, Op, Shape, observe, shape_only
-from ..engine.tensor import Tensor, no_grad
-from ..nn.modern import Scale
-
-_TOGETHER = 3 << 20  # numbers in the largest result: 12 MiB of float32, which the L3 of most CPUs holds
-_IMAGE_BY_IMAGE = {  # layers that treat each image of a batch for itself, at inference
-    *(nn.Activation, nn.Add, nn.Concat, nn.BatchNorm2d, nn.Linear, nn.Flatten, Scale),
-    *(nn.Conv2d, nn.DepthwiseConv2d, nn.PointwiseConv2d, nn.SeparableConv2d),
-    *(nn.AvgPool2d, nn.MaxPool2d, nn.BlurPool2d, nn.GlobalAvgPool, nn.GlobalMaxPool),
-}
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
+from ..nn import Activation, Buffer, Module, Parameter, SeparableConv2d
 
 
 @dataclass(frozen=True)
-class Node:
-    """One layer, or one operator applied outside of a layer.
+class Layer:
+    """One layer without sub-modules as it ran, or one operator applied outside of such a layer.
 
-    inputs, output: values by number; 0 is the model's input. shape: of the output. run: computes it from the inputs'
-    tensors, for nodes that no fused kernel takes.
+    path: where it stands in the model. module: None for an operator. tensors: the parameters and buffers that no
+    earlier layer has used. inputs, output: shapes. macs: multiply-accumulates. reads, makes: the values that enter and
+    leave it, as indices in the order of their appearance; 0 is the model's input. run: input tensors -> output tensor.
     """
 
     path: str
-    module: nn.Module | None
-    inputs: tuple[int, ...]
-    output: int
-    shape: Shape
+    kind: str
+    module: Module | None
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[Shape, ...]
+    output: Shape
+    macs: int
+    reads: tuple[int, ...]
+    makes: int
     run: Callable[..., Tensor]
 
     def on_arrays(self, *arrays: Any) -> Any:
@@ -45,73 +46,105 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes in order, the number of the result, and the tensors (parameters) that enter as constants."""
+    """layers: all, in order. result: the index of the returned value. constants: tensors that enter as values."""
 
-    nodes: list[Node]
+    layers: list[Layer]
     result: int
     constants: dict[int, Tensor]
 
-    def images_together(self) -> int:
-        """Of a batch, how many go through the network at a time: as many as leave the largest result in the cache.
+    @property
+    def nodes(self) -> list[Layer]:
+        """The layers that compute something: at inference, dropout hands on what it was given."""
+        return [layer for layer in self.layers if layer.makes not in layer.reads]
 
-        A batch of large images, layer by layer, would go out to memory and back between any two layers. All of them, if
-        the network has anything but layers that treat each image for itself.
-        """
-        images = self.nodes[0].shape[0]
-        if any(type(node.module) not in _IMAGE_BY_IMAGE or node.shape[0] != images for node in self.nodes):
-            return images
-        at_most = max(1, _TOGETHER * images // max(math.prod(node.shape) for node in self.nodes))
-        return math.ceil(images / math.ceil(images / at_most))
-
-    def consumers(self, value: int) -> list[Node]:
+    def consumers(self, value: int) -> list[Layer]:
         """The nodes that read a value."""
-        return [node for node in self.nodes if value in node.inputs]
+        return [node for node in self.nodes if value in node.reads]
 
 
-class _Trace(Observer):
-    """Numbers every tensor it sees; tensors are kept alive, so that no two of them are the same object."""
+class _Tracer(Observer):
+    """Collects the layers; keeps every tensor that has an index alive, so that no two of them are the same object."""
 
     shapes_only = True
 
-    def __init__(self, model: nn.Module, x: Tensor) -> None:
+    def __init__(self, model: Module, x: Tensor) -> None:
         self.paths = {module: path for path, module in model.named_modules()}
-        self.numbers: dict[Tensor, int] = {x: 0}
-        self.open: list[nn.Module] = []
-        self.nodes: list[Node] = []
+        self.open: list[Module] = []
+        self.macs = 0  # of the layer that is running
+        self.counted: set[Tensor] = set()
+        self.indices: dict[Tensor, int] = {x: 0}
         self.made = {0}
+        self.layers: list[Layer] = []
 
-    def number(self, tensor: Tensor) -> int:
-        return self.numbers.setdefault(tensor, len(self.numbers))
+    def index(self, tensor: Tensor) -> int:
+        return self.indices.setdefault(tensor, len(self.indices))
 
-    def _add(
-        self, path: str, module: nn.Module | None, inputs: Sequence[Tensor], output: Tensor, run: Callable[..., Tensor]
-    ) -> None:
-        if output in inputs:  # dropout at inference hands on what it was given
-            return
-        node = Node(path, module, tuple(map(self.number, inputs)), self.number(output), output.shape, run)
-        self.nodes.append(node)
-        self.made.add(node.output)
-
-    def enter_module(self, module: nn.Module) -> None:
+    def enter_module(self, module: Module) -> None:
         self.open.append(module)
+        self.macs = 0
 
-    def exit_module(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+    def exit_module(self, module: Module, inputs: Sequence[Tensor], output: Tensor) -> None:
         self.open.pop()
-        if not module.children():
-            self._add(self.paths[module], module, inputs, output, module)
+        if module.children():
+            return
+        path, run = self.paths[module], module.__call__
+        if isinstance(module, SeparableConv2d) and module.relu:  # a layer of its own in the paper's figure and in Keras
+            rectified, relu = Tensor(shape_only(inputs[0].shape, inputs[0].dtype)), Activation("relu")
+            self._add(f"{path}_act", relu, inputs, rectified, relu)
+            inputs, run = (rectified,), module.convolve
+        self._add(path, module, inputs, output, run, self.macs, vars(module).values())
 
     def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
+        macs = op.macs(*[t.shape for t in inputs], **params)
         innermost = self.open[-1]
         if innermost.children():
             path = f"{self.paths[innermost]}.{op.name}".lstrip(".")
-            self._add(path, None, inputs, output, lambda *tensors: op(*tensors, **params))
+            self._add(path, op, inputs, output, lambda *tensors: op(*tensors, **params), macs, inputs)
+        else:
+            self.macs += macs
+
+    def _add(
+        self,
+        path: str,
+        what: Module | Op,
+        inputs: Sequence[Tensor],
+        output: Tensor,
+        run: Callable[..., Tensor],
+        macs: int = 0,
+        values: Iterable[Any] = (),
+    ) -> None:
+        tensors = tuple(t for t in values if isinstance(t, Parameter | Buffer) and t not in self.counted)
+        self.counted.update(tensors)
+        self.layers.append(
+            Layer(
+                path=path,
+                kind=what.name if isinstance(what, Op) else type(what).__name__,
+                module=None if isinstance(what, Op) else what,
+                tensors=tensors,
+                inputs=tuple(t.shape for t in inputs if not isinstance(t, Parameter | Buffer)),
+                output=output.shape,
+                macs=macs,
+                reads=tuple(map(self.index, inputs)),
+                makes=self.index(output),
+                run=run,
+            )
+        )
+        self.made.add(self.index(output))
 
 
-def trace(model: nn.Module, shape: Shape, dtype: Any = np.float32) -> Graph:
-    """The graph of a model in inference mode for an input of this shape (n, h, w, c)."""
+def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
+    """The graph of a model, as at inference, for an input of this shape (n, h, w, c).
+
+    Takes milliseconds and no memory: operators only work out shapes. Raises ShapeError where a layer would.
+
+    >>> import minixception as mx
+    >>> model = mx.nn.Sequential(conv=mx.nn.Conv2d(3, 4), act=mx.nn.Activation("relu"))
+    >>> [(layer.path, layer.macs) for layer in trace(model, (1, 8, 8, 3)).layers]
+    [('conv', 6912), ('act', 0)]
+    """
     x = Tensor(shape_only(shape, dtype))
-    observer = _Trace(model, x)
-    with no_grad(), observe(observer):
+    tracer = _Tracer(model, x)
+    with model.inference(), no_grad(), observe(tracer):
         y = model(x)
-    constants = {number: t for t, number in observer.numbers.items() if number not in observer.made}
-    return Graph(observer.nodes, observer.number(y), constants)
+    constants = {index: t for t, index in tracer.indices.items() if index not in tracer.made}
+    return Graph(tracer.layers, tracer.index(y), constants)

@@ -10,7 +10,8 @@ from typing import IO
 import numpy as np
 
 from ..compiler import compile
-from ..engine.tensor import Tensor, no_grad
+from ..engine.tape import no_grad
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..nn import Module
 from ..ops import softmax

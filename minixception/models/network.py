@@ -1,11 +1,18 @@
-"""What the image networks share: the check of their input, the way through their blocks, and their head."""
+"""Whole networks: what the image networks share, and what every model can do beside computing.
+
+A model saves and loads its weights, classifies photos and lists its layers. That takes files, photos and costs, which
+stand above ``Module``, so these methods are given to it here, when ``models`` is imported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from .. import imagenet, weights
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
+from ..graph import cost
 from ..nn import Activation, Dropout, GlobalAvgPool, GlobalMaxPool, Linear, Module
 
 
@@ -56,3 +63,40 @@ class Network(Module):
         for layer in self.children().values():
             x = layer(x)
         return x
+
+
+# Methods of every Module ----------------------------------------------------------------------------------------------
+
+
+def _save_weights(model: Module, path: Any) -> None:
+    """Write all parameters and buffers: .safetensors, or .weights.h5 for Keras 3. See ``weights.save_weights``."""
+    weights.save_weights(model, path)
+
+
+def _load_weights(model: Module, path: Any, conventions: str | None = None) -> weights.Loaded:
+    """Read a file of Keras, timm or ``save_weights``, or "imagenet"; strict. See ``weights.load_weights``."""
+    return weights.load_weights(model, path, conventions)
+
+
+def _predict(model: Module, images: Iterable[Any], top: int = 5, **options: Any) -> list[list[imagenet.Prediction]]:
+    """The ``top`` most likely classes of each photo: paths, or uint8 arrays (h, w, 3) of any size.
+
+    Further options (rule, batch_size, classes) and errors are those of ``imagenet.predict``, which does it.
+    """
+    return imagenet.predict(model, images, top, **options)
+
+
+def _summary(model: Module, input_shape: tuple[int, ...] | None = None) -> cost.CostTable:
+    """The table of layers: text in a terminal, HTML in a notebook. Nothing is computed, only shapes.
+
+    input_shape: (h, w, c), needed where the network does not know its own; ShapeError without it.
+    """
+    input_shape = input_shape or model.input_shape
+    if input_shape is None:
+        raise ShapeError(f"{type(model).__name__}.summary() needs input_shape=(h, w, c)")
+    return cost.table(model, input_shape)
+
+
+METHODS = {"save_weights": _save_weights, "load_weights": _load_weights, "predict": _predict, "summary": _summary}
+for _name, _method in METHODS.items():
+    setattr(Module, _name, _method)

@@ -40,12 +40,11 @@ from .network import Network
 
 
 def _sepconvs(channels: Sequence[int], between: str | None, first_act: bool = True) -> dict[str, Module]:
-    """[ReLU,] separable convolution and batchnorm from each width to the next, by their names in the block."""
+    """Separable convolution, with a ReLU in front, and batchnorm from each width to the next, by their names."""
     layers: dict[str, Module] = {}
     for number, (ci, co) in enumerate(pairwise(channels), start=1):
-        if number > 1 or first_act:
-            layers[f"sepconv{number}_act"] = Activation("relu")
-        layers[f"sepconv{number}"] = SeparableConv2d(ci, co, activation=between)
+        relu = number > 1 or first_act
+        layers[f"sepconv{number}"] = SeparableConv2d(ci, co, activation=between, relu=relu)
         layers[f"sepconv{number}_bn"] = BatchNorm2d(co)
     return layers
 

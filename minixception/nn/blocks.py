@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import zip_longest
 
-from ..engine.op import current_observer
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
-from .layers import Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, PointwiseConv2d, SeparableConv2d
+from .layers import Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, PointwiseConv2d
 from .module import Module
 
 
 class Sequential(Module):
     """Layers one after the other, numbered or named.
-
-    A ReLU in front of a separable convolution runs inside of it, unless somebody observes the layers one by one.
 
     >>> Sequential(conv=PointwiseConv2d(3, 8), bn=BatchNorm2d(8)).children().keys()
     dict_keys(['conv', 'bn'])
@@ -26,20 +22,9 @@ class Sequential(Module):
         vars(self).update(zip(self.chain, [*layers, *named.values()], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = [getattr(self, name) for name in self.chain]
-        relu_waits = False
-        for layer, following in zip_longest(layers, layers[1:]):
-            if _is_relu(layer) and isinstance(following, SeparableConv2d) and current_observer() is None:
-                relu_waits = True
-            elif relu_waits:
-                x, relu_waits = layer.forward(x, relu=True), False
-            else:
-                x = layer(x)
+        for name in self.chain:
+            x = getattr(self, name)(x)
         return x
-
-
-def _is_relu(layer: Module) -> bool:
-    return isinstance(layer, Activation) and layer.name == "relu"
 
 
 class Residual(Sequential):

@@ -91,7 +91,8 @@ class SeparableConv2d(Module):
     """Depthwise, then pointwise convolution without bias; activation between the two only where asked for.
 
     Parameters: depthwise (kh, kw, in_channels), pointwise (in_channels, out_channels). ``activation`` is None (the
-    paper's finding: best without, figure 10), "relu" or "elu". See ``ops.separable_conv2d``.
+    paper's finding: best without, figure 10), "relu" or "elu". ``relu``: apply a ReLU to the input first, inside of the
+    same kernel, which saves a pass over memory. See ``ops.separable_conv2d``.
     """
 
     def __init__(
@@ -102,16 +103,23 @@ class SeparableConv2d(Module):
         stride: int = 1,
         padding: Padding = "same",
         activation: str | None = None,
+        relu: bool = False,
     ) -> None:
         if activation is not None and activation not in ACTIVATIONS:
             raise ArgumentError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         kh, kw = _pair(kernel_size)
         self.depthwise = Parameter(init.glorot_uniform((kh, kw, in_channels), kh * kw, kh * kw))
         self.pointwise = Parameter(init.glorot_uniform((in_channels, out_channels), in_channels, out_channels))
-        self.stride, self.padding, self.activation = stride, padding, activation
+        self.stride, self.padding, self.activation, self.relu = stride, padding, activation, relu
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """relu: of relu(x), in the same pass."""
+    def forward(self, x: Tensor) -> Tensor:
+        return self._convolve(x, self.relu)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The two convolutions, without the ReLU in front."""
+        return self._convolve(x, relu=False)
+
+    def _convolve(self, x: Tensor, relu: bool) -> Tensor:
         if self.activation is None:
             return ops.separable_conv2d(x, self.depthwise, self.pointwise, self.stride, self.padding, relu)
         z = ops.depthwise_conv2d(ops.relu(x) if relu else x, self.depthwise, self.stride, self.padding)
@@ -210,7 +218,7 @@ class GlobalMaxPool(Module):
 
 
 class Flatten(Module):
-    """All numbers of an image in one row, (n, h, w, c) -> (n, h*w*c), in the order h, w, c."""
+    """All values of an image in one row, (n, h, w, c) -> (n, h*w*c), in the order h, w, c."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (x.shape[0], -1))

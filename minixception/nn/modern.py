@@ -13,7 +13,7 @@ from .module import Module
 
 
 class Scale(Module):
-    """Each channel of each image times a number of its own, x (n, h, w, c), gate (n, c) -> (n, h, w, c)."""
+    """Each channel of each image times a factor of its own, x (n, h, w, c), gate (n, c) -> (n, h, w, c)."""
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         n, c = gate.shape

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engine.op import current_observer
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError, DTypeError, ShapeError, WeightsError
+from ..errors import ArgumentError, DTypeError, WeightsError
 from ..gpu.device import assign
 from ..gpu.device import to as move
 
@@ -219,35 +219,9 @@ class Module:
         for name, t in tensors.items():
             assign(t.data, state[name])
 
-    def save_weights(self, path: Any) -> None:
-        """Write all parameters and buffers: .safetensors, or .weights.h5 for Keras 3. See ``weights.save_weights``."""
-        from ..weights import save_weights
+    if TYPE_CHECKING:  # these come from models/network.py: they need files, costs and photos, which stand above layers
 
-        save_weights(self, path)
-
-    def load_weights(self, path: Any, conventions: str | None = None) -> Loaded:
-        """Read a file of Keras, timm or ``save_weights``, or "imagenet"; strict. See ``weights.load_weights``."""
-        from ..weights import load_weights
-
-        return load_weights(self, path, conventions)
-
-    def predict(self, images: Iterable[Any], top: int = 5, **options: Any) -> list[list[Prediction]]:
-        """The ``top`` most likely classes of each photo: paths, or uint8 arrays (h, w, 3) of any size.
-
-        Further options (rule, batch_size, classes) and errors are those of ``imagenet.predict``, which does it.
-        """
-        from ..imagenet import predict
-
-        return predict(self, images, top, **options)
-
-    def summary(self, input_shape: tuple[int, ...] | None = None) -> CostTable:
-        """The table of layers: text in a terminal, HTML in a notebook. Nothing is computed, only shapes.
-
-        input_shape: (h, w, c), needed where the network does not know its own; ShapeError without it.
-        """
-        from ..graph.cost import table
-
-        input_shape = input_shape or self.input_shape
-        if input_shape is None:
-            raise ShapeError(f"{type(self).__name__}.summary() needs input_shape=(h, w, c)")
-        return table(self, input_shape)
+        def save_weights(self, path: Any) -> None: ...
+        def load_weights(self, path: Any, conventions: str | None = None) -> Loaded: ...
+        def predict(self, images: Iterable[Any], top: int = 5, **options: Any) -> list[list[Prediction]]: ...
+        def summary(self, input_shape: tuple[int, ...] | None = None) -> CostTable: ...

@@ -1,4 +1,4 @@
-"""Every operator: one room each, five sections (definition, CPU, GPU, operator, function).
+"""Every operator: one module each, five sections (definition, CPU, GPU, operator, function).
 
 ``OPERATORS`` is the table of them all; the tests walk it, so that an operator is tested the moment it stands here.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ..engine.op import Op
+from . import methods as methods  # gives Tensor its arithmetic
 from .activation import ELU, GELU, RELU, SIGMOID, elu, gelu, relu, sigmoid
 from .arithmetic import ADD, DIVIDE, MULTIPLY, SUBTRACT, add, divide, multiply, subtract
 from .batchnorm import BATCH_NORM, batch_norm

@@ -23,7 +23,7 @@ from ..cpu.jit import loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor, tensor
 from ..errors import DTypeError, ShapeError
-from ..gpu.kernel import THREADS, Kernel, blocks, cuda, elementwise, empty, kernel
+from ..gpu.kernel import THREADS, Kernel, blocks, cuda, elementwise, empty, flat, kernel
 from ..gpu.reduce import broadcast, offset, sums
 
 Operand = Tensor | np.ndarray | float
@@ -165,8 +165,7 @@ def _on_gpu(name: str, a: Any, b: Any) -> Any:
         return elementwise(same, a, b)
     y = empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
     if y.size:
-        flat_a, flat_b, flat_y = (array.reshape(array.size) for array in (a, b, y))
-        repeated[blocks(y.size), THREADS](flat_a, flat_b, *broadcast(y.shape, a.shape, b.shape), flat_y)
+        repeated[blocks(y.size), THREADS](flat(a), flat(b), *broadcast(y.shape, a.shape, b.shape), flat(y))
     return y
 
 

@@ -22,7 +22,7 @@ from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.random import generator
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
+from ..gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, flat, kernel
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -105,8 +105,7 @@ def _drop_cuda(x, keep, scale, y):
 def _dropped_cuda(x: Any, keep: Any, rate: float) -> Any:
     y = empty(x.shape, x.dtype)
     if y.size:
-        flat_x, flat_keep, flat_y = (array.reshape(array.size) for array in (x, keep, y))
-        _drop_cuda[blocks(y.size), THREADS](flat_x, flat_keep, x.dtype.type(1 / (1 - rate)), flat_y)
+        _drop_cuda[blocks(y.size), THREADS](flat(x), flat(keep), x.dtype.type(1 / (1 - rate)), flat(y))
     return y
 
 
@@ -159,7 +158,7 @@ def _mask_cuda(x: Any, rate: float, key: int) -> Any:
     """A mask for x on the GPU; the same one for the same key, shape and rate."""
     keep = empty(x.shape, np.uint8)
     if x.size:
-        arguments = x.reshape(x.size), np.uint64(key), np.uint64(round(rate * 2**32)), keep.reshape(x.size)
+        arguments = flat(x), np.uint64(key), np.uint64(round(rate * 2**32)), flat(keep)
         _draw_mask[blocks(x.size, 4 * THREADS), THREADS](*arguments)
     return keep
 

@@ -107,7 +107,7 @@ def backward_cpu(
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# The three products on the fastest step of gpu/gemm.py. The bias is added to the sums while they are still in
+# The three products on the fastest step of gpu/gemm. The bias is added to the sums while they are still in
 # registers. db is a thread per column: neighbouring threads read neighbours, row after row.
 
 

@@ -28,7 +28,7 @@ from ..cpu.jit import loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor, tensor
 from ..errors import ArgumentError, LabelError, ShapeError
-from ..gpu.kernel import THREADS, blocks, cuda, dtype, elementwise, empty, kernel
+from ..gpu.kernel import THREADS, blocks, cuda, dtype, elementwise, empty, flat, kernel
 from ..gpu.reduce import block_sum, sums
 from .softmax import LOG_SOFTMAX, launch_rows
 
@@ -204,7 +204,7 @@ def _cross_entropy_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, 
     p, labels, label_smoothing = saved
     dlogits = empty(p.shape, p.dtype)
     smoothing = p.dtype.type(label_smoothing)
-    launch_rows(_cross_entropy_gradient_cuda, p, labels, smoothing, dy.reshape(1), dlogits)
+    launch_rows(_cross_entropy_gradient_cuda, p, labels, smoothing, flat(dy), dlogits)
     return dlogits, None
 
 
@@ -235,10 +235,9 @@ def _binary_cross_entropy_forward_cuda(logits: Any, targets: Any) -> tuple[Any, 
 
 def _binary_cross_entropy_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
     logits, targets = saved
-    n = logits.size
     dlogits, dtargets = empty(logits.shape, logits.dtype), empty(logits.shape, logits.dtype)
-    arrays = logits.reshape(n), targets.reshape(n), dy.reshape(1), dlogits.reshape(n), dtargets.reshape(n)
-    _binary_cross_entropy_gradient_cuda[blocks(n), THREADS](*arrays)
+    arrays = map(flat, (logits, targets, dy, dlogits, dtargets))
+    _binary_cross_entropy_gradient_cuda[blocks(logits.size), THREADS](*arrays)
     return dlogits, dtargets
 
 

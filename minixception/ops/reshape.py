@@ -21,7 +21,7 @@ from ..cpu import memory
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..gpu.kernel import THREADS, blocks, cuda, empty, kernel
+from ..gpu.kernel import THREADS, blocks, cuda, empty, flat, kernel
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -78,8 +78,7 @@ def _concat_forward_cuda(*arrays: Any, axis: int) -> tuple[Any, tuple[Any, ...]]
     for array in arrays:
         width = _width(array.shape, axis)
         if array.size:
-            part, whole = array.reshape(array.size), y.reshape(y.size)
-            _paste[blocks(part.size), THREADS](part, width, whole, y_width, column)
+            _paste[blocks(array.size), THREADS](flat(array), width, flat(y), y_width, column)
         column += width
     return y, ([array.shape[axis % y.ndim] for array in arrays], axis)
 
@@ -92,8 +91,7 @@ def _concat_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, ...]:
     for part in parts:
         width = _width(part.shape, axis)
         if part.size:
-            whole, flat = dy.reshape(dy.size), part.reshape(part.size)
-            _cut[blocks(flat.size), THREADS](whole, dy_width, column, flat, width)
+            _cut[blocks(part.size), THREADS](flat(dy), dy_width, column, flat(part), width)
         column += width
     return tuple(parts)
 

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..gpu.device import to_cpu
-from ..gpu.kernel import THREADS, Kernel, blocks, cuda, device_function, dtype, empty, kernel
+from ..gpu.kernel import THREADS, Kernel, blocks, cuda, device_function, dtype, empty, flat, kernel
 from ..gpu.reduce import block_sum, row_threads, sums
 
 
 def update(rule: Kernel, *arrays: Any, **scalars: float) -> None:
     """Run a rule on arrays of one shape, the parameter first, and on numbers in its arguments' order."""
     w = arrays[0]
-    flat = [array.reshape(array.size) for array in arrays]
-    rule[blocks(w.size), THREADS](*flat, *[w.dtype.type(value) for value in scalars.values()])
+    rule[blocks(w.size), THREADS](*map(flat, arrays), *[w.dtype.type(value) for value in scalars.values()])
 
 
 @device_function
@@ -127,6 +126,6 @@ def sum_of_squares(arrays: Sequence[Any]) -> float:
     partial, at = empty((sum(shares),), np.float64), 0
     for array, share in zip(arrays, shares, strict=True):
         if share:
-            _add_squares[share, row_threads(array.size)](partial, at, array.reshape(array.size))
+            _add_squares[share, row_threads(array.size)](partial, at, flat(array))
             at += share
     return float(to_cpu(sums(partial, (0,))))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data import Dataset, batches, steps_per_epoch
 from ..data.prefetch import prefetched
-from ..engine.tensor import no_grad
+from ..engine.tape import no_grad
 from ..errors import NumericError
 from ..nn import Module
 from ..ops import cross_entropy

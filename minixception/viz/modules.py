@@ -36,7 +36,7 @@ def module(module: Module, input_shape: tuple[int, ...], title: str = "") -> Vec
     drawing = Drawing()
     drawing.makers[0] = drawing.add(value_box((1, *input_shape)))
     add_nodes(drawing, nodes, count_uses(nodes))
-    drawing.add(value_box(nodes[-1].shape), [drawing.makers[nodes[-1].output]])
+    drawing.add(value_box(nodes[-1].output), [drawing.makers[nodes[-1].makes]])
     measure(drawing.boxes)
     chains = arrange(drawing.boxes, drawing.edges, GAP, ROW_GAP)
     return picture(drawing.boxes, chains, title)
@@ -96,11 +96,11 @@ class _Column:
         latest = drawing.add(value_box(first.shapes[0]))
         frames = []
         for run in flow.runs:
-            entering = next(value for node in run.nodes for value in node.inputs)
+            entering = next(value for node in run.nodes for value in node.reads)
             drawing.makers[entering] = latest
             before = len(drawing.boxes)
             add_nodes(drawing, run.nodes, uses)
-            latest = drawing.makers[run.nodes[-1].output]
+            latest = drawing.makers[run.nodes[-1].makes]
             frames.append((run, drawing.boxes[before:]))
         drawing.add(value_box(last.shapes[1]), [latest])
         measure(drawing.boxes, one_line=True)

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from .. import nn
 from ..errors import ArgumentError
-from ..graph.trace import Node, trace
+from ..graph.trace import Layer, trace
 from .boxes import TextBox
 
 MOST_SEGMENTS = 4  # of a spatial convolution: with more, the first two and the last are drawn
@@ -32,10 +32,9 @@ class Drawing:
         return box
 
 
-def nodes_of(module: nn.Module, input_shape: tuple[int, ...]) -> list[Node]:
+def nodes_of(module: nn.Module, input_shape: tuple[int, ...]) -> list[Layer]:
     """Every layer and operator, in the order they run, for one image (h, w, c)."""
-    with module.inference():
-        return trace(module, (1, *input_shape)).nodes
+    return trace(module, (1, *input_shape)).nodes
 
 
 def value_box(shape: Sequence[int]) -> TextBox:
@@ -43,18 +42,18 @@ def value_box(shape: Sequence[int]) -> TextBox:
     return TextBox(kind="value", title="×".join(map(str, shape[1:])))
 
 
-def add_nodes(drawing: Drawing, nodes: Sequence[Node], uses: Counter[int]) -> None:
+def add_nodes(drawing: Drawing, nodes: Sequence[Layer], uses: Counter[int]) -> None:
     """Draw nodes whose inputs the drawing has. uses: how many nodes read each value.
 
     Batchnorm and activation right behind a convolution, and read by nobody else, stand inside of its box. A spatial
     convolution on separate segments of the channels is a box for each segment, and their concatenation.
     """
     for node in nodes:
-        parents = [drawing.makers[value] for value in node.inputs if value in drawing.makers]
-        follows = isinstance(node.module, nn.BatchNorm2d | nn.Activation) and uses[node.inputs[0]] == 1
+        parents = [drawing.makers[value] for value in node.reads if value in drawing.makers]
+        follows = isinstance(node.module, nn.BatchNorm2d | nn.Activation) and uses[node.reads[0]] == 1
         if follows and parents[0].kind not in ("value", "other") and parents[0].title != "+":
             parents[0].details.append(_title(node))
-            drawing.makers[node.output] = parents[0]
+            drawing.makers[node.makes] = parents[0]
             continue
         segments = _segments(node)
         if segments:
@@ -62,12 +61,12 @@ def add_nodes(drawing: Drawing, nodes: Sequence[Node], uses: Counter[int]) -> No
             box = drawing.add(TextBox(kind="join", title="Concat"), parts)
         else:
             box = drawing.add(TextBox(kind=kind(node.module), title=_title(node)), parents)
-        drawing.makers[node.output] = box
+        drawing.makers[node.makes] = box
 
 
-def count_uses(nodes: Sequence[Node]) -> Counter[int]:
+def count_uses(nodes: Sequence[Layer]) -> Counter[int]:
     """How many nodes read each value."""
-    return Counter(value for node in nodes for value in node.inputs)
+    return Counter(value for node in nodes for value in node.reads)
 
 
 # Blocks ---------------------------------------------------------------------------------------------------------------
@@ -78,7 +77,7 @@ class Run:
     """Blocks that are built alike and follow one another; nodes: of the first. shapes: what goes in and comes out."""
 
     names: tuple[str, ...]
-    nodes: tuple[Node, ...]
+    nodes: tuple[Layer, ...]
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -90,7 +89,7 @@ class Flow:
     runs: tuple[Run, ...]
 
 
-def flows(nodes: Sequence[Node], input_shape: tuple[int, ...]) -> list[Flow]:
+def flows(nodes: Sequence[Layer], input_shape: tuple[int, ...]) -> list[Flow]:
     """The network's blocks by the first part of their layers' paths: what comes before the longest run of equal
     ones (the entry flow), the run (the middle flow), and what comes after; all in one without a run of three.
     """
@@ -103,9 +102,9 @@ def flows(nodes: Sequence[Node], input_shape: tuple[int, ...]) -> list[Flow]:
         if signatures and signatures[-1] == signature:
             runs[-1] = Run((*runs[-1].names, name), runs[-1].nodes, runs[-1].shapes)
         else:
-            runs.append(Run((name,), block, (shape, block[-1].shape)))
+            runs.append(Run((name,), block, (shape, block[-1].output)))
             signatures.append(signature)
-        shape = block[-1].shape
+        shape = block[-1].output
     middle = max(range(len(runs)), key=lambda i: len(runs[i].names))
     if len(runs[middle].names) < 3:
         return [Flow("", tuple(runs))]
@@ -113,16 +112,16 @@ def flows(nodes: Sequence[Node], input_shape: tuple[int, ...]) -> list[Flow]:
     return [Flow(title, tuple(part)) for title, part in parts.items() if part]
 
 
-def _signature(block: Sequence[Node]) -> tuple[object, ...]:
+def _signature(block: Sequence[Layer]) -> tuple[object, ...]:
     """What two blocks that are built alike have in common: their layers, shapes, and which reads which."""
-    place = {node.output: i for i, node in enumerate(block)}
-    outside = {value for node in block for value in node.inputs if value not in place}
+    place = {node.makes: i for i, node in enumerate(block)}
+    outside = {value for node in block for value in node.reads if value not in place}
     if len(outside) > 1:
         raise ArgumentError(
             f"architecture: expected blocks one after the other, but {block[0].path!r} and what follows it in its "
             "block read from more than one"
         )
-    return tuple((_title(node), node.shape, tuple(place.get(value, -1) for value in node.inputs)) for node in block)
+    return tuple((_title(node), node.output, tuple(place.get(value, -1) for value in node.reads)) for node in block)
 
 
 # What a layer is called -----------------------------------------------------------------------------------------------
@@ -151,9 +150,9 @@ def kind(module: nn.Module | None) -> str:
     return "other"
 
 
-def _title(node: Node) -> str:
+def _title(node: Layer) -> str:
     """The layer in a few words: what it does, its window, its stride if it has one, its channels."""
-    channels = node.shape[-1]
+    channels = node.output[-1]
     match node.module:
         case nn.SeparableConv2d(depthwise=kernel, stride=stride, activation=between):
             inside = f" with {_ACTIVATIONS[between]} inside" if between else ""
@@ -191,7 +190,7 @@ def _window(kernel: Sequence[int], stride: int) -> str:
     return f"{kernel[0]}×{kernel[1]}" + (f" /{stride}" if stride != 1 else "")
 
 
-def _segments(node: Node) -> list[TextBox]:
+def _segments(node: Layer) -> list[TextBox]:
     """A box for each segment of the channels that a spatial convolution keeps apart; none if it mixes all of them."""
     match node.module:
         case nn.DepthwiseConv2d(weight=kernel, stride=stride):
@@ -202,7 +201,7 @@ def _segments(node: Node) -> list[TextBox]:
             return []
     if segments == 1:
         return []
-    each, window = node.shape[-1] // segments, _window(kernel.shape[:2], stride)
+    each, window = node.output[-1] // segments, _window(kernel.shape[:2], stride)
     boxes = []
     for i in range(segments):
         where = f"channel {i + 1}" if each == 1 else f"channels {i * each + 1} to {(i + 1) * each}"

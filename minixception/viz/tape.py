@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..engine.tensor import Node, Tensor
+from ..engine.tape import Node
+from ..engine.tensor import Tensor
 from ..errors import ArgumentError, GraphError
 from ..nn import Module, Parameter
 from .boxes import ARROW, GAP, ROW_GAP, TextBox, draw, measure, picture

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
+from ..graph.trace import trace
 from ..nn import BatchNorm2d, Conv2d, DepthwiseConv2d, Linear, Module, PointwiseConv2d, SeparableConv2d
 from ..nn.module import Buffer, Parameter
 from .source import StoredTensor
@@ -78,19 +79,16 @@ def creation_order(model: Module) -> list[ModelLayer]:
 
 def network_order(model: Module) -> list[ModelLayer]:
     """The same in the order of Keras' ``model.layers``. ArgumentError if the model does not know its input's shape."""
-    from ..graph.trace import trace
-
     if model.input_shape is None:
         raise ArgumentError(
             "Keras 3 files count layers in the order of the network: expected model.input_shape = (h, w, c), got None"
         )
-    with model.inference():  # in training, batchnorm refuses shapes with a single value
-        graph = trace(model, (1, *model.input_shape))
+    graph = trace(model, (1, *model.input_shape))
     value_depths: Counter[int] = Counter()  # longest way from each value to the result, in layers
     depths: dict[str, int] = {}
     for node in reversed(graph.nodes):
-        depths[node.path] = value_depths[node.output]
-        for value in node.inputs:
+        depths[node.path] = value_depths[node.makes]
+        for value in node.reads:
             value_depths[value] = max(value_depths[value], depths[node.path] + 1)
     return sorted(creation_order(model), key=lambda layer: -depths[layer.path])
 

@@ -15,7 +15,8 @@ import numpy as np
 from ... import imagenet
 from ...compiler import compile
 from ...download import cache_dir
-from ...engine.tensor import Tensor, no_grad
+from ...engine.tape import no_grad
+from ...engine.tensor import Tensor
 from ...errors import ArgumentError, DataError, NumericError, ShapeError
 from ...files import atomic_path
 from ...graph.trace import trace
@@ -177,8 +178,7 @@ def _outputs(model: Module) -> int:
         raise ShapeError(f"a hub's network must take images, input_shape (h, w, 3), got {shape}")
     if model.preprocessing is None:
         raise ArgumentError("a hub's network must say what range of values it takes: set its preprocessing")
-    with model.inference():
-        output = trace(model, (1, *shape), _dtype(model)).nodes[-1].shape
+    output = trace(model, (1, *shape), _dtype(model)).nodes[-1].output
     if len(output) != 2:
         raise ShapeError(f"a hub's network must return logits (n, classes), got an output of shape {output}")
     return output[1]

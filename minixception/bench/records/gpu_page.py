@@ -38,7 +38,7 @@ The targets that it is compared with are those of `minixception/bench/cuda/targe
 """
 _NOT_CHECKED = """Not run yet: it needs an NVIDIA GPU and compute-sanitizer, which comes with the CUDA toolkit.
 
-    python tests/check_sanitizer.py --out docs/results/sanitizer.json
+    python -m tests.by_hand.check_sanitizer --out docs/results/sanitizer.json
 """
 _NOT_COUNTED = """Not counted yet: `python -m minixception.bench.records gpu_counts docs/results/gpu.json`.
 """

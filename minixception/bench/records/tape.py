@@ -34,7 +34,7 @@ from ..results import write_result
 from ..training import random_batch, training_step
 from . import command
 
-_ENGINE = importlib.import_module("minixception.engine.tensor")  # its attribute is replaced, not the function itself
+_TAPE = importlib.import_module("minixception.engine.tape")  # its attribute is replaced, not the function itself
 _WARM_UP = 3  # steps
 
 
@@ -86,7 +86,7 @@ class Replay:
 
         For the whole of a measurement, because patching takes long enough to be seen in the time of a small step.
         """
-        choose, add = Op.rung, _ENGINE.accumulate
+        choose, add = Op.rung, _TAPE.accumulate
 
         def rung(op: Op, backend: str | None = None) -> Rung:
             chosen = choose(op, backend)  # also in a replay: the choice is part of what is measured
@@ -97,7 +97,7 @@ class Replay:
             add(total, term)
             self.adding += perf_counter() - start
 
-        with patch.object(Op, "rung", rung), patch.object(_ENGINE, "accumulate", accumulate):
+        with patch.object(Op, "rung", rung), patch.object(_TAPE, "accumulate", accumulate):
             yield
 
 

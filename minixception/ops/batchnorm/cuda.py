@@ -64,11 +64,12 @@ def _write_factors(q, mean, var, gamma, beta, eps, means, variances, factors):
 
 
 @device_function
-def _write_gradient_factors(q, sum_dy, sum_dy_d, m, gamma, variances, eps, training, dgamma, dbeta, factors):
-    """For channel q, from sums of dy and dy (x - mean) in float64: dgamma, dbeta and the factors of dx.
+def _write_gradient_factors(q, sums, m, gamma, variances, settings, results):
+    """For channel q, from sums of dy and dy (x - mean) in float64: the results dgamma, dbeta and the factors of dx.
 
-    dx = factors[0] dy + factors[1] (x - mean) + factors[2]; in inference the last two are 0.
+    dx = factors[0] dy + factors[1] (x - mean) + factors[2]; in inference the last two are 0. settings: eps, training.
     """
+    (sum_dy, sum_dy_d), (eps, training), (dgamma, dbeta, factors) = sums, settings, results
     s = np.float64(1 / math.sqrt(np.float64(variances[q]) + eps))
     of_dy = gamma[q] * s
     dgamma[q], dbeta[q] = sum_dy_d * s, sum_dy
@@ -101,8 +102,9 @@ def _slabs(m: int, c: int) -> tuple[int, tuple[tuple[int, int], tuple[int, int]]
 
 
 @kernel
-def _forward_naive(x, gamma, beta, running_mean, running_var, means, variances, factors, y, eps, training):
+def _forward_naive(x, gamma, beta, running_mean, running_var, means, variances, factors, y, settings):
     m, c = x.shape
+    eps, training = settings
     q = cuda.grid(1)
     if q < c:
         mean, var = np.float64(running_mean[q]), np.float64(running_var[q])
@@ -123,8 +125,9 @@ def _forward_naive(x, gamma, beta, running_mean, running_var, means, variances, 
 
 
 @kernel
-def _backward_naive(dy, x, gamma, means, variances, dgamma, dbeta, factors, dx, eps, training):
+def _backward_naive(dy, x, gamma, means, variances, dgamma, dbeta, factors, dx, settings):
     m, c = x.shape
+    training = settings[1]
     q = cuda.grid(1)
     if q < c:
         sum_dy, sum_dy_d = np.float64(0), np.float64(0)
@@ -133,7 +136,7 @@ def _backward_naive(dy, x, gamma, means, variances, dgamma, dbeta, factors, dx, 
             gradient = np.float64(dy[r, q])
             sum_dy += gradient
             sum_dy_d += gradient * (x[r, q] - mean)
-        _write_gradient_factors(q, sum_dy, sum_dy_d, m, gamma, variances, eps, training, dgamma, dbeta, factors)
+        _write_gradient_factors(q, (sum_dy, sum_dy_d), m, gamma, variances, settings, (dgamma, dbeta, factors))
         of_dy, of_d, constant = factors[0, q], factors[1, q], factors[2, q]
         for r in range(m):
             through_statistics = of_d * (x[r, q] - mean) + constant if training else dtype(0)
@@ -146,7 +149,7 @@ def forward_cuda_naive(
     """Mean, variance and y, one after the other, in one launch."""
     (mean, var, factors), y = _per_channel(gamma), empty(x.shape, x.dtype)
     given = _matrix(x, gamma), gamma, beta, running_mean, running_var
-    _forward_naive[blocks(gamma.size), THREADS](*given, mean, var, factors, _matrix(y, gamma), eps, training)
+    _forward_naive[blocks(gamma.size), THREADS](*given, mean, var, factors, _matrix(y, gamma), (eps, training))
     return y, (x, gamma, mean, var, eps, training)
 
 
@@ -155,7 +158,7 @@ def backward_cuda_naive(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any,
     x, gamma, mean, var, eps, training = saved
     (dgamma, dbeta, factors), dx = _per_channel(gamma), empty(x.shape, x.dtype)
     given = _matrix(dy, gamma), _matrix(x, gamma), gamma, mean, var
-    _backward_naive[blocks(gamma.size), THREADS](*given, dgamma, dbeta, factors, _matrix(dx, gamma), eps, training)
+    _backward_naive[blocks(gamma.size), THREADS](*given, dgamma, dbeta, factors, _matrix(dx, gamma), (eps, training))
     return dx, dgamma, dbeta, None, None
 
 
@@ -184,7 +187,7 @@ def _merge_statistics(partial, gamma, beta, rows, m, eps, means, variances, fact
 
 
 @kernel
-def _merge_gradient_sums(partial, gamma, variances, m, eps, training, dgamma, dbeta, factors):
+def _merge_gradient_sums(partial, gamma, variances, m, settings, dgamma, dbeta, factors):
     """A block per channel, as above."""
     q, slabs = cuda.blockIdx.x, partial.shape[2]
     sum_dy = sum_dy_d = dtype(0)
@@ -193,7 +196,7 @@ def _merge_gradient_sums(partial, gamma, variances, m, eps, training, dgamma, db
         sum_dy_d += partial[1, q, slab]
     sum_dy, sum_dy_d = block_sum(sum_dy), block_sum(sum_dy_d)
     if cuda.threadIdx.x == 0:
-        _write_gradient_factors(q, sum_dy, sum_dy_d, m, gamma, variances, eps, training, dgamma, dbeta, factors)
+        _write_gradient_factors(q, (sum_dy, sum_dy_d), m, gamma, variances, settings, (dgamma, dbeta, factors))
 
 
 # The last pass of both other rungs --------------------------------------------------------------------------
@@ -278,7 +281,7 @@ def _backward_in_slabs(gradient_sums: Kernel, dy: Any, saved: tuple[Any, ...]) -
     partial = empty((2, c, blocks(m, rows)), np.float64)
     gradient_sums[grid](gradient, matrix, mean, partial, rows)
     threads = row_threads(blocks(m, rows))
-    _merge_gradient_sums[c, threads](partial, gamma, var, m, eps, training, dgamma, dbeta, factors)
+    _merge_gradient_sums[c, threads](partial, gamma, var, m, (eps, training), dgamma, dbeta, factors)
     if training:
         _input_gradient[grid](gradient, matrix, mean, factors, _matrix(dx, gamma), rows)
     else:

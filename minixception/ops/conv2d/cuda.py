@@ -6,7 +6,7 @@
 
 The matrix of windows, kh*kw times as large as x, is never written. In an image with a border of zeros, an element of it
 lies where its window begins plus where its tap lies in a window: that is all that the fast step of the ladder in
-gpu/gemm.py has to be told. Each group of channels is a product of its own, number z.
+gpu/gemm has to be told. Each group of channels is a product of its own, number z.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """3. GPU: depthwise convolution in four steps, from a thread per output to blocks of registers.
 
 A GPU runs threads in warps of 32 that execute one instruction together. A load of a warp fetches whole sectors of 32
-bytes: if its threads ask for neighbours ("coalesced"), four sectors serve 32 numbers of float32; if they ask for
-numbers far apart, each needs a sector of its own, and most of what moves is thrown away. Channels are innermost in
+bytes: if its threads ask for neighbours ("coalesced"), four sectors serve 32 values of float32; if they ask for
+values far apart, each needs a sector of its own, and most of what moves is thrown away. Channels are innermost in
 memory, so in every rung but the first the lanes of a warp are 32 neighbouring channels, or nearly. All of them look at
 the same pixel: no "is it inside of the image" splits a warp.
 
 A 3x3 kernel does 9 multiply-adds for each 8 bytes that must move. Memory is the limit; the rungs differ in how often
-they ask for the same number, in global reads per output for a 3x3 kernel with stride 1:
+they ask for the same value, in global reads per output for a 3x3 kernel with stride 1:
 
     cuda_naive      9 + 9 (inputs + weights)  = 18      each a sector for itself
     cuda_coalesced  9 + 9                     = 18      four sectors for 32 of them; many hit the L1 cache
@@ -15,7 +15,7 @@ they ask for the same number, in global reads per output for a 3x3 kernel with s
     cuda            6*10/32 + 9/32            = 2.16    and no others: what is needed again stays in registers
 
 The backward pass has the same steps: for the gradient of the input with stride 1 it is the same convolution, of dy with
-the kernel turned by half a turn.
+the kernel rotated by 180 degrees.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...gpu.depthwise import LANES, WARPS, Size, correlate_kernel, filter_kernel
 from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ...gpu.strips import LANES, WARPS, Size, correlate_kernel, filter_kernel
 from ..activation import RELU
 from ..window import Padding, extents
 from .cpu import floor
@@ -33,8 +33,8 @@ from .cuda_gradients import add_shares, gathered, gathered_naive, tap_by_tap, we
 Array = Any  # an array of the GPU
 
 # A thread per output ----------------------------------------------------------------------------------------------
-# The formula. Naive numbers the threads along a row of the image, as one would in NCHW: neighbours are c numbers apart.
-# Coalesced numbers them along the channels. Nothing else differs.
+# The formula. Naive counts the threads along a row of the image, as one would in NCHW: neighbours are c elements apart.
+# Coalesced counts them along the channels. Nothing else differs.
 
 
 @device_function
@@ -51,18 +51,18 @@ def _window_sum(x, w, m, i, j, q, stride, top, left):
 @kernel
 def _forward_naive(x, w, y, stride, top, left):
     _, ho, wo, c = y.shape
-    number = cuda.grid(1)
-    if number < y.size:
-        j, i, q, m = number % wo, number // wo % ho, number // (wo * ho) % c, number // (wo * ho * c)
+    thread = cuda.grid(1)
+    if thread < y.size:
+        j, i, q, m = thread % wo, thread // wo % ho, thread // (wo * ho) % c, thread // (wo * ho * c)
         y[m, i, j, q] = _window_sum(x, w, m, i, j, q, stride, top, left)
 
 
 @kernel
 def _forward_coalesced(x, w, y, stride, top, left):
     _, ho, wo, c = y.shape
-    number = cuda.grid(1)
-    if number < y.size:
-        q, j, i, m = number % c, number // c % wo, number // (c * wo) % ho, number // (c * wo * ho)
+    thread = cuda.grid(1)
+    if thread < y.size:
+        q, j, i, m = thread % c, thread // c % wo, thread // (c * wo) % ho, thread // (c * wo * ho)
         y[m, i, j, q] = _window_sum(x, w, m, i, j, q, stride, top, left)
 
 
@@ -71,15 +71,15 @@ def _forward_coalesced(x, w, y, stride, top, left):
 # (with the rim that its windows reach over, the "halo") and the weights into shared memory, a small memory beside the
 # processors that only the block sees. The barrier waits until all have copied; then every window is read from there.
 # 8x8 outputs of a 3x3 kernel need 10x10 pixels: 1.56 global reads per output. The lanes of a warp read 32 neighbouring
-# numbers of shared memory, which lie in its 32 banks, one each: no conflicts, and no need to pad rows.
+# values in shared memory, which lie in its 32 banks, one each: no conflicts, and no need to pad rows.
 # Two reads for each multiply-add is more than shared memory delivers at the speed of global memory.
 
 _SIDE = 8  # of the square of outputs, where it fits
-SHARED = 5632  # numbers: 22 KiB of float32, so that two blocks fit even on the smallest; 44 of at most 48 of float64
+SHARED = 5632  # elements: 22 KiB of float32, so that two blocks fit even on the smallest; 44 of at most 48 of float64
 
 
 @kernel
-def _forward_tiled(x, w, y, stride, top, left, side, turned):
+def _forward_tiled(x, w, y, stride, top, left, side, rotated):
     _, h, wd, c = x.shape
     kh, kw, _ = w.shape
     _, ho, wo, _ = y.shape
@@ -97,7 +97,7 @@ def _forward_tiled(x, w, y, stride, top, left, side, turned):
         shared[p * LANES + lane] = x[m, u, v, q] if inside else dtype(0)
     weights = height * width * LANES  # they lie behind the pixels
     for tap in range(warp, kh * kw, WARPS):
-        from_tap = kh * kw - 1 - tap if turned else tap
+        from_tap = kh * kw - 1 - tap if rotated else tap
         shared[weights + tap * LANES + lane] = w[from_tap // kw, from_tap % kw, q] if q < c else dtype(0)
     cuda.syncthreads()  # no thread has returned before: all of a block must arrive
     for p in range(warp, side * side, WARPS):
@@ -121,15 +121,15 @@ def tile_side(kernel: tuple[int, ...], stride: int) -> int:
 
 
 # Strips in registers -----------------------------------------------------------------------------------------------
-# gpu/strips.py; for the kernels that Xception has. Other sizes have the tile above.
+# gpu/depthwise.py; for the kernels that Xception has. Other sizes have the tile above.
 
 _FILTERS: dict[Size, Callable[..., None]] = {
-    (3, 3, 1): filter_kernel((3, 3, 1), columns=4, turned=False),
-    (3, 3, 2): filter_kernel((3, 3, 2), columns=2, turned=False),
+    (3, 3, 1): filter_kernel((3, 3, 1), columns=4, rotated=False),
+    (3, 3, 2): filter_kernel((3, 3, 2), columns=2, rotated=False),
 }
 # For the backward pass; that of the rungs below is in cuda_gradients.py. Two columns less: their registers are needed
 # for the gate, the x of a ReLU in front.
-_TURNED_FILTERS: dict[Size, Callable[..., None]] = {(3, 3, 1): filter_kernel((3, 3, 1), columns=2, turned=True)}
+_ROTATED_FILTERS: dict[Size, Callable[..., None]] = {(3, 3, 1): filter_kernel((3, 3, 1), columns=2, rotated=True)}
 _CORRELATIONS: dict[Size, Callable[..., Array]] = {
     (3, 3, 1): correlate_kernel((3, 3, 1), columns=2),
     (3, 3, 2): correlate_kernel((3, 3, 2), columns=1),
@@ -171,15 +171,15 @@ def _tiled(x: Array, w: Array, stride: int, padding: Padding) -> Array:
     if not tile_side(w.shape, stride):
         return _per_output(_forward_coalesced, x, w, stride, padding)
     y, top, left = _output(x, w, stride, padding)
-    return _by_tiles(x, w, y, stride, top, left, turned=False)
+    return _by_tiles(x, w, y, stride, top, left, rotated=False)
 
 
-def _by_tiles(x: Array, w: Array, y: Array, stride: int, top: int, left: int, turned: bool) -> Array:
-    """y, written; turned: with the kernel turned by half a turn."""
+def _by_tiles(x: Array, w: Array, y: Array, stride: int, top: int, left: int, rotated: bool) -> Array:
+    """y, written; rotated: with the kernel rotated by 180 degrees."""
     side = tile_side(w.shape, stride)
     n, ho, wo, c = y.shape
     grid = n * blocks(ho, side) * blocks(wo, side), blocks(c, LANES)
-    _forward_tiled[grid, (LANES, WARPS)](x, w, y, stride, top, left, side, turned)
+    _forward_tiled[grid, (LANES, WARPS)](x, w, y, stride, top, left, side, rotated)
     return y
 
 
@@ -218,7 +218,7 @@ def backward_cuda_tiled(dy: Array, saved: tuple[Any, ...], wanted: _Wanted = (Tr
         return backward_cuda_coalesced(dy, saved, wanted)
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     above, before = w.shape[0] - 1 - top, w.shape[1] - 1 - left
-    dx = _by_tiles(dy, w, empty(x.shape, x.dtype), 1, above, before, turned=True) if wanted[0] else None
+    dx = _by_tiles(dy, w, empty(x.shape, x.dtype), 1, above, before, rotated=True) if wanted[0] else None
     return dx, backward_cuda_coalesced(dy, saved, (False, wanted[1]))[1]
 
 
@@ -246,7 +246,7 @@ def filter_images(x: Array, w: Array, stride: int, padding: Padding, relu: bool)
 
 def input_gradient(dy: Array, x: Array, w: Array, stride: int, padding: Padding, relu: bool) -> Array:
     """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
-    fast = _TURNED_FILTERS.get((w.shape[0], w.shape[1], stride))
+    fast = _ROTATED_FILTERS.get((w.shape[0], w.shape[1], stride))
     if fast is None:
         return gathered(dy, x, w, stride, padding, relu)
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
-from ...gpu.strips import LANES, WARPS, flat, sum_of_warps
+from ...gpu.depthwise import LANES, WARPS, sum_of_warps
+from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, flat, kernel
 from ..window import Padding, extents
 
 Array = Any  # an array of the GPU
 
 # The input ----------------------------------------------------------------------------------------------------------
-# Sending each dy to the pixels it came from would make threads add to one number at the same time, in an order that
+# Sending each dy to the pixels it came from would make threads add to one element at the same time, in an order that
 # differs from run to run. Instead each pixel gathers from the outputs that it reached: row u reached row i through
 # tap a = u + top - i*stride, where that is a row of the kernel. With stride 1 this is a convolution of dy with the
-# kernel turned by half a turn, which the tiles and the strips in cuda.py do.
+# kernel rotated by 180 degrees, which the tiles and the strips in cuda.py do.
 
 
 @device_function
@@ -32,9 +32,9 @@ def _gathered_sum(dy, w, m, u, v, q, stride, top, left):
 def _gather_naive(dy, w, dx, stride, top, left):
     """dx, one pixel and channel per thread, neighbours along the width."""
     _, h, wd, c = dx.shape
-    number = cuda.grid(1)
-    if number < dx.size:
-        v, u, q, m = number % wd, number // wd % h, number // (wd * h) % c, number // (wd * h * c)
+    thread = cuda.grid(1)
+    if thread < dx.size:
+        v, u, q, m = thread % wd, thread // wd % h, thread // (wd * h) % c, thread // (wd * h * c)
         dx[m, u, v, q] = _gathered_sum(dy, w, m, u, v, q, stride, top, left)
 
 
@@ -42,9 +42,9 @@ def _gather_naive(dy, w, dx, stride, top, left):
 def _gather(dy, w, dx, gate, gated, stride, top, left):
     """dx, neighbours along the channels; where gated, 0 unless gate > 0."""
     _, h, wd, c = dx.shape
-    number = cuda.grid(1)
-    if number < dx.size:
-        q, v, u, m = number % c, number // c % wd, number // (c * wd) % h, number // (c * wd * h)
+    thread = cuda.grid(1)
+    if thread < dx.size:
+        q, v, u, m = thread % c, thread // c % wd, thread // (c * wd) % h, thread // (c * wd * h)
         total = _gathered_sum(dy, w, m, u, v, q, stride, top, left)
         dx[m, u, v, q] = total if not gated or gate[m, u, v, q] > dtype(0) else dtype(0)
 
@@ -85,9 +85,9 @@ def _tap_product(x, dy, p, a, b, q, stride, top, left):
 def _weight_naive(x, dy, dw, stride, top, left):
     """A thread per weight, neighbours on neighbouring taps."""
     kh, kw, _ = dw.shape
-    number = cuda.grid(1)
-    if number < dw.size:
-        b, a, q = number % kw, number // kw % kh, number // (kw * kh)
+    thread = cuda.grid(1)
+    if thread < dw.size:
+        b, a, q = thread % kw, thread // kw % kh, thread // (kw * kh)
         total = dtype(0)
         for p in range(dy.shape[0] * dy.shape[1] * dy.shape[2]):
             total += _tap_product(x, dy, p, a, b, q, stride, top, left)

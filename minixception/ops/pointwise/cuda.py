@@ -1,4 +1,4 @@
-"""3. GPU: pointwise convolution as matrix products, on each step of the ladder in gpu/gemm.py.
+"""3. GPU: pointwise convolution as matrix products, on each step of the ladder in gpu/gemm.
 
 In NHWC each pixel is a row of a matrix, so nothing has to be moved: forward is the product (P, ci) (ci, co); the
 gradient of the input is (P, co) (co, ci), with w read as its transpose; the gradient of the kernel is (ci, P) (P, co),

@@ -1,4 +1,4 @@
-"""What max_pool2d and avg_pool2d share: reading their arguments, the shape rule, a random case."""
+"""What max_pool2d and avg_pool2d share: reading their arguments, the shape rule, the window, a random case."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ...engine.op import Draw, Shape
 from ...errors import ArgumentError
-from ..window import Padding, check_image, sample_window, window_shape
+from ..window import Padding, check_image, extents, sample_window, window_shape
 
 
 def window_params(name: str, size: int | Sequence[int], stride: int | None, padding: Padding) -> dict[str, Any]:
@@ -28,6 +28,18 @@ def pooled_shape(name: str, x: Shape, size: tuple[int, int], stride: int, paddin
     """(n, ho, wo, c); ShapeError or ArgumentError if the window and x do not go together."""
     check_image(name, x)
     return (x[0], *window_shape(name, x, size, stride, padding), x[3])
+
+
+def pool_window(
+    x: Shape, size: tuple[int, int], stride: int, padding: Padding
+) -> tuple[Shape, tuple[int, int, int, int, int]]:
+    """The shape of y, and what kernels ask of the window: (kh, kw, stride, padding above x, padding to its left).
+
+    >>> pool_window((1, 74, 74, 3), (3, 3), 2, "same")
+    ((1, 37, 37, 3), (3, 3, 2, 0, 0))
+    """
+    (ho, top), (wo, left) = extents(x, size, stride, padding)
+    return (x[0], ho, wo, x[3]), (*size, stride, top, left)
 
 
 def sample_pool(draw: Draw) -> tuple[Shape, dict[str, Any]]:

@@ -25,8 +25,8 @@ from ...engine.op import Case, Draw, Op, Rung, Shape
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
 from ...gpu.pixels import element, pixel_grid, this_element
-from ..window import Padding, extent, extents, pad_image, taps
-from .arguments import pooled_shape, sample_pool, window_params
+from ..window import Padding, pad_image, taps
+from .arguments import pool_window, pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -102,8 +102,9 @@ def forward_loops(
     x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops, counting as it adds."""
-    y, top, left = _output(x, size, stride, padding)
-    _forward_loops(x, y, *size, stride, top, left)
+    shape, window = pool_window(x.shape, size, stride, padding)
+    y = memory.empty(shape, x.dtype)
+    _forward_loops(x, y, *window)
     return y, (x.shape, size, stride, padding)
 
 
@@ -111,17 +112,9 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """Each window adds its share to every pixel it covers."""
     shape, size, stride, padding = saved
     dx = memory.zeros(shape, dy.dtype)
-    top, left = extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
     counts = _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
-    _backward_loops(dy, counts, dx, *size, stride, top, left)
+    _backward_loops(dy, counts, dx, *pool_window(shape, size, stride, padding)[1])
     return (dx,)
-
-
-def _output(x: np.ndarray, size: tuple[int, int], stride: int, padding: Padding) -> tuple[np.ndarray, int, int]:
-    """The array for y, and the padding above and to the left of x."""
-    ho, top = extent(x.shape[1], size[0], stride, padding)
-    wo, left = extent(x.shape[2], size[1], stride, padding)
-    return memory.empty((x.shape[0], ho, wo, x.shape[3]), x.dtype), top, left
 
 
 # Fast: a depthwise convolution without weights. Forward, one vector of channels is summed over the window in
@@ -176,8 +169,9 @@ def forward_cpu(
     x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """A window is summed in registers; one task per output row."""
-    y, top, left = _output(x, size, stride, padding)
-    _forward(x, y, *size, stride, top, left, lanes(x.dtype.type))
+    shape, window = pool_window(x.shape, size, stride, padding)
+    y = memory.empty(shape, x.dtype)
+    _forward(x, y, *window, lanes(x.dtype.type))
     return y, (x.shape, size, stride, padding)
 
 
@@ -186,16 +180,15 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     shape, size, stride, padding = saved
     dx = memory.empty(shape, dy.dtype)
     shares = 1 / _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
-    top, left = extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
-    _backward(dy, shares, dx, *size, stride, top, left)
+    _backward(dy, shares, dx, *pool_window(shape, size, stride, padding)[1])
     return (dx,)
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A thread per output, and backward a thread per pixel of x, laid out as gpu/pixels.py says: the 32 threads of a
 # warp have 32 neighbouring channels of one pixel, and every load is of whole lines of memory.
-# Forward, an output reads its window, 9 numbers for 3x3; what several windows share is read by neighbours at the same
-# moment, and the cache answers. Memory itself sees x once. Backward gathers, as on the CPU, at most 4 numbers for each
+# Forward, an output reads its window, 9 values for 3x3; what several windows share is read by neighbours at the same
+# moment, and the cache answers. Memory itself sees x once. Backward gathers, as on the CPU, at most 4 values for each
 # pixel with 3x3 and stride 2: a scatter would need atomic additions, whose order changes from run to run. How many taps
 # of a window lie inside of the image is a matter of four integers, cheaper to work out again than to read.
 
@@ -232,9 +225,9 @@ def _backward_on_gpu(dy, dx, kh, kw, stride, top, left):
 
 def forward_cuda(x: Any, *, size: tuple[int, int], stride: int, padding: Padding) -> tuple[Any, tuple[Any, ...]]:
     """A thread per output sums its window in a register."""
-    (ho, top), (wo, left) = extents(x.shape, size, stride, padding)
-    y = empty((x.shape[0], ho, wo, x.shape[3]), x.dtype)
-    _forward_on_gpu[pixel_grid(y.shape)](x, y, *size, stride, top, left)
+    shape, window = pool_window(x.shape, size, stride, padding)
+    y = empty(shape, x.dtype)
+    _forward_on_gpu[pixel_grid(shape)](x, y, *window)
     return y, (x.shape, size, stride, padding)
 
 
@@ -242,8 +235,7 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
     """A thread per pixel of x gathers its shares of dy."""
     shape, size, stride, padding = saved
     dx = empty(shape, dy.dtype)
-    (_, top), (_, left) = extents(shape, size, stride, padding)
-    _backward_on_gpu[pixel_grid(shape)](dy, dx, *size, stride, top, left)
+    _backward_on_gpu[pixel_grid(shape)](dy, dx, *pool_window(shape, size, stride, padding)[1])
     return (dx,)
 
 

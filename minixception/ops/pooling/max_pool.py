@@ -4,7 +4,7 @@
 
 Shapes: x (n, h, w, c), window (kh, kw), y (n, ho, wo, c); stride s, padding p as in ops/window.py. A
 padded pixel never wins, as if it were -inf. Of equal values the first in row-major order of the window wins;
-a NaN wins over every number, and the first NaN over the others, so that NaN propagates as in np.maximum.
+a NaN wins over every other value, and the first NaN over the others, so that NaN propagates as in np.maximum.
 Backward: y[n,i,j,c] is one of the pixels of x, and dy[n,i,j,c] goes there:
           dx[n,u,v,c] = sum of dy[n,i,j,c] over the windows (i,j) whose winner is pixel (u,v)
 The winner's tap a*kw + b is all that is saved: one byte for each output, where keeping x would hold 4*s*s
@@ -27,8 +27,8 @@ from ...engine.op import Case, Draw, Op, Rung, Shape
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
 from ...gpu.pixels import element, pixel_grid, this_element
-from ..window import Padding, extent, extents, pad_image, taps
-from .arguments import pooled_shape, sample_pool, window_params
+from ..window import Padding, pad_image, taps
+from .arguments import pool_window, pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
 
 
 def _tap_dtype(size: tuple[int, int]) -> np.dtype[Any]:
-    """The smallest unsigned integer that can number the taps: one byte up to 16x16."""
+    """The smallest unsigned integer that can count the taps: one byte up to 16x16."""
     return np.min_scalar_type(size[0] * size[1] - 1)
 
 
@@ -89,7 +89,7 @@ def _forward_loops(x, y, tap, kh, kw, stride, top, left):
 
 
 @loops
-def _backward_loops(dy, tap, dx, kw, stride, top, left):
+def _backward_loops(dy, tap, dx, kh, kw, stride, top, left):
     n, ho, wo, c = dy.shape
     for m in range(n):
         for i in range(ho):
@@ -103,8 +103,9 @@ def forward_loops(
     x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """The formula of the definition as loops."""
-    y, tap, top, left = _outputs(x, size, stride, padding)
-    _forward_loops(x, y, tap, *size, stride, top, left)
+    shape, window = pool_window(x.shape, size, stride, padding)
+    y, tap = memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size))
+    _forward_loops(x, y, tap, *window)
     return y, (tap, x.shape, size, stride, padding)
 
 
@@ -112,23 +113,8 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """Every element of dy is added to the pixel that won."""
     tap, shape, size, stride, padding = saved
     dx = memory.zeros(shape, dy.dtype)
-    _backward_loops(dy, tap, dx, size[1], stride, *_before(shape, size, stride, padding))
+    _backward_loops(dy, tap, dx, *pool_window(shape, size, stride, padding)[1])
     return (dx,)
-
-
-def _outputs(
-    x: np.ndarray, size: tuple[int, int], stride: int, padding: Padding
-) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """The arrays for y and for the winning taps, and the padding above and to the left of x."""
-    ho, top = extent(x.shape[1], size[0], stride, padding)
-    wo, left = extent(x.shape[2], size[1], stride, padding)
-    shape = (x.shape[0], ho, wo, x.shape[3])
-    return memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size)), top, left
-
-
-def _before(shape: Shape, size: tuple[int, int], stride: int, padding: Padding) -> tuple[int, int]:
-    """The padding above and to the left of x."""
-    return extent(shape[1], size[0], stride, padding)[1], extent(shape[2], size[1], stride, padding)[1]
 
 
 # Fast: the innermost loop runs over the channels of one pixel, which lie side by side, and LLVM makes vectors
@@ -136,28 +122,37 @@ def _before(shape: Shape, size: tuple[int, int], stride: int, padding: Padding) 
 # wins. y and tap of one pixel are read and written once per tap, but they stay in L1. A task is one row: of y
 # in the forward pass, of dx in the backward pass, which gathers: the pixel asks each window that covers it
 # whether it has won. A scatter from dy would make overlapping windows of two tasks add to the same pixel.
+# Inference needs no taps: ``records`` is a constant of each of the two kernels, and what it excludes is not compiled.
 
 
-@parallel
-def _forward(x, y, tap, kh, kw, stride, top, left):
-    n, h, w, c = x.shape
-    _, ho, wo, _ = y.shape
-    for task in prange(n * ho):
-        m, i = task // ho, task % ho
-        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
-        for j in range(wo):
-            b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
-            best, winner = y[m, i, j], tap[m, i, j]
-            best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
-            winner[:] = a0 * kw + b0
-            for a in range(a0, a1):
-                for b in range(b0, b1):
-                    values = x[m, i * stride + a - top, j * stride + b - left]
-                    number = tap.dtype.type(a * kw + b)
-                    for q in range(c):
-                        wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
-                        best[q] = values[q] if wins else best[q]
-                        winner[q] = number if wins else winner[q]
+def _pooling(records: bool) -> Any:
+    @parallel
+    def forward(x, y, tap, kh, kw, stride, top, left):
+        n, h, w, c = x.shape
+        _, ho, wo, _ = y.shape
+        for task in prange(n * ho):
+            m, i = task // ho, task % ho
+            a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+            for j in range(wo):
+                b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+                best, winner = y[m, i, j], tap[m, i, j]
+                best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
+                if records:
+                    winner[:] = a0 * kw + b0
+                for a in range(a0, a1):
+                    for b in range(b0, b1):
+                        values = x[m, i * stride + a - top, j * stride + b - left]
+                        this_tap = tap.dtype.type(a * kw + b)
+                        for q in range(c):
+                            wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
+                            best[q] = values[q] if wins else best[q]
+                            if records:
+                                winner[q] = this_tap if wins else winner[q]
+
+    return forward
+
+
+_forward, _forward_without_taps = _pooling(records=True), _pooling(records=False)
 
 
 @parallel
@@ -178,17 +173,18 @@ def _backward(dy, tap, dx, kh, kw, stride, top, left):
                 for b in range(b0, b1, stride):
                     i, j = (u - a) // stride, (v - b) // stride
                     gradient, winner = dy[m, i, j], tap[m, i, j]
-                    number = tap.dtype.type(a * kw + b)
+                    this_tap = tap.dtype.type(a * kw + b)
                     for q in range(c):
-                        total[q] += gradient[q] if winner[q] == number else zero
+                        total[q] += gradient[q] if winner[q] == this_tap else zero
 
 
 def forward_cpu(
     x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """All channels of a pixel at once; one task per output row."""
-    y, tap, top, left = _outputs(x, size, stride, padding)
-    _forward(x, y, tap, *size, stride, top, left)
+    shape, window = pool_window(x.shape, size, stride, padding)
+    y, tap = memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size))
+    _forward(x, y, tap, *window)
     return y, (tap, x.shape, size, stride, padding)
 
 
@@ -196,15 +192,21 @@ def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     """Each pixel gathers from the windows that it won; one task per input row."""
     tap, shape, size, stride, padding = saved
     dx = memory.empty(shape, dy.dtype)
-    _backward(dy, tap, dx, *size, stride, *_before(shape, size, stride, padding))
+    _backward(dy, tap, dx, *pool_window(shape, size, stride, padding)[1])
     return (dx,)
+
+
+def pool_into(x: np.ndarray, y: np.ndarray, size: tuple[int, int], stride: int, padding: Padding) -> np.ndarray:
+    """Write the maxima into y (n, ho, wo, c) and return it: max pooling for inference, which records no taps."""
+    _forward_without_taps(x, y, y, *pool_window(x.shape, size, stride, padding)[1])  # y again, for a tap it ignores
+    return y
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A thread per output, and backward a thread per pixel of x, laid out as gpu/pixels.py says: the 32 threads of a
 # warp have 32 neighbouring channels of one pixel, and every load is of whole lines of memory.
-# Forward, an output reads its window, 9 numbers for 3x3; what several windows share is read by neighbours at the same
-# moment, and the cache answers. Memory itself sees x once: with stride 2, 4 numbers for each output.
+# Forward, an output reads its window, 9 values for 3x3; what several windows share is read by neighbours at the same
+# moment, and the cache answers. Memory itself sees x once: with stride 2, 4 values for each output.
 # Backward gathers, as on the CPU: a pixel asks each window that covers it (at most 4 for 3x3 with stride 2) for its
 # tap, one byte, and reads dy only where it has won. A scatter would need atomic additions, whose order changes from
 # run to run.
@@ -244,10 +246,9 @@ def _backward_on_gpu(dy, tap, dx, kh, kw, stride, top, left):
 
 def forward_cuda(x: Any, *, size: tuple[int, int], stride: int, padding: Padding) -> tuple[Any, tuple[Any, ...]]:
     """A thread per output walks over its window."""
-    (ho, top), (wo, left) = extents(x.shape, size, stride, padding)
-    shape = (x.shape[0], ho, wo, x.shape[3])
+    shape, window = pool_window(x.shape, size, stride, padding)
     y, tap = empty(shape, x.dtype), empty(shape, _tap_dtype(size))
-    _forward_on_gpu[pixel_grid(shape)](x, y, tap, *size, stride, top, left)
+    _forward_on_gpu[pixel_grid(shape)](x, y, tap, *window)
     return y, (tap, x.shape, size, stride, padding)
 
 
@@ -255,7 +256,7 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
     """A thread per pixel of x gathers from the windows that it won."""
     tap, shape, size, stride, padding = saved
     dx = empty(shape, dy.dtype)
-    _backward_on_gpu[pixel_grid(shape)](dy, tap, dx, *size, stride, *_before(shape, size, stride, padding))
+    _backward_on_gpu[pixel_grid(shape)](dy, tap, dx, *pool_window(shape, size, stride, padding)[1])
     return (dx,)
 
 

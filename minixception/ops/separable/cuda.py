@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...gpu.kernel import Kernel, blocks, cuda, dtype, empty, kernel
-from ...gpu.strips import LANES, WARPS, flat
+from ...gpu.depthwise import LANES, WARPS
+from ...gpu.kernel import Kernel, blocks, cuda, dtype, empty, flat, kernel
 from ..depthwise import cuda as depthwise_cuda
 from ..depthwise.cpu import floor
 from ..pointwise import cuda as pointwise_cuda
@@ -62,7 +62,7 @@ def backward_cuda(
 #
 # The price: z is made again for every 128 output channels, with 9 multiply-adds beside the 128 of the product. For each
 # number of y and input channel that is (18 + 9) / 4 / 128 + 1 / 32 = 0.084 global reads; with z in memory, the product
-# of gpu/gemm.py takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring numbers share
+# of gpu/gemm takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring numbers share
 # pixels and run at the same time, so that x comes from memory once, and the weights from L2.
 #
 # The tile weighs this traffic against occupancy. 32 sums for each thread, 8 pixels or 8 channels, would read half as
@@ -107,14 +107,16 @@ def _strips(kw: int, stride: int) -> Kernel:
     columns = (_STRIP - 1) * stride + kw  # under a strip
 
     @kernel
-    def fused_strips(x, floor, wd, panels, shift, shifted, residual, added, floor_after, y, geometry):
+    def fused_strips(x, wd, panels, shift, residual, y, clamps, given, geometry):
+        """clamps: the least value of x and of y that counts. given: whether there are a shift and a residual."""
+        (floor, floor_after), (shifted, added) = clamps, given
         n, h, w, c, ho, wo, co, kh, top, left = geometry
         z = cuda.shared.array((WARPS, _STRIP, _SLAB), dtype)
         weights = cuda.shared.array(_PANEL, dtype)
         taps = cuda.local.array(kw, dtype)
         pixels = cuda.local.array(_STRIP, dtype)
         sums = cuda.local.array((_STRIP, _EACH), dtype)
-        lane, warp = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (WARPS - 1)  # see gpu/gemm.py, step 4
+        lane, warp = cuda.threadIdx.x & (LANES - 1), cuda.threadIdx.y & (WARPS - 1)  # see gpu/gemm/register_tiles.py
         across, tiles = (wo + _STRIP - 1) // _STRIP, (co + _OUTPUTS - 1) // _OUTPUTS
         strip, tile = cuda.blockIdx.x // tiles * WARPS + warp, cuda.blockIdx.x % tiles
         line, j0 = strip // across, strip % across * _STRIP  # lines of all images, one below the other
@@ -194,10 +196,9 @@ def fused(
     n, _, _, co = y.shape
     grid = blocks(n * ho * blocks(wo, _STRIP), WARPS) * blocks(co, _OUTPUTS)
     _strips(wd.shape[1], stride)[grid, (LANES, WARPS)](
-        flat(x), floor(x.dtype, relu), flat(wd), panels,
-        flat(y) if shift is None else shift, shift is not None,
-        flat(y if residual is None else residual), residual is not None,
-        floor(x.dtype, relu_after), flat(y), (*x.shape, ho, wo, co, wd.shape[0], top, left),
+        *map(flat, (x, wd, panels, y if shift is None else shift, y if residual is None else residual, y)),
+        (floor(x.dtype, relu), floor(x.dtype, relu_after)), (shift is not None, residual is not None),
+        (*x.shape, ho, wo, co, wd.shape[0], top, left),
     )  # fmt: skip
     return y
 

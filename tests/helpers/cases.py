@@ -1,0 +1,40 @@
+"""Random valid inputs of an operator, chosen by hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+
+class HypothesisDraw:
+    """``Op.sample``'s random choices made by hypothesis, so that a failing case shrinks to a small one."""
+
+    def __init__(self, draw: Any, dtype: Any) -> None:
+        self._draw = draw
+        self.dtype = np.dtype(dtype)
+
+    def integer(self, low: int, high: int) -> int:
+        return self._draw(st.integers(low, high))
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return self._draw(st.sampled_from(list(options)))
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(self._draw(st.integers(0, 2**32 - 1))))
+
+    def normal(self, *shape: int) -> np.ndarray:
+        return self._rng().standard_normal(shape).astype(self.dtype)
+
+    def distinct(self, *shape: int) -> np.ndarray:
+        size = int(np.prod(shape))
+        values = (np.arange(size) - size // 2 + 0.5) * 0.1
+        return self._rng().permutation(values).reshape(shape).astype(self.dtype)
+
+
+@st.composite
+def cases(draw: Any, op: Any, dtype: Any) -> Any:
+    """Random valid inputs of an operator, from its own ``sample``."""
+    return op.sample(HypothesisDraw(draw, dtype))

@@ -1,0 +1,214 @@
+"""The walk over the operator table: each operator x rung x dtype against its NumPy definition, and gradcheck.
+
+A new operator is tested here the moment it is in OPERATORS: its own ``sample`` makes the cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import get_num_threads, set_num_threads
+
+import minixception as mx
+from minixception.engine.op import RandomDraw, Rung, observe
+from minixception.engine.tensor import Tensor
+from minixception.errors import ArgumentError, ShapeError
+from minixception.ops import OPERATORS
+from tests.helpers.cases import cases
+
+BACKENDS = ("numpy", "loops", "cpu")
+DTYPES = ("float32", "float64")
+TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-5}, "float64": {"rtol": 1e-11, "atol": 1e-11}}
+
+walk = pytest.mark.parametrize("name", OPERATORS)
+
+
+def _cotangent(y, seed=0):
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(y.shape).astype(y.dtype)
+
+
+@walk
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["loops", "cpu"])
+@given(data=st.data())
+def test_rung_equals_definition(name, backend, dtype, data):
+    op = OPERATORS[name]
+    case = data.draw(cases(op, dtype))
+    originals = [a.copy() for a in case.arrays]
+    law, rung = op.rung("numpy"), op.rung(backend)
+    y, saved = law.forward(*case.arrays, **case.params)
+    got, got_saved = rung.forward(*case.arrays, **case.params)
+    assert got.dtype == np.dtype(dtype)
+    assert got.flags.c_contiguous
+    assert got.shape == op.shape(*[a.shape for a in case.arrays], **case.params)
+    np.testing.assert_allclose(got, y, **TOLERANCE[dtype])
+    dy = _cotangent(y)
+    gradients = law.backward(dy, saved)
+    for used in (saved, got_saved):  # any backward works with what any forward saved
+        for array, got_gradient, gradient in zip(case.arrays, rung.backward(dy, used), gradients, strict=True):
+            if gradient is None:
+                assert got_gradient is None
+            else:
+                assert got_gradient.dtype == array.dtype
+                assert got_gradient.shape == array.shape
+                np.testing.assert_allclose(got_gradient, gradient, **TOLERANCE[dtype])
+    for array, original in zip(case.arrays, originals, strict=True):
+        np.testing.assert_array_equal(array, original)  # inputs are never written to
+
+
+@walk
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(data=st.data())
+def test_gradcheck(name, backend, data):
+    op = OPERATORS[name]
+    case = data.draw(cases(op, "float64"))
+    differentiable = _has_gradient(op, case)
+    inputs = [Tensor(a, requires_grad=wanted) for a, wanted in zip(case.arrays, differentiable, strict=True)]
+    with mx.use_backend(backend):
+        mx.gradcheck(lambda *xs: op(*xs, **case.params), inputs)
+
+
+def _has_gradient(op, case):
+    """Inputs for which the definition returns a gradient (labels, masks and statistics have none)."""
+    y, saved = op.rung("numpy").forward(*case.arrays, **case.params)
+    return [g is not None for g in op.rung("numpy").backward(_cotangent(y), saved)]
+
+
+@walk
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_do_not_change_a_bit(name, dtype):
+    op = OPERATORS[name]
+    available = get_num_threads()
+    for seed in range(4):
+        case = op.sample(RandomDraw(seed, dtype))
+        results = []
+        for threads in (1, available):
+            set_num_threads(threads)
+            try:
+                y, saved = op.rung("cpu").forward(*case.arrays, **case.params)
+                results.append([y, *op.rung("cpu").backward(_cotangent(y), saved)])
+            finally:
+                set_num_threads(available)
+        for one, many in zip(*results, strict=True):
+            np.testing.assert_array_equal(one, many)
+
+
+@walk
+def test_shapes_can_be_asked_without_computing(name):
+    op = OPERATORS[name]
+    case = op.sample(RandomDraw(1))
+    seen = []
+
+    class Shapes(mx.engine.op.Observer):
+        shapes_only = True
+
+        def on_op(self, op, inputs, params, output):
+            seen.append((op.name, output.shape))
+
+    with observe(Shapes()):
+        y = op(*[Tensor(a) for a in case.arrays], **case.params)
+    expected = op.rung("numpy").forward(*case.arrays, **case.params)[0].shape
+    assert seen == [(name, expected)]
+    assert y.shape == expected
+
+
+def test_every_operator_has_all_three_rungs_or_moves_no_bytes():
+    without = {name for name, op in OPERATORS.items() if not op.rungs.keys() >= set(BACKENDS)}
+    assert without == {"reshape", "concat"}
+
+
+@walk
+def test_selective_backward_computes_only_what_is_wanted(name):
+    op = OPERATORS[name]
+    case = op.sample(RandomDraw(5))
+    for rung in map(op.rungs.get, BACKENDS):
+        if rung is None or not rung.selective:
+            continue
+        y, saved = rung.forward(*case.arrays, **case.params)
+        everything = rung.backward(_cotangent(y), saved)
+        for only in range(len(case.arrays)):
+            wanted = tuple(i == only for i in range(len(case.arrays)))
+            some = rung.backward(_cotangent(y), saved, wanted=wanted)
+            np.testing.assert_array_equal(some[only], everything[only])
+            assert [g is None for g in some[:2]] == [not w for w in wanted[:2]]
+
+
+def test_a_layer_on_constant_input_computes_no_gradient_for_it():
+    calls = []
+    op = OPERATORS["conv2d"]
+    rung = op.rung("cpu")
+
+    def backward(dy, saved, wanted):
+        calls.append(wanted)
+        return rung.backward(dy, saved, wanted)
+
+    watched = replace(op, rungs={"cpu": Rung(rung.forward, backward, selective=True)})
+    x, w = Tensor(np.ones((1, 4, 4, 2))), Tensor(np.ones((3, 3, 2, 2)), requires_grad=True)
+    watched(x, w, stride=1, padding="same", groups=1).sum().backward()
+    assert calls == [(False, True)]
+    assert x.grad is None
+    assert w.grad is not None
+
+
+# Padding by a number of pixels, and reflect padding, against NumPy's own pad ------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["conv2d", "depthwise_conv2d", "separable_conv2d"])
+@pytest.mark.parametrize(("kernel", "padding", "stride"), [(3, 1, 2), (3, 2, 1), (5, 2, 1), (7, 3, 2), (5, 4, 2)])
+def test_a_number_of_pixels_is_a_border_of_zeros_on_all_sides(rng, backend, name, kernel, padding, stride):
+    function = getattr(mx.ops, name)
+    weights = {
+        "conv2d": [(kernel, kernel, 3, 4)],
+        "depthwise_conv2d": [(kernel, kernel, 3)],
+        "separable_conv2d": [(kernel, kernel, 3), (3, 4)],
+    }[name]
+    arrays = [rng.standard_normal(shape) for shape in weights]
+    image = rng.standard_normal((2, 8, 6, 3))
+    framed = np.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    results = []
+    for array, how in ((image, padding), (framed, "valid")):
+        x, *ws = (Tensor(a, requires_grad=True) for a in (array, *arrays))
+        with mx.use_backend(backend):
+            y = function(x, *ws, stride=stride, padding=how)
+            y.backward(_cotangent(y))
+        dx = x.grad if how != "valid" else x.grad[:, padding:-padding, padding:-padding]
+        results.append([y.numpy(), dx, *[w.grad for w in ws]])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_padding_that_leaves_a_window_without_a_pixel_is_an_error():
+    x = mx.tensor(np.zeros((1, 4, 4, 2)))
+    for bad in (3, -1, 1.0, "full"):
+        with pytest.raises(ArgumentError, match=f"number of pixels from 0 to 2, .* got {bad!r}"):
+            mx.ops.depthwise_conv2d(x, mx.tensor(np.zeros((3, 3, 2))), padding=bad)
+    with pytest.raises(ArgumentError, match="from 0 to 0"):  # less than each of the window's sides
+        mx.ops.conv2d(x, mx.tensor(np.zeros((1, 7, 2, 2))), padding=3)
+    with pytest.raises(ShapeError, match="a 7x7 window does not fit into 4x4 pixels with padding 1"):
+        mx.ops.conv2d(x, mx.tensor(np.zeros((7, 7, 2, 2))), padding=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_reflect_padding_is_numpys(rng, backend, padding):
+    x = rng.standard_normal((2, 4, 5, 3))
+    with mx.use_backend(backend):
+        y = mx.ops.reflect_pad2d(mx.tensor(x), padding)
+    expected = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_reflect_padding_needs_a_pixel_more_than_it_mirrors():
+    for shape in [(1, 1, 4, 2), (1, 4, 1, 2)]:
+        with pytest.raises(ShapeError, match=r"mirror 1 pixels .* got"):
+            mx.ops.reflect_pad2d(mx.tensor(np.zeros(shape)))
+    with pytest.raises(ShapeError, match=r"must be \(n, h, w, c\)"):
+        mx.ops.reflect_pad2d(mx.tensor(np.zeros((4, 4))))
+    for bad in (-1, 1.0, "same"):
+        with pytest.raises(ArgumentError, match="number of pixels"):
+            mx.ops.reflect_pad2d(mx.tensor(np.zeros((1, 4, 4, 2))), bad)
