@@ -64,9 +64,7 @@ class CudaKernel(Exercise):
     too_much: Callable[[Counts, int], tuple[str, str] | None] = lambda counts, outputs: None
     kind = "fill in a CUDA kernel"
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ...:
-            return self.not_attempted()
+    def _judge(self, answer: Any, time: bool) -> Verdict:
         kernel = StudentKernel(answer) if isinstance(answer, FunctionType) else answer
         if not isinstance(kernel, gpu.Kernel):
             raise ArgumentError(

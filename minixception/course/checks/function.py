@@ -69,9 +69,7 @@ class Function(Exercise):
     timed: Callable[[], Case] | None = None
     kind = "fill in a function"
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ...:
-            return self.not_attempted()
+    def _judge(self, answer: Any, time: bool) -> Verdict:
         if not callable(answer):
             raise ArgumentError(f"{self.name}: the answer must be a function, got {type(answer).__name__}")
         cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float64", "float32") for seed in _SEEDS]
