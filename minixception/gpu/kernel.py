@@ -42,7 +42,7 @@ cuda: Any = None  # in kernels: numba.cuda
 dtype: Any = None  # in kernels: the type of the elements
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
-_machine: Any = None  # a stand-in for a GPU: see analysis/launches.py
+_machine: Any = None  # a stand-in for a GPU: see analysis/fake_device.py
 
 
 def numba_cuda() -> Any:

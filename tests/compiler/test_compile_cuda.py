@@ -12,7 +12,7 @@ from test_compile import randomise
 import minixception as mx
 from minixception import nn
 from minixception.analysis.counts import count, races
-from minixception.analysis.machine_code import Notebook
+from minixception.analysis.machine_code import LaunchRecorder
 from minixception.analysis.recorder import Recorder
 from minixception.engine.tensor import Tensor
 from minixception.errors import BackendError, DTypeError, ShapeError
@@ -253,7 +253,7 @@ def test_what_the_fused_kernel_asks_of_memory():
 
 
 def test_a_whole_network_runs_on_the_stand_in_that_collects_kernels_to_compile(rng):
-    notebook, model = Notebook(), _tiny(rng)
+    notebook, model = LaunchRecorder(), _tiny(rng)
     with gpu.redirected(notebook):
         for _, tensor in model.named_tensors():
             tensor.data = device.to_gpu(tensor.data)

@@ -186,7 +186,7 @@ def test_inference_is_one_pass():
 
 def print_shuffles():
     """For another process: shuffles in the PTX of each kernel of the fast rung in training, and spills."""
-    notebook, found = machine_code.Notebook(), {}
+    notebook, found = machine_code.LaunchRecorder(), {}
     with redirected(notebook):
         arrays = [notebook.to_device(a) for a in (np.ones((4, 3), np.float32), *parameters(3, np.float32))]
         y, saved = BATCH_NORM.rungs["cuda"].forward(*arrays, training=True, eps=1e-3)
