@@ -1,11 +1,11 @@
-"""What the notes of a recorder say: traffic, coalescing, bank conflicts and races of one launch.
+"""What the accesses that a recorder noted amount to: traffic, coalescing, bank conflicts and races of one launch.
 
 Accesses that the 32 threads of a warp make by the same instruction, each for the same time, are taken as one access
 of the warp. A thread that skips an iteration is one behind the others from there on, so that counts of kernels
 whose warps diverge are estimates.
 
 Global memory moves in sectors of 32 bytes: 32 neighbouring float32 are 4 sectors, 32 scattered ones 32. Shared memory
-has 32 banks of 4 bytes, and serves one word of each bank at a time: a warp's access takes as many turns
+has 32 banks of 4 bytes, and serves one word of each bank at a time: a warp's access takes as many passes
 ("wavefronts") as the most words it wants of one bank. Threads that read the same word share it.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from ..gpu.warps import WARP
 from .recorder import GLOBAL, SHARED, Launch
 
-SECTOR, BANKS, WORD = 32, 32, 4  # bytes, number, bytes
+SECTOR, BANKS, WORD = 32, 32, 4  # bytes, how many, bytes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Counts:
     """One launch, or several together, for all blocks of the grid; where only some ran, the others count like them.
 
     Reads and writes are those of single threads, accesses those of warps. sectors: moved between global memory and the
-    warps; ideal_sectors: as many as hold the bytes they use. wavefronts: turns of shared memory; ideal_wavefronts:
+    warps; ideal_sectors: as many as hold the bytes they use. wavefronts: passes of shared memory; ideal_wavefronts:
     without bank conflicts.
     """
 
@@ -74,11 +74,11 @@ def count(launch: Launch) -> Counts:
     access, used = _warp_accesses(launch, rows)
     shared_counts = len(used), *_wavefronts(*_pieces(launch, rows, access, WORD))
     scale = np.prod(launch.grid[0]) / len(launch.ran)
-    return Counts(*(float(scale * number) for number in (*singles, *global_counts, *shared_counts)))
+    return Counts(*(float(scale * total) for total in (*singles, *global_counts, *shared_counts)))
 
 
 def _warp_accesses(launch: Launch, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the warp's access that each row belongs to (rows,), and the bytes each of them uses (accesses,)."""
+    """The index of the warp's access that each row belongs to (rows,), and the bytes each of them uses (accesses,)."""
     warp = launch.column("thread", rows) // WARP
     keys = _keys(launch.column("block", rows), warp, launch.column("instruction", rows), launch.column("ordinal", rows))
     _, first, access = np.unique(keys, return_index=True, return_inverse=True)
@@ -89,7 +89,7 @@ def _warp_accesses(launch: Launch, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 def _pieces(launch: Launch, rows: np.ndarray, access: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct (access, piece of memory) of all, as two columns: pieces are sectors or words.
 
-    A number is smaller than a sector and does not straddle two; one of 8 bytes is two words.
+    An element is smaller than a sector and does not straddle two; one of 8 bytes is two words.
     """
     address, width = launch.column("address", rows), launch.column("width", rows)
     first, last = address // size, (address + width - 1) // size
@@ -103,7 +103,7 @@ def _distinct(access: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _keys(*columns: np.ndarray) -> np.ndarray:
-    """One number for each row of integers: ordered as the rows are, and equal where they are equal.
+    """One integer for each row of integers: ordered as the rows are, and equal where they are equal.
 
     >>> _keys(np.array([7, 0, 7]), np.array([5, 9, 5])).tolist()
     [35, 4, 35]
@@ -111,7 +111,7 @@ def _keys(*columns: np.ndarray) -> np.ndarray:
     keys, size = np.zeros(len(columns[0]), np.int64), 1
     for column in columns if len(columns[0]) else ():
         low, span = int(column.min()), int(np.ptp(column)) + 1
-        if size * span > 2**62:  # make room: number the keys so far
+        if size * span > 2**62:  # too large for an integer: rank the keys so far
             keys = np.unique(keys, return_inverse=True)[1]
             size = int(keys.max()) + 1
         keys, size = keys * span + (column - low), size * span
@@ -131,7 +131,7 @@ def _wavefronts(access: np.ndarray, word: np.ndarray) -> tuple[int, int]:
 
 
 def races(launch: Launch) -> Iterator[str]:
-    """Every element at which two threads meet, one of them writing, with no barrier between: who, and where."""
+    """Every element that two threads access, one of them writing, with no barrier in between: who, and where."""
     for space, element, (first, second) in _conflicts(launch):
         what = " and ".join(f"thread {t} of block {b} {'writes' if w else 'reads'}" for b, t, w in (first, second))
         yield f"{launch.element(space, element)}: {what} it, with no barrier between"

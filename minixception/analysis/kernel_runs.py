@@ -1,6 +1,6 @@
 """Whatever launches a CUDA kernel, once: from which ``machine_code`` learns the kernels and their arguments.
 
-A run computes nothing: arrays and launches go to a stand-in for a GPU.
+A run computes nothing: arrays and launches go to a fake device.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "measure cuda", lambda: measure(ones(1), ones(2, 3), np.zeros(2, np.int64))
     yield "batch_norm cuda", lambda: ops.batch_norm(ones(2, 3), ones(3), ones(3), ones(3), ones(3), training=True)
     yield run("pointwise_conv2d", (1, 64, 64, 2), (2, 2), stride=1)  # many pixels
-    yield run("pointwise_conv2d", (1, 1, 1, 4), (4, 4), stride=1)  # from here on numbers that lie together in fours
+    yield run("pointwise_conv2d", (1, 1, 1, 4), (4, 4), stride=1)  # from here on with vectors of four
     yield run("conv2d", (1, 1, 1, 4), (1, 1, 4, 4), stride=1, padding="same", groups=1)
     yield run("linear", (4, 4), (4, 4))
     yield run("linear", (4, 4), (4, 4), (4,))

@@ -1,8 +1,8 @@
 """Compile every CUDA kernel without a GPU and tell what it needs; bench/records/gpu_counts.py writes it down.
 
 1. Which kernels, and for which arguments: the samples of all operators and a step of every optimiser run on a
-   stand-in for a GPU, which notes the launches and computes nothing.
-2. Each kernel, for each type of numbers, becomes PTX for three architectures. Numba does it with NVVM: that of the
+   fake device, which notes the launches and computes nothing.
+2. Each kernel, for each dtype, becomes PTX for three architectures. Numba does it with NVVM: that of the
    package numba-cuda[cu12], or of an installed CUDA toolkit.
 3. ptxas, where there is one, makes machine code of the PTX and says how many registers and bytes it takes; from these
    follows the occupancy, the share of a multiprocessor's warps that can be resident at once. Registers that do not fit
@@ -54,7 +54,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel for one type of numbers and one architecture; ``error`` where it could not be compiled.
+    """One kernel for one dtype and one architecture; ``error`` where it could not be compiled.
 
     threads: of its largest block. rungs: who launches it, as in "relu cuda". usage: None without ptxas.
     """
@@ -108,7 +108,7 @@ class Signature:
     """
 
     kernel: gpu.Kernel
-    number: Any  # np.float32 or np.float64
+    dtype: Any  # np.float32 or np.float64
     arguments: tuple[tuple[str, Any], ...]
     threads: int = 0
     rungs: tuple[str, ...] = ()
@@ -122,8 +122,8 @@ def _kind(argument: Any) -> tuple[str, Any]:
     return np.asarray(argument).dtype.name, 0
 
 
-class Notebook:
-    """A stand-in for a GPU that computes nothing and notes every launch in ``signatures``."""
+class LaunchRecorder:
+    """A fake device that computes nothing and notes every launch in ``signatures``."""
 
     def __init__(self) -> None:
         self.signatures: dict[Any, Signature] = {}
@@ -139,26 +139,26 @@ class Notebook:
 
     def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         """Note it."""
-        number, kinds = gpu.number_type(arguments), tuple(map(_kind, arguments))
-        seen = self.signatures.setdefault((kernel.name, number, kinds), Signature(kernel, number, kinds))
+        dtype, kinds = gpu.element_type(arguments), tuple(map(_kind, arguments))
+        seen = self.signatures.setdefault((kernel.name, dtype, kinds), Signature(kernel, dtype, kinds))
         seen.threads = max(seen.threads, math.prod(dim3(grid[1])))
         if self.rung not in seen.rungs:
             seen.rungs += (self.rung,)
 
 
 def signatures(samples: int = 4) -> list[Signature]:
-    """Those of all kernels that operators (so many samples of each), optimisers and training launch."""
-    notebook = Notebook()
-    with gpu.redirected(notebook):
+    """Those of all kernels that operators (``samples`` cases of each), optimisers and training launch."""
+    recorder = LaunchRecorder()
+    with gpu.redirected(recorder):
         for dtype in DTYPES:
             for rung, run in (*of_operators(dtype, samples), *others(dtype)):
-                notebook.rung = rung
+                recorder.rung = rung
                 try:
                     run()
                 except Exception as error:
                     error.add_note(f"in {rung}, {dtype}")
                     raise
-    return list(notebook.signatures.values())
+    return list(recorder.signatures.values())
 
 
 def never_launched(found: Iterable[Signature]) -> list[str]:
@@ -188,7 +188,7 @@ def require_nvvm() -> None:
 
 @contextmanager
 def _pretended_device(capability: tuple[int, int]) -> Iterator[None]:
-    """Numba compiles a device function for the GPU at hand; here it is told one."""
+    """Numba compiles a device function for the GPU it finds; inside of the block it finds this one."""
     dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
     before = dispatcher.get_current_device
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
@@ -199,11 +199,11 @@ def _pretended_device(capability: tuple[int, int]) -> Iterator[None]:
 
 
 @cache  # what Numba makes of a helper is linked into many kernels, and is the same for all architectures
-def _helper(number: Any, source: gpu.Source) -> Any:
+def _helper(dtype: Any, source: gpu.Source) -> Any:
     if isinstance(source, Access):
         return source.instruction()
     cuda = gpu.numba_cuda()
-    return cuda.jit(device=True)(source.with_names(cuda, number, partial(_helper, number)))
+    return cuda.jit(device=True)(source.with_names(cuda, dtype, partial(_helper, dtype)))
 
 
 def ptx(signature: Signature, architecture: str) -> str:
@@ -220,7 +220,7 @@ def ptx(signature: Signature, architecture: str) -> str:
         return types.Array(scalar, shape, "C") if shape else scalar
 
     with _pretended_device(capability):
-        function = signature.kernel.with_names(cuda, signature.number, partial(_helper, signature.number))
+        function = signature.kernel.with_names(cuda, signature.dtype, partial(_helper, signature.dtype))
         code, _ = cuda.compile_ptx(function, tuple(numba_type(*one) for one in signature.arguments), cc=capability)
     return str(code)
 
@@ -257,14 +257,14 @@ def read_usage(text: str) -> Usage:
     Usage(registers=32, shared=64, stack=8, spills=8)
     """
 
-    def numbers(pattern: str) -> list[int]:
-        return [int(number) for number in re.findall(pattern, text)]
+    def integers(pattern: str) -> list[int]:
+        return [int(text) for text in re.findall(pattern, text)]
 
     return Usage(
-        registers=max(numbers(r"Used (\d+) registers")),
-        shared=max(numbers(r"(\d+) bytes smem"), default=0),
-        stack=max(numbers(r"(\d+) bytes stack frame"), default=0),
-        spills=sum(numbers(r"(\d+) bytes spill")),
+        registers=max(integers(r"Used (\d+) registers")),
+        shared=max(integers(r"(\d+) bytes smem"), default=0),
+        stack=max(integers(r"(\d+) bytes stack frame"), default=0),
+        spills=sum(integers(r"(\d+) bytes spill")),
     )
 
 
@@ -281,8 +281,8 @@ def _compile(signature: Signature, architecture: str, ptxas: str | None) -> Comp
         usage = assemble(ptxas, code, architecture) if ptxas else None
     except Exception as problem:  # any of Numba's
         error = f"{type(problem).__name__}: {problem}"
-    number = np.dtype(signature.number).name
-    return Compiled(signature.kernel.name, number, architecture, signature.threads, signature.rungs, usage, error)
+    dtype = np.dtype(signature.dtype).name
+    return Compiled(signature.kernel.name, dtype, architecture, signature.threads, signature.rungs, usage, error)
 
 
 def _share(part: int, parts: int) -> list[Compiled]:
@@ -298,7 +298,7 @@ def compile_package() -> list[Compiled]:
 
 
 def table(rows: Sequence[Compiled]) -> Table:
-    """A row for each kernel, type of numbers and architecture."""
+    """A row for each kernel, dtype and architecture."""
     header = ("kernel", "dtype", "arch", "threads", "registers", "shared", "stack", "spills", "occupancy")
     cells: list[tuple[Any, ...]] = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Watch an operator's CUDA kernels without a GPU: what its threads read and write, and how well."""
+"""Memory traces of an operator's CUDA kernels, without a GPU: what their threads read and write, and how well."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Trace:
 
     @property
     def outputs(self) -> int:
-        """How many numbers the results have."""
+        """How many elements the results have."""
         return sum(result.size for result in self.results)
 
     @property
@@ -90,7 +90,7 @@ class Trace:
     def cells(self, counts: Counts) -> dict[str, float]:
         """Accesses and bytes moved per output; sectors per warp's access; shares and factors, 1 being ideal."""
         per_output = (counts.global_reads, counts.global_writes, counts.shared_reads, counts.shared_writes)
-        values = [number / self.outputs for number in (*per_output, SECTOR * counts.sectors)]
+        values = [count / self.outputs for count in (*per_output, SECTOR * counts.sectors)]
         quality = counts.sectors_per_access, counts.coalescing, counts.conflicts
         return dict(zip(_COLUMNS, (*values, *quality), strict=True))
 
@@ -138,8 +138,8 @@ def trace(
     operator: a name in ``mx.ops.OPERATORS``; rung: one of its rungs that begin with "cuda". shape: that of x;
     without one, the operator's own small sample is used. params: of the operator, and kernel_size (depthwise_conv2d) or
     out_channels (pointwise_conv2d). Half a microsecond of a GPU is seconds here: keep shapes small, or run
-    only so many ``blocks`` of each launch, spread over its grid; then the result is not compared.
-    Raises KernelError where two threads meet at one address with no barrier between, where an index is outside of its
+    only some ``blocks`` of each launch, spread over its grid; then the result is not compared.
+    Raises KernelError where two threads race for one address (no barrier in between), where an index is outside of its
     array or a barrier not reached by all, or where the result is not the definition's (float32 1e-5, float64 1e-12);
     ArgumentError for names that do not exist and sizes that are not positive integers; ShapeError for a shape that the
     operator does not take.
@@ -223,15 +223,15 @@ def _case(op: Op, draw: RandomDraw, shape: Shape | None, params: dict[str, Any])
 
 def _run(op: Op, rung: str, direction: str, case: Case) -> tuple[list[RecordedArray], list[Any], list[Any]]:
     """The inputs of a rung on the recorder, its results there, and those of the definition."""
-    law, kernels = op.rungs["numpy"], op.rungs[rung]
-    y, saved = law.forward(*case.arrays, **case.params)
+    reference, kernels = op.rungs["numpy"], op.rungs[rung]
+    y, saved = reference.forward(*case.arrays, **case.params)
     if direction == "forward":
         inputs = [to_gpu(array) for array in case.arrays]
         return inputs, [kernels.forward(*inputs, **case.params)[0]], [y]
     dy = np.asarray(np.random.default_rng(0).standard_normal(np.shape(y)), y.dtype)
     there, saved_there = to_gpu(dy), _moved(saved)
     inputs = [there, *(array for array in saved_there if isinstance(array, RecordedArray))]
-    return inputs, list(kernels.backward(there, saved_there)), list(law.backward(dy, saved))
+    return inputs, list(kernels.backward(there, saved_there)), list(reference.backward(dy, saved))
 
 
 def _moved(value: Any) -> Any:
@@ -249,12 +249,12 @@ def _refuse_races(launch: Launch) -> None:
 
 
 def _compare(what: str, results: list[Any], expected: list[Any]) -> None:
-    for number, (result, right) in enumerate(zip(results, expected, strict=True)):
+    for i, (result, right) in enumerate(zip(results, expected, strict=True)):
         if result is None or right is None:
             if result is not right:
-                raise KernelError(f"{what}: result {number} is None here or in the definition, and not in both")
+                raise KernelError(f"{what}: result {i} is None here or in the definition, and not in both")
             continue
         got, right = result.copy_to_host(), np.asarray(right)
         tolerance = TOLERANCE[right.dtype.name]
         if got.shape != right.shape or not np.allclose(got, right, tolerance, tolerance, equal_nan=True):
-            raise KernelError(f"{what}: result {number} is not the definition's")
+            raise KernelError(f"{what}: result {i} is not the definition's")

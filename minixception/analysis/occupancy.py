@@ -60,5 +60,5 @@ def occupancy(architecture: str, threads: int, registers: int, shared: int) -> f
     return blocks * warps / limits.warps
 
 
-def _round_up(number: int, portion: int) -> int:
-    return math.ceil(number / portion) * portion
+def _round_up(amount: int, portion: int) -> int:
+    return math.ceil(amount / portion) * portion

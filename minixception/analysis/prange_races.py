@@ -5,7 +5,7 @@ who wrote and who read each of their cells: two iterations of one ``prange`` may
 read what another writes, before or after.
 
 The iterations run one after the other here. So it is enough to keep the first of each kind: whoever comes next and is
-another one has met it.
+another one has found the race.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAKERS = ("empty", "zeros", "ones", "full", "empty_like", "zeros_like", "ones_l
 
 
 class _Race(Exception):
-    """Two iterations met."""
+    """Two iterations use one cell, and one of them writes it."""
 
 
 class _Loop:
@@ -121,7 +121,7 @@ class _Watched(np.ndarray):
 
 
 def race(kernel: Callable[..., Any], arguments: Sequence[Any], written: Sequence[int]) -> str:
-    """Which iterations meet where, in words; empty if none do.
+    """Which iterations race for which cell, in words; empty if none do.
 
     kernel: a function compiled by Numba, or a plain one. arguments: small ones; those at the positions ``written`` are
     arrays that it fills.

@@ -1,7 +1,7 @@
 """Runs CUDA kernels on the processor and notes every access of every thread to memory.
 
-The recorder stands in for a GPU. Its notes show what a result does not: how often each element is read, which
-addresses the threads of a warp touch together, and where two threads meet at one address without a barrier.
+The recorder takes the place of a GPU. Its notes show what a result does not: how often each element is read, which
+addresses the threads of a warp touch together, and where two threads race for one address.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class OutsideError(KernelError):
 
 
 class Recorder:
-    """A stand-in for a GPU that notes what kernels do, for ``gpu.kernel.redirected``.
+    """A fake device that notes what kernels do, for ``gpu.kernel.redirected``.
 
     blocks: how many blocks of a launch run at most, spread evenly over its grid; None for all of them.
     """
@@ -160,7 +160,7 @@ class Recorder:
         launch = Launch(kernel, (blocks, threads), ran, arrays)
         self.launches.append(launch)
         cuda = CudaNames(self, blocks, threads)
-        run = _filled(kernel, cuda, gpu.number_type(arguments))
+        run = _filled(kernel, cuda, gpu.element_type(arguments))
 
         def thread() -> None:
             with np.errstate(all="ignore"):  # NaN and Inf are values like others on a GPU
@@ -183,7 +183,7 @@ class Recorder:
             launch.accesses = np.array(rows, np.int64)
 
     def note(self, space: int, address: int, width: int, write: bool, elements: int = 1) -> None:
-        """An access of the thread whose turn it is, called by the array that a kernel uses.
+        """An access of the thread that runs, called by the array that a kernel uses.
 
         Of several elements: a row for each, and as many executions of the instruction as there are 16 bytes.
         """
@@ -219,7 +219,7 @@ class Recorder:
         return found
 
     def outside(self, text: str) -> None:
-        """OutsideError of the thread whose turn it is."""
+        """OutsideError of the thread that runs."""
         raise OutsideError(f"thread {this_thread().number}: {text}")
 
 

@@ -70,8 +70,8 @@ def _samples(dataset: Dataset, predicted: np.ndarray) -> Figure:
 def _report(dataset: Dataset, predicted: np.ndarray) -> None:
     right = predicted == dataset.labels
     rows = [
-        (name, int((dataset.labels == number).sum()), f"{right[dataset.labels == number].mean():.1%}")
-        for number, name in enumerate(dataset.class_names)
+        (name, int((dataset.labels == label).sum()), f"{right[dataset.labels == label].mean():.1%}")
+        for label, name in enumerate(dataset.class_names)
     ]
     print(f"\n{Table(('class', 'test pictures', 'recognised'), rows)}\n")
     print(

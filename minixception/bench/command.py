@@ -98,17 +98,17 @@ def rows_table(rows: Sequence[Measurement], kind: str) -> Table:
 def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report:
     """Measure ``what`` ("kernels", "models" or "all") with each number of threads; ``beside``: installed peers too.
 
-    Progress and peers that are left out are told on stderr. Raises ValueError for more threads than Numba has,
+    Progress and peers that are left out are printed on stderr. Raises ValueError for more threads than Numba has,
     ArithmeticError if a peer's result is not ours.
     """
     from tqdm import tqdm
 
-    inference = peers.installed(peers.INFERENCE, _say) if beside else {}
+    inference = peers.installed(peers.INFERENCE, say) if beside else {}
     training = {name: peer for name, peer in peers.TRAINING.items() if name in inference}
     report = Report()
     for count in threads:
         on = f"{count} thread{'s' if count > 1 else ''}"
-        _say(f"measuring the machine's limits, {on}")
+        say(f"measuring the machine's limits, {on}")
         report.limits.append(limit := limits.measure(count))
         if what != "models":
             with tqdm(total=repeats, desc=f"register tile, {on}", leave=False) as bar:
@@ -124,5 +124,6 @@ def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report
     return report
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print progress, on stderr."""
     print(text, file=sys.stderr, flush=True)

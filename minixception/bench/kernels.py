@@ -2,24 +2,24 @@
 
 The bound of an operator counts each of its multiply-accumulates (twice that in the backward pass: one product for each
 gradient) and each byte of its inputs and outputs once; what the forward pass saves for the backward pass is an output
-of the one and an input of the other. Operators without multiply-accumulates are held to their bytes alone.
+of the one and an input of the other. Operators without multiply-accumulates are compared with their bytes alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import nn
-from ..engine.op import Observer, Op, Shape, observe, shape_only
-from ..engine.tape import no_grad
-from ..engine.tensor import Tensor
-from ..timing import interleaved
+from ..engine.op import Op, Shape
+from ..graph.trace import trace
+from ..timing import Timing, interleaved
 from .limits import Limits
-from .measurement import OURS, Measurement, require_equal, summary
+from .measurement import EQUAL, OURS, Bound, Measurement, distance, require_near, summary
 from .threads import numba_threads
 
 if TYPE_CHECKING:
@@ -58,27 +58,50 @@ def measure(workload: Workload, limits: Limits, repeats: int, peers: bool, bar: 
 
     Raises ArithmeticError if results differ by more than 1e-5 (relative L2): nothing is timed then.
     """
-    rows = []
     with numba_threads(limits.threads):
         layer = prepare(workload)
-        theirs: dict[str, Any] = {}
+        ours: dict[str, Job] = {
+            "forward": (lambda: forward(layer.stages, layer.x), None),
+            "backward": (lambda: backward(layer.stages, layer.dy, layer.saved), None),
+        }
+        jobs: dict[str, Mapping[str, Job]] = {OURS: ours}
         if peers:
             from .torch_kernels import passes
 
-            theirs = passes(layer.module, layer.x, layer.dy, limits.threads)
-        runs = {
-            "forward": lambda: forward(layer.stages, layer.x),
-            "backward": lambda: backward(layer.stages, layer.dy, layer.saved),
+            jobs["torch"] = passes(layer.module, layer.x, layer.dy, limits.threads)
+        timed = partial(interleaved, repeats=repeats, after_round=bar.update)
+        return compare(workload.name, layer, jobs, limits, EQUAL, timed)
+
+
+Run = Callable[[], Any]
+Job = tuple[Run, Sequence[np.ndarray] | None]  # what to time, and its results; None for the results of ``prepare``
+
+
+def compare(
+    name: str,
+    layer: Layer,
+    jobs: Mapping[str, Mapping[str, Job]],
+    limits: Bound,
+    near: float,
+    timed: Callable[[Mapping[str, Run]], dict[str, Timing]],
+) -> list[Measurement]:
+    """A row for each direction. jobs: by who does them and by direction, the fastest of ours first.
+
+    Raises ArithmeticError if somebody's results are further than ``near`` (relative L2) from those of ``prepare``.
+    """
+    rows = []
+    for one in layer.passes:
+        mine = {who: job[one.direction] for who, job in jobs.items()}
+        differences = {
+            who: max(
+                require_near(f"{name}, {one.direction}, {who}", distance(a, b), near)
+                for a, b in zip(results, one.results, strict=True)
+            )
+            for who, (_, results) in mine.items()
+            if results is not None
         }
-        for one in layer.passes:
-            functions, differences = {OURS: runs[one.direction]}, {}
-            if peers:
-                functions["torch"], expected = theirs[one.direction]
-                pairs = zip(one.results, expected, strict=True)
-                what = f"{workload.name}, {one.direction}"
-                differences["torch"] = max(require_equal(what, a, b) for a, b in pairs)
-            times = interleaved(functions, repeats, bar.update)
-            rows.append(summary(workload.name, one.direction, limits, one.flop, one.nbytes, times, differences))
+        times = timed({who: run for who, (run, _) in mine.items()})
+        rows.append(summary(name, one.direction, limits, one.flop, one.nbytes, times, differences))
     return rows
 
 
@@ -133,22 +156,10 @@ def prepare(workload: Workload) -> Layer:
     return Layer(module, stages, x, dy, saved, passes)
 
 
-class _Recorder(Observer):
-    shapes_only = True
-
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-
-    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
-        macs = op.macs(*[t.shape for t in inputs], **params)
-        self.stages.append(Stage(op, tuple(t.data for t in inputs[1:]), params, macs))
-
-
 def _stages(module: nn.Module, x: Shape) -> list[Stage]:
-    recorder = _Recorder()
-    with no_grad(), observe(recorder):
-        module(Tensor(shape_only(x)))
-    return recorder.stages
+    """The operators of a layer in training, without what they read of each other."""
+    calls = [call for layer in trace(module, x, inference=False).layers for call in layer.calls]
+    return [Stage(call.op, tuple(t.data for t in call.inputs[1:]), call.params, call.macs) for call in calls]
 
 
 def forward(stages: Sequence[Stage], x: Any, rung: str = "cpu") -> tuple[Any, list[Any]]:

@@ -1,8 +1,8 @@
 """Other libraries that run the same network on the same input: what our own times are measured beside.
 
-Each is built from the PyTorch twin of our model, or from the TensorFlow one, with its number of threads set explicitly,
-and gets its input in its own layout before any time is taken. No library is imported before it is built. The extra
-``peers`` installs all but TensorFlow, whose package for the CPU has not the same name everywhere (``tensorflow-cpu``,
+Each is built from the same network in PyTorch or in TensorFlow, with its number of threads set explicitly, and gets its
+input in its own layout before any time is taken. No library is imported before it is built. The extra ``peers``
+installs all but TensorFlow, whose package for the CPU has not the same name everywhere (``tensorflow-cpu``,
 ``tensorflow``): it is measured where somebody has installed it.
 """
 
@@ -69,10 +69,10 @@ def _has_all(name: str, libraries: Iterable[str], say: Callable[[str], Any]) -> 
 def _torch_eager(model: Module, x: np.ndarray, threads: int, device: str = "cpu", layout: str = "channels_last") -> Run:
     import torch
 
-    from .torch_networks import to_torch, twin_on
+    from .torch_networks import peer_model_on, to_torch
 
     torch.set_num_threads(threads)
-    theirs, image = twin_on(model, device, layout).eval(), to_torch(x, device, layout)
+    theirs, image = peer_model_on(model, device, layout).eval(), to_torch(x, device, layout)
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
@@ -85,12 +85,12 @@ def _torch_script(model: Module, x: np.ndarray, threads: int) -> Run:
     """Traced, frozen and optimised: batchnorm folded, convolutions and ReLU fused by oneDNN."""
     import torch
 
-    from .torch_networks import to_torch, twin
+    from .torch_networks import peer_model, to_torch
 
     torch.set_num_threads(threads)
     image = to_torch(x)
     with torch.inference_mode(), _quiet():
-        theirs = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(twin(model).eval(), image)))
+        theirs = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(peer_model(model).eval(), image)))
 
     def run() -> np.ndarray:
         with torch.inference_mode():
@@ -159,11 +159,13 @@ def _onnx(model: Module, x: np.ndarray) -> bytes:
     """The network as an ONNX file for inputs (n, c, h, w) of exactly this shape."""
     import torch
 
-    from .torch_networks import twin
+    from .torch_networks import peer_model
 
     file = io.BytesIO()
     with _quiet():
-        torch.onnx.export(twin(model).eval(), (torch.from_numpy(_nchw(x)),), file, input_names=["x"], dynamo=False)
+        torch.onnx.export(
+            peer_model(model).eval(), (torch.from_numpy(_nchw(x)),), file, input_names=["x"], dynamo=False
+        )
     return file.getvalue()
 
 
@@ -194,11 +196,11 @@ def _torch_training(
     """In the precision of x."""
     import torch
 
-    from .torch_networks import from_torch, to_torch, twin_on
+    from .torch_networks import from_torch, peer_model_on, to_torch
 
     torch.set_num_threads(threads)
     image, target = to_torch(x, device, layout), torch.from_numpy(labels).to(device)
-    theirs = twin_on(model, device, layout).train().to(image.dtype)
+    theirs = peer_model_on(model, device, layout).train().to(image.dtype)
     sgd = torch.optim.SGD(theirs.parameters(), lr=lr, momentum=0.9)
 
     def step() -> None:

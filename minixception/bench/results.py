@@ -62,8 +62,8 @@ def results_folder() -> Path:
 def read_result(name: str) -> dict[str, Any]:
     """The figures of one committed result file; ArgumentError if there is none of that name.
 
-    >>> read_result("ladder")["command"]
-    'python -m minixception.bench.ladder'
+    >>> read_result("ladder")["limits"]["dtype"]
+    'float32'
     """
     path = results_folder() / f"{name}.json"
     if not path.exists():

@@ -24,23 +24,23 @@ def frozen(module: nn.Module, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
 
     with tf.Graph().as_default() as graph:
         x = tf.compat.v1.placeholder(tf.float32, shape)
-        return graph, x, _twin(tf, module, x)
+        return graph, x, _peer_model(tf, module, x)
 
 
-def _twin(tf: Any, module: nn.Module, x: Any) -> Any:
+def _peer_model(tf: Any, module: nn.Module, x: Any) -> Any:
     """What ``module`` makes of x."""
     kind = type(module)
     if kind in _LEAVES:
         return _LEAVES[kind](tf, module, x)
     if isinstance(module, nn.Residual):
         y = _chain(tf, [getattr(module, name) for name in module.chain], x)
-        return tf.add(y, _twin(tf, module.shortcut, x) if module.shortcut else x)
+        return tf.add(y, _peer_model(tf, module.shortcut, x) if module.shortcut else x)
     return _chain(tf, list(module.children().values()), x)
 
 
 def _chain(tf: Any, modules: list[nn.Module], x: Any) -> Any:
     for module in modules:
-        x = _twin(tf, module, x)
+        x = _peer_model(tf, module, x)
     return x
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..nn import Module
-from .torch_networks import CHANNELS_LAST, from_torch, to_torch, twin_on
+from .torch_networks import CHANNELS_LAST, from_torch, peer_model_on, to_torch
 
 Pass = tuple[Callable[[], Any], list[np.ndarray]]  # what to time, and what it computes
 
@@ -19,7 +19,7 @@ def passes(
 ) -> dict[str, Pass]:
     """The same layer with the same weights, "forward" and "backward"; gradients of x, then of the parameters."""
     torch.set_num_threads(threads)
-    theirs, arriving = twin_on(module, device, layout), to_torch(dy, device, layout)
+    theirs, arriving = peer_model_on(module, device, layout), to_torch(dy, device, layout)
     image = to_torch(x, device, layout).requires_grad_()
     wanted = [image, *theirs.parameters()]
     y = theirs(image)

@@ -23,26 +23,26 @@ def to_torch(array: np.ndarray, device: str = "cpu", layout: str = CHANNELS_LAST
 
 
 def from_torch(parameter: torch.Tensor) -> np.ndarray:
-    """A parameter of the twin in our order of axes: (kh, kw, ci/groups, co), (ci, co) or (c,)."""
+    """A parameter of such a network in our order of axes: (kh, kw, ci/groups, co), (ci, co) or (c,)."""
     array = parameter.detach().cpu().numpy()
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
-def twin_on(module: nn.Module, device: str = "cpu", layout: str = CHANNELS_LAST) -> Any:
-    """The twin on a device, in either layout."""
-    theirs = twin(module).to(device)
+def peer_model_on(module: nn.Module, device: str = "cpu", layout: str = CHANNELS_LAST) -> Any:
+    """``peer_model`` on a device, in either layout."""
+    theirs = peer_model(module).to(device)
     return theirs if layout == CHANNELS_LAST else theirs.to(memory_format=torch.contiguous_format)
 
 
-def twin(module: nn.Module) -> Any:
+def peer_model(module: nn.Module) -> Any:
     """The PyTorch module that computes what ``module`` does, in channels_last, with copies of its weights."""
     kind = type(module)
     if kind in _LEAVES:
         return _LEAVES[kind](module).to(memory_format=torch.channels_last)
     if isinstance(module, nn.Residual):
-        body = tnn.Sequential(*[twin(getattr(module, name)) for name in module.chain])
-        return _Residual(body, twin(module.shortcut) if module.shortcut else tnn.Identity())
-    return tnn.Sequential(*[twin(child) for child in module.children().values()])
+        body = tnn.Sequential(*[peer_model(getattr(module, name)) for name in module.chain])
+        return _Residual(body, peer_model(module.shortcut) if module.shortcut else tnn.Identity())
+    return tnn.Sequential(*[peer_model(child) for child in module.children().values()])
 
 
 class _Residual(tnn.Module):

@@ -61,18 +61,18 @@ def execute(path: Path, write: bool) -> float:
 
 
 def _refuse_stderr(path: Path, notebook: Any) -> None:
-    for number, cell in enumerate(notebook.cells):
+    for i, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
-                raise NotebookError(f"{path.name}, cell {number} writes to stderr: {output.text.strip()[:500]}")
+                raise NotebookError(f"{path.name}, cell {i} writes to stderr: {output.text.strip()[:500]}")
 
 
 def clean(notebook: Any) -> None:
     """Leave out what says nothing about the notebook: metadata, cell identities, addresses of objects."""
     notebook.metadata.clear()
     notebook.metadata.update(_METADATA)
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:03d}"
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i:03d}"
         cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
         for output in cell.get("outputs", []):
             if "metadata" in output:  # of pictures: their size on the page, and what they show in words

@@ -1,4 +1,4 @@
-"""Accuracy beside cost: published numbers over counts from the model objects."""
+"""Accuracy beside cost: published figures over counts from the model objects."""
 
 from __future__ import annotations
 

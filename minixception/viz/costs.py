@@ -308,8 +308,8 @@ def convolution_costs(rows: Sequence[ConvolutionCost]) -> VectorFigure:
             ax.barh([row.form for row in rows], values, xerr=spread, color=color, capsize=4)
             ends = np.array(values) + (0 if spread is None else spread[1])
             for place, (value, end) in enumerate(zip(values, ends, strict=True)):
-                number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-                label = f"{number}  ({value / values[-1]:.1f}×)"
+                figure_text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+                label = f"{figure_text}  ({value / values[-1]:.1f}×)"
                 ax.annotate(label, (end, place), (8, 0), textcoords="offset points", va="center")
             ax.set_title(title)
             ax.set_xlim(0, 1.9 * ends.max())  # room for the labels

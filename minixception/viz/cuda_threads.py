@@ -13,8 +13,8 @@ from ..errors import ArgumentError, ShapeError
 if TYPE_CHECKING:
     from .style import VectorFigure
 
-MOST_NAMED = 18  # cells across, above which the numbers of threads would be too small to read
-MOST_COLOURS = 9  # shades of blue: with more reads than this, several numbers of reads share one
+MOST_NAMED = 18  # cells across, above which the indices of threads would be too small to read
+MOST_COLOURS = 9  # shades of blue: with more reads than this, several counts share one
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ThreadPanel:
 
 
 def threads(panels: Sequence[ThreadPanel], title: str) -> VectorFigure:
-    """Draw panels side by side: inputs are cells coloured by their number of reads, outputs are frames.
+    """Draw panels side by side: inputs are cells coloured by how often they are read, outputs are frames.
 
-    The number in a frame is that of the thread that writes the output. Raises ArgumentError without panels, ShapeError
+    The index in a frame is that of the thread that writes the output. Raises ArgumentError without panels, ShapeError
     where reads and writers are not of one shape (rows, columns).
 
     >>> panel = ThreadPanel("channel 0", np.ones((3, 3), int), np.full((3, 3), -1), ("row", "column"))

@@ -119,7 +119,7 @@ def _place(layers: list[list[Box]], gap: float, row_gap: float) -> None:
 
 
 def _straighten(layers: list[list[Box]], chains: list[list[Box]], gap: float) -> None:
-    """Put all bends of an edge on one line where there is room for it in each of their layers."""
+    """Put all bends of an edge on one line where there is space for it in each of their layers."""
     for parent, *bends, child in chains:
         low, high = float("-inf"), float("inf")
         for bend in bends:
@@ -190,10 +190,10 @@ def routes(chains: Sequence[Sequence[Box]], pad: float) -> Iterator[list[Point]]
 def _ends(box: Box, arrivals: list[Sequence[Box]], pad: float) -> list[float]:
     """Where edges end on a box, from left to right: straight below where they come from, if that is on the box."""
     last = len(arrivals) - 1
-    room = max(box.half - pad, 0.0) if last else 0.0  # an edge of its own ends in the middle
-    gap = min(2.4 * pad, 2 * room / max(last, 1))
+    space = max(box.half - pad, 0.0) if last else 0.0  # an edge of its own ends in the middle
+    gap = min(2.4 * pad, 2 * space / max(last, 1))
     wanted = [
-        min(max(chain[-2].x, box.x - room + i * gap), box.x + room - (last - i) * gap)
+        min(max(chain[-2].x, box.x - space + i * gap), box.x + space - (last - i) * gap)
         for i, chain in enumerate(arrivals)
     ]
     return spread(wanted, [gap] * last, [-abs(x - box.x) for x in wanted])

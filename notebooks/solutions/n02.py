@@ -85,7 +85,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("conv2d-forward", like_pytorch, "PyTorch's habit"),
     ("conv2d-forward", subsampled, "outputs of stride 1"),
     ("conv2d-forward", valid, "only windows that lie inside"),
-    ("conv2d-forward", turned, "half a turn"),
+    ("conv2d-forward", turned, "180 degrees"),
     ("conv2d-forward", transposed, "The kernel is transposed"),
     ("conv2d-forward", creeping_float64, "make float64 creep in"),
     ("block1-macs", 149**2 * 9 * 32 * 64, "How many windows fit"),

@@ -91,5 +91,5 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("one-kernel", multiplied_as_matrices, "adds up over the input channels"),
     ("one-kernel", summed, "they multiply"),
     ("one-kernel", outputs_first, "input channels come before"),
-    ("one-kernel", turned, "half a turn"),
+    ("one-kernel", turned, "180 degrees"),
 ]

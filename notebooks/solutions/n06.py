@@ -110,7 +110,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("batchnorm-backward", backward_gamma_of_x, "gamma multiplies xhat"),
     ("batchnorm-backward", backward_without_gamma, "a factor is missing"),
     ("variance-cancels", "A", "does not change their variance"),
-    ("variance-cancels", "B", "the same float32 numbers"),
+    ("variance-cancels", "B", "the same float32 values"),
     ("merge-statistics", merge_added, "deviations from their own means"),
     ("merge-statistics", merge_plain_mean, "weigh the means"),
     ("merge-statistics", merge_distance_once, "but not once"),

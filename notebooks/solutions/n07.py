@@ -151,7 +151,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("red-sectors", 4, "a green and a blue"),
     ("red-sectors", 32, "How far apart are two reds?"),
     ("red-sectors", 384, "how many bytes"),
-    ("scale-and-shift", pixels_side_by_side, "which of them do the threads 0, 1, 2"),
+    ("scale-and-shift", pixels_side_by_side, "which ones do the threads 0, 1, 2"),
     ("scale-and-shift", without_guard, "more threads than there is work"),
     ("scale-and-shift", shifted_first, "First the factor"),
     ("scale-and-shift", without_shift, "The shift is missing"),

@@ -302,8 +302,8 @@ def _operator(forward_kernel):
         forward_kernel[2, 32](x, y)
         return y, ()
 
-    law = Rung(lambda x: (x.copy(), ()), lambda dy, saved: (dy,))
-    rungs = {"numpy": law, "cuda": Rung(forward, lambda dy, saved: (dy,))}
+    reference = Rung(lambda x: (x.copy(), ()), lambda dy, saved: (dy,))
+    rungs = {"numpy": reference, "cuda": Rung(forward, lambda dy, saved: (dy,))}
     return Op("planted", rungs, lambda x: x, lambda draw: Case((draw.normal(64),)))
 
 

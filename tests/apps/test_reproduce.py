@@ -13,6 +13,7 @@ import minixception as mx
 from minixception import imagenet
 from minixception.apps import reproduce
 from minixception.apps.reproduce import Report, tables, write_report
+from minixception.bench.training import random_batch, training_step
 from minixception.errors import NumericError
 from minixception.timing import Timing
 
@@ -112,14 +113,15 @@ def test_the_steps_of_table3_train(small):
     mx.seed(0)
     model = small()
     before = {name: array.copy() for name, array in model.state_dict().items()}
-    steps = tables._training_steps(model, 1e-5, 2)
-    losses = [next(steps) for _ in range(30)]
+    x, labels = random_batch(model, 2)
+    step = training_step(model, mx.tensor(x), labels, mx.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9))
+    losses = [step().item() for _ in range(30)]
     assert losses[-1] < losses[0]
     assert all(not np.array_equal(before[name], array) for name, array in model.state_dict().items())
 
 
 def test_steps_that_diverge_are_not_reported(small, monkeypatch):
-    monkeypatch.setattr(tables, "_training_steps", lambda *arguments: iter([1.0, 1.0, float("nan")]))
+    monkeypatch.setattr(tables, "training_step", lambda *arguments: lambda: mx.tensor(np.float32("nan")))
     with pytest.raises(NumericError, match="Inception V3: the loss is not finite"):
         reproduce.table3(steps=1)
 

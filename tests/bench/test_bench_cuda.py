@@ -61,7 +61,7 @@ def counted(function):
 def untimed(monkeypatch):
     """Checks without the timing: the simulator is slow."""
     second = Timing(1.0, 1.0, 1.0)
-    monkeypatch.setattr(kernels, "interleaved", lambda functions, *_: dict.fromkeys(functions, second))
+    monkeypatch.setattr(kernels, "interleaved", lambda functions, **_: dict.fromkeys(functions, second))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)

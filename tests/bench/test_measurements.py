@@ -7,16 +7,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
 import minixception as mx
+from minixception.bench import records
 from minixception.bench.measurement import OURS
 from minixception.bench.models import Workload
 from minixception.bench.records import process, tape
-from minixception.bench.records.__main__ import main
+from minixception.bench.records.__main__ import RECORDS, main
 from minixception.bench.records.process import Network
 from minixception.bench.training import our_training
 from minixception.engine.op import Op, Rung
@@ -292,3 +294,22 @@ def test_the_process_command(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["process", str(tmp_path / "process.json"), "--repeats", "0"])
     assert "repeats must be at least 1, got 0" in capsys.readouterr().err
+
+
+# The entry point ------------------------------------------------------------------------------------------------------
+
+
+def test_help_says_of_every_record_what_it_writes(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    said = "".join(capsys.readouterr().out.split())  # lines may be broken anywhere
+    for name, record in RECORDS.items():
+        first = record.__doc__.partition("\n")[0]
+        assert first.endswith(".")
+        assert f"{name}{first}".replace(" ", "") in said
+
+
+def test_every_record_has_its_entry():
+    folder = Path(records.__file__).parent
+    assert set(RECORDS) == {path.stem for path in folder.glob("[a-z]*.py")}

@@ -12,7 +12,7 @@ from test_compile import randomise
 import minixception as mx
 from minixception import nn
 from minixception.analysis.counts import count, races
-from minixception.analysis.machine_code import Notebook
+from minixception.analysis.machine_code import LaunchRecorder
 from minixception.analysis.recorder import Recorder
 from minixception.engine.tensor import Tensor
 from minixception.errors import BackendError, DTypeError, ShapeError
@@ -21,6 +21,7 @@ from minixception.gpu import kernel as gpu
 from minixception.ops.separable.cuda import fused, pack
 from minixception.ops.separable.definition import forward_numpy
 from tests.helpers.golden_rule import layer_paths
+from tests.helpers.launches import recorded_launches
 
 pytestmark = pytest.mark.gpu
 
@@ -83,7 +84,7 @@ def check(model, x, tolerance=1e-5):
 
 def launched(compiled, x):
     """Names of the kernels of one call."""
-    with gpu.recorded_launches() as launches:
+    with recorded_launches() as launches:
         compiled(x)
     return [name.rpartition(".")[2] for name, _ in launches]
 
@@ -252,7 +253,7 @@ def test_what_the_fused_kernel_asks_of_memory():
 
 
 def test_a_whole_network_runs_on_the_stand_in_that_collects_kernels_to_compile(rng):
-    notebook, model = Notebook(), _tiny(rng)
+    notebook, model = LaunchRecorder(), _tiny(rng)
     with gpu.redirected(notebook):
         for _, tensor in model.named_tensors():
             tensor.data = device.to_gpu(tensor.data)

@@ -285,12 +285,12 @@ def test_check_kernel_shows_the_times_of_our_rungs(monkeypatch):
 
 @pytest.mark.parametrize("operator", ["depthwise", "pointwise"])
 def test_the_network_uses_an_own_kernel_and_gives_it_back(operator):
-    law = {"depthwise": depthwise, "pointwise": pointwise}[operator]
+    reference = {"depthwise": depthwise, "pointwise": pointwise}[operator]
     calls = []
 
     def forward(*arrays, **params):
         calls.append(arrays[0].shape)
-        return law.forward_numpy(*arrays, **params)[0]
+        return reference.forward_numpy(*arrays, **params)[0]
 
     model = mx.models.mini_xception(10, (8, 16), 1, 8)
     x = mx.tensor(np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32))
@@ -303,7 +303,7 @@ def test_the_network_uses_an_own_kernel_and_gives_it_back(operator):
         return [loss.numpy(), *(p.grad for p in model.parameters())]
 
     expected = run()
-    with mx.lab.use_kernel(operator, forward, law.backward_numpy):
+    with mx.lab.use_kernel(operator, forward, reference.backward_numpy):
         got = run()
     assert len(calls) >= 4
     for ours, theirs in zip(expected, got, strict=True):

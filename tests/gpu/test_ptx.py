@@ -106,7 +106,7 @@ def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(dtypes, archite
     assert found["faults"] == []  # what is wrong with which kernel
     rows = found["kernels"]
     compiled = {(row["kernel"], row["dtype"], row["architecture"]) for row in rows}
-    launched = {(one.kernel.name, np.dtype(one.number).name) for one in machine_code.signatures()}
+    launched = {(one.kernel.name, np.dtype(one.dtype).name) for one in machine_code.signatures()}
     assert compiled == {(*one, architecture) for one in launched if one[1] in dtypes for architecture in architectures}
     assert {number for _, number in launched} == set(DTYPES)
     if NVVM_REQUIRED:

@@ -13,9 +13,10 @@ from minixception.analysis import machine_code
 from minixception.engine.backend import use_backend
 from minixception.engine.tensor import Tensor
 from minixception.gpu.device import is_on_gpu, to_cpu, to_gpu
-from minixception.gpu.kernel import recorded_launches, redirected
+from minixception.gpu.kernel import redirected
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cuda import _slabs
+from tests.helpers.launches import recorded_launches
 from tests.helpers.processes import compiled_elsewhere
 
 pytestmark = pytest.mark.gpu
@@ -185,7 +186,7 @@ def test_inference_is_one_pass():
 
 def print_shuffles():
     """For another process: shuffles in the PTX of each kernel of the fast rung in training, and spills."""
-    notebook, found = machine_code.Notebook(), {}
+    notebook, found = machine_code.LaunchRecorder(), {}
     with redirected(notebook):
         arrays = [notebook.to_device(a) for a in (np.ones((4, 3), np.float32), *parameters(3, np.float32))]
         y, saved = BATCH_NORM.rungs["cuda"].forward(*arrays, training=True, eps=1e-3)

@@ -53,7 +53,8 @@ def everything_tiny():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Recipe, "make_model", tiny_network)
         patched.setitem(RECIPES, "demo", TINY)
-        patched.setattr(mx.data, "load", lambda spec, split, seed: tiny_data(4 if split == "train" else 3))
+        for module in (mx.data, commands.train, commands.evaluate):
+            patched.setattr(module, "load", lambda spec, split, seed: tiny_data(4 if split == "train" else 3))
         yield
 
 
@@ -249,7 +250,7 @@ def test_published_networks_are_put_there(option, expected, photo, tmp_path, unt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands.predict, "predict", stopping)
-    monkeypatch.setattr(mx.training.imagenet, "evaluate_imagenet", stopping)
+    monkeypatch.setattr(commands.evaluate, "evaluate_imagenet", stopping)
     monkeypatch.setattr(mx.hub, "Hub", stopping)
     assert call("predict", photo, "--model", "mini_xception", *option)[0] == 130
     assert call("serve", "--model", "mini_xception", *option)[0] == 130

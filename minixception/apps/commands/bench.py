@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ...errors import ArgumentError
+from ...files import atomic_path
 from .common import Add, add_json, positive, show
 
 
@@ -51,7 +52,6 @@ def _on_cpu(options: argparse.Namespace) -> int:
     from ...bench.malloc import rerun_tuned
     from ...bench.peers import versioned
     from ...bench.results import machine, write_result
-    from ...files import atomic_path
 
     if options.figure and options.what == "models":
         raise ArgumentError("--figure draws operators: use it with --what kernels or --what all")

@@ -67,6 +67,6 @@ def device_words(options: argparse.Namespace) -> list[str]:
 
 def positive(text: str) -> int:
     """The value of an option that counts something."""
-    if (number := int(text)) < 1:
+    if (count := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return number
+    return count

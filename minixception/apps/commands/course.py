@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ...course.checks import progress
+from ...course.exercises import EXERCISES
 from ...errors import ArgumentError
 from ...files import atomic_path
 from ...tables import Table
@@ -24,9 +26,6 @@ def register(add: Add) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Copy what is missing, then print the progress."""
-    from ...course.checks import progress
-    from ...course.exercises import EXERCISES
-
     if options.folder.exists() and not options.folder.is_dir():
         raise ArgumentError(f"{options.folder} must be a folder, and is a file")
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...data import ImageNetFolder, load
 from ...errors import DataError
+from ...imagenet.images import RULES
+from ...models import MODELS
+from ...optim import EMA
 from ...tables import Table
+from ...training import evaluate, read_checkpoint
+from ...training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
+from ...training.trainer import CHECKPOINT
 from .common import Add, add_device, add_json, chosen_device, device_words, positive, show
 
 
 def register(add: Add) -> None:
     """The command and its options."""
-    from ...imagenet.images import RULES
-    from ...models import MODELS
-
     parser = add("evaluate", run, "accuracy of a trained run, or of a network on ImageNet's validation images")
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a folder that train wrote, or its checkpoint")
     parser.add_argument("--data", metavar="SPEC", help="RUN: default: what it was trained on; --model: imagenet:DIR")
@@ -51,10 +55,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_of_our_own(options: argparse.Namespace) -> int:
-    from ...data import load
-    from ...optim import EMA
-    from ...training import evaluate, read_checkpoint
-    from ...training.trainer import CHECKPOINT
 
     device = chosen_device(options)
     path = options.run / CHECKPOINT if options.run.is_dir() else options.run
@@ -77,9 +77,6 @@ def _run_of_our_own(options: argparse.Namespace) -> int:
 
 def _published_network(options: argparse.Namespace) -> int:
     from tqdm import tqdm
-
-    from ...data import ImageNetFolder
-    from ...training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
 
     folder, device = _imagenet_folder(options), chosen_device(options)
     images = ImageNetFolder(folder)

@@ -1,19 +1,23 @@
-"""minixception gradcheck: every gradient held to finite differences."""
+"""minixception gradcheck: every gradient beside finite differences."""
 
 from __future__ import annotations
 
 import argparse
 
+from ...engine.backend import LADDER, use_backend
+from ...engine.gradcheck import gradcheck
+from ...engine.op import RandomDraw
+from ...engine.tensor import Tensor
 from ...errors import GradientError
+from ...gpu.kernel import is_available
+from ...ops import OPERATORS
 from ...tables import Table
 from .common import Add, add_json, positive, show
 
 
 def register(add: Add) -> None:
     """The command and its options."""
-    from ...ops import OPERATORS
-
-    parser = add("gradcheck", run, "hold every operator's gradient to finite differences")
+    parser = add("gradcheck", run, "compare every operator's gradient with finite differences")
     parser.add_argument("operator", nargs="?", choices=OPERATORS, metavar="OPERATOR", help="default: all")
     parser.add_argument("--cases", type=positive, default=3, help="random cases per rung; default: %(default)s")
     add_json(parser)
@@ -22,13 +26,6 @@ def register(add: Add) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check, and say which operator and rung is wrong."""
     import numpy as np
-
-    from ...engine.backend import LADDER, use_backend
-    from ...engine.gradcheck import gradcheck
-    from ...engine.op import RandomDraw
-    from ...engine.tensor import Tensor
-    from ...gpu.kernel import is_available
-    from ...ops import OPERATORS
 
     runnable = [name for name in LADDER if name != "cuda" or is_available()]
     rows, failed = [], False

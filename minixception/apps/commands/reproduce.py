@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...data import ImageNetFolder
 from .common import Add, add_json, positive, show
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def run(options: argparse.Namespace) -> int:
 def _table1(options: argparse.Namespace) -> tuple[Report, list[str]]:
     from tqdm import tqdm
 
-    from ...data import ImageNetFolder
     from ..reproduce import table1
     from ..reproduce.tables import TABLE1
 

@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ...data import load
+from ...training import RECIPES, Interrupted, Trainer, read_checkpoint
+from ...training.trainer import CHECKPOINT
 from .common import Add, add_device, chosen_device, device_words
 
 
 def register(add: Add) -> None:
     """The command and its options."""
-    from ...training import RECIPES
-
     parser = add("train", run, "train a small Xception by a recipe; stop with Ctrl-C, go on with --resume")
     parser.add_argument("--recipe", choices=RECIPES, help="default: cifar10, or with --resume the run's own")
     parser.add_argument("--data", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER or folder:PATH")
@@ -28,10 +29,6 @@ def register(add: Add) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, and say where the log is."""
-    from ...data import load
-    from ...training import RECIPES, Interrupted, Trainer, read_checkpoint
-    from ...training.trainer import CHECKPOINT
-
     device = chosen_device(options)
     name = options.recipe or "cifar10"
     folder = options.out or Path("runs") / name

@@ -35,7 +35,7 @@ class Hub:
     model: a network that knows its ``input_shape`` (h, w, 3) and returns logits (n, classes); its weights are copied
     at the first prediction. name: default, the class's name in lower case. classes: the labels, one per output; without
     them a network of 1000 outputs is taken for one of ImageNet, whose class names it gives with spaces ("great white
-    shark"; ModelHub's labels listed all synonyms of a class), and others name classes by their number. Two threads may
+    shark"; ModelHub's labels listed all synonyms of a class), and others name classes by their index. Two threads may
     ask at once: their pictures go through the network one after the other.
 
     Raises ShapeError for a network without such an input or output, and ArgumentError for one without
@@ -48,15 +48,15 @@ class Hub:
     """
 
     def __init__(self, model: Module, name: str | None = None, classes: Sequence[str] | None = None) -> None:
-        number = _outputs(model)
+        outputs = _outputs(model)
         assert model.input_shape is not None and model.preprocessing is not None  # _outputs has looked
         self.name = name or type(model).__name__.lower()
-        self._names_imagenet = classes is None and number == len(imagenet.CLASSES)
+        self._names_imagenet = classes is None and outputs == len(imagenet.CLASSES)
         if self._names_imagenet:
             classes = [name.replace("_", " ") for _, name in imagenet.CLASSES]
-        self.classes = tuple(str(i) for i in range(number)) if classes is None else tuple(classes)
-        if len(self.classes) != number:
-            raise ArgumentError(f"expected one label for each of {number} outputs, got {len(self.classes)}")
+        self.classes = tuple(str(i) for i in range(outputs)) if classes is None else tuple(classes)
+        if len(self.classes) != outputs:
+            raise ArgumentError(f"expected one label for each of {outputs} outputs, got {len(self.classes)}")
         height, width, _ = model.input_shape
         self._size = height, width
         self._preprocessing = model.preprocessing
@@ -67,7 +67,7 @@ class Hub:
     def get_config(self) -> dict[str, Any]:
         """All that is known about the network: id, meta, publication, model (with its io) and display hints."""
         dataset = "ImageNet" if self._names_imagenet else ""
-        number = len(self.classes)
+        count = len(self.classes)
         return {
             "id": self._id(),
             "meta": {
@@ -80,7 +80,7 @@ class Hub:
             },
             "publication": dict(PAPERS.get(self._key(), UNPUBLISHED)),
             "model": {
-                "description": f"{self.name}, {number} classes, pictures resized to "
+                "description": f"{self.name}, {count} classes, pictures resized to "
                 f"{self._size[0]}x{self._size[1]} pixels without cropping.",
                 "provenance": "minixception",
                 "architecture": "Convolutional Neural Network (CNN)",
@@ -95,7 +95,7 @@ class Hub:
                         {
                             "name": "probabilities",
                             "type": "label_list",
-                            "description": f"Probabilities of the {number} classes"
+                            "description": f"Probabilities of the {count} classes"
                             + (" in the ImageNet dataset." if dataset else "."),
                         }
                     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from ...gpu.device import empty_cache
 from ...models import Xception, mini_xception
 from ...tables import Table
 from .. import models
-from ..command import rows_table
+from ..command import rows_table, say
 from ..measurement import Measurement
 from ..peers import on_gpu
 from . import kernels, limits, targets
@@ -178,8 +177,3 @@ def _peer(beside: bool, stream: Any) -> Iterator[dict[str, Any]]:
             return
     say(f"PyTorch is left out: {reason}")
     yield {"left out": reason}
-
-
-def say(text: str) -> None:
-    """Tell of progress on stderr."""
-    print(text, file=sys.stderr, flush=True)

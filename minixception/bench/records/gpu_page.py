@@ -34,7 +34,7 @@ this page anew. The benchmark alone, from `pip install 'minixception[cuda,peers]
     minixception bench --device cuda --out docs/results/bench_cuda.json
     python -m minixception.bench.records gpu_page docs/results/gpu.md
 
-The targets that it will be held to are those of `minixception/bench/cuda/targets.py`.
+The targets that it is compared with are those of `minixception/bench/cuda/targets.py`.
 """
 _NOT_CHECKED = """Not run yet: it needs an NVIDIA GPU and compute-sanitizer, which comes with the CUDA toolkit.
 
@@ -84,7 +84,7 @@ What `ptxas` gave {len(names)} kernels: the worst of the fast ones, which are th
 
 
 def _compiled(kernels: list[dict[str, Any]]) -> Table:
-    """A row for each architecture and type of numbers."""
+    """A row for each architecture and dtype."""
     rows = []
     for architecture, dtype in sorted({(row["architecture"], row["dtype"]) for row in kernels}):
         fast = [

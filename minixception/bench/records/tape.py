@@ -1,9 +1,9 @@
 """What the tape costs: the time of a training step in which no kernel runs.
 
 Everything that the kernels return in one step (gradients set to zero by the optimiser, forward pass, loss, backward
-pass; no update) is kept. Then steps are timed in which every operator hands out what was kept instead of computing
-it. What remains is Python: layers, checks, the tape and its heap; and the additions where gradients meet, which are
-arithmetic and are therefore timed on their own. What a rung does in Python around its compiled code, such as taking
+pass; no update) is kept. Then steps are timed in which every operator returns what was kept instead of computing
+it. What remains is Python: layers, checks, the tape and its heap; and adding the gradients of one tensor, which is
+arithmetic and therefore timed on its own. What a rung does in Python around its compiled code, such as taking
 memory from the pool, counts as kernel here, and so does giving that memory back: a replay frees no recorded array.
 The target: without the additions, less than 2 % of a step.
 """
@@ -64,7 +64,7 @@ class Overhead:
 class Replay:
     """A step that is run again from what its kernels returned; ``adding``: seconds the last run spent on additions.
 
-    Only inside of ``installed()``. Where gradients meet, one is added to another in place, and so each run changes
+    Only inside of ``installed()``. Gradients of one tensor are added in place, and so each run changes
     recorded arrays: that takes as long as ever, but the sums grow from run to run.
     """
 
@@ -102,7 +102,7 @@ class Replay:
 
 
 def record(step: Callable[[], Any]) -> list[Rung]:
-    """Run the step; a stand-in for the rung of each operator that ran, in order, which hands out what that returned."""
+    """Run the step; for each operator that ran, in order, a rung which returns what that one returned."""
     recorded: list[Rung] = []
     choose = Op.rung
 

@@ -64,9 +64,7 @@ class CudaKernel(Exercise):
     too_much: Callable[[Counts, int], tuple[str, str] | None] = lambda counts, outputs: None
     kind = "fill in a CUDA kernel"
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ...:
-            return self.not_attempted()
+    def _judge(self, answer: Any, time: bool) -> Verdict:
         kernel = StudentKernel(answer) if isinstance(answer, FunctionType) else answer
         if not isinstance(kernel, gpu.Kernel):
             raise ArgumentError(
@@ -101,7 +99,7 @@ class CudaKernel(Exercise):
         counts = count(launches[0])
         outputs = call(self.reference, cases[0]).size
         if asks := self.too_much(counts, outputs):
-            return self.verdict(False, f"The numbers are right, but {asks[0]}.", asks[1])
+            return self.verdict(False, f"The values are right, but {asks[0]}.", asks[1])
         reads, sectors = counts.global_reads / outputs, counts.sectors_per_access
         said = f"It equals the definition; {reads:.2f} global reads per output, {sectors:.1f} sectors per access."
         return self.verdict(True, said)

@@ -26,9 +26,13 @@ class Exercise(ABC):
     title: str
     kind = ""
 
-    @abstractmethod
     def judge(self, answer: Any, time: bool) -> Verdict:
-        """Right or wrong, and why. time: also measure how fast a function is."""
+        """Right or wrong, and why; not attempted if there is no answer. time: also measure how fast a function is."""
+        return self.not_attempted() if answer is None or answer is ... else self._judge(answer, time)
+
+    @abstractmethod
+    def _judge(self, answer: Any, time: bool) -> Verdict:
+        """``judge`` for an answer that is there."""
 
     def verdict(self, passed: bool | None, message: str, hint: str = "", **more: Any) -> Verdict:
         """A judgement of this exercise."""
@@ -61,9 +65,7 @@ class Number(Exercise):
     mistakes: tuple[WrongNumber, ...] = ()
     kind = "predict a number"
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ...:
-            return self.not_attempted()
+    def _judge(self, answer: Any, time: bool) -> Verdict:
         if not isinstance(answer, int | float | np.number):
             raise ArgumentError(f"{self.name}: the answer must be a number, got {type(answer).__name__}")
         given, right = float(answer), float(self.expected())
@@ -101,9 +103,7 @@ class Choice(Exercise):
     def __post_init__(self) -> None:
         assert {*self.hints, self.right} == set(self.options), f"{self.name}: a hint for each wrong option"
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ...:
-            return self.not_attempted()
+    def _judge(self, answer: Any, time: bool) -> Verdict:
         if not isinstance(answer, str) or answer not in {"", *self.options}:
             raise ArgumentError(f"{self.name}: the answer must be one of {', '.join(self.options)}, got {answer!r}")
         if not answer:

@@ -69,9 +69,7 @@ class Function(Exercise):
     timed: Callable[[], Case] | None = None
     kind = "fill in a function"
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
-        if answer is None or answer is ...:
-            return self.not_attempted()
+    def _judge(self, answer: Any, time: bool) -> Verdict:
         if not callable(answer):
             raise ArgumentError(f"{self.name}: the answer must be a function, got {type(answer).__name__}")
         cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float64", "float32") for seed in _SEEDS]
@@ -100,11 +98,10 @@ class Function(Exercise):
         fault = fault or self._fault(cases, given)
         if fault is not None:
             return self.verdict(False, *fault)
-        number = len(cases)
         timed = time and self.peers is not None
         return self.verdict(
             True,
-            f"It equals the definition on {number} random cases, float64 and float32.{unsearched}",
+            f"It equals the definition on {len(cases)} random cases, float64 and float32.{unsearched}",
             times=self._times(answer) if timed else None,
         )
 
@@ -129,10 +126,10 @@ class Function(Exercise):
     def _fault(self, cases: list[Case], given: list[tuple[Any, ...]]) -> tuple[str, str] | None:
         """What is wrong with the results, and the hint; None if they are right."""
         right = [as_results(call(self.reference, case)) for case in cases]
-        for case, got, law in zip(cases, given, right, strict=True):
-            if len(got) != len(law):
+        for case, got, expected in zip(cases, given, right, strict=True):
+            if len(got) != len(expected):
                 return f"It should return {', '.join(self.results)}, and returns {len(got)} results.", ""
-            for position, (one, wanted) in enumerate(zip(got, law, strict=True)):
+            for position, (one, wanted) in enumerate(zip(got, expected, strict=True)):
                 seen, hint = form_fault(self.results[position], one, wanted)
                 if not seen and not near(one, wanted):
                     seen = self._difference(case, position, one, wanted)

@@ -1,4 +1,4 @@
-"""Hold a student's results to the right ones, and say what differs."""
+"""Compare a student's results with the right ones, and say what differs."""
 
 from __future__ import annotations
 

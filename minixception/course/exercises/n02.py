@@ -29,7 +29,7 @@ def _case(draw: RandomDraw) -> Case:
 
 
 def _extra_pixel_first(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
-    """An odd pixel of padding in front, as k // 2 on both sides: everything turned by half a turn, and back."""
+    """An odd pixel of padding in front, as k // 2 on both sides: everything rotated by 180 degrees, and back."""
     return _conv(x[:, ::-1, ::-1], w[::-1, ::-1], stride)[:, ::-1, ::-1]
 
 
@@ -72,7 +72,7 @@ EXERCISES = (
             ),
             Mistake(
                 lambda x, w, stride: _conv(x, w[::-1, ::-1], stride),
-                "The kernel is turned by half a turn, as in a mathematician's convolution. Here tap (a, b) meets the "
+                "The kernel is rotated by 180 degrees, as in a mathematician's convolution. Here tap (a, b) meets the "
                 "pixel a rows down and b columns to the right.",
             ),
             Mistake(

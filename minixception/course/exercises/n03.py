@@ -78,7 +78,7 @@ EXERCISES = (
                 "Both kinds of channels are dealt out like cards here. Segments are neighbours.",
             ),
             Mistake(_first_kernel, "Each segment has weights of its own; here all use those of the first."),
-            Mistake(_interleaved, "The right numbers in another order: all outputs of the first segment come first."),
+            Mistake(_interleaved, "The right values in another order: all outputs of the first segment come first."),
             Mistake(
                 _added, "The segments' outputs stand side by side; added up, they would be a regular convolution's."
             ),
@@ -137,11 +137,11 @@ EXERCISES = (
             ),
             Mistake(
                 lambda depthwise, pointwise: _one_kernel(depthwise, pointwise).swapaxes(2, 3),
-                "The right numbers, but a kernel is (kh, kw, ci, co): input channels come before output channels.",
+                "The right values, but a kernel is (kh, kw, ci, co): input channels come before output channels.",
             ),
             Mistake(
                 lambda depthwise, pointwise: _one_kernel(depthwise[::-1, ::-1], pointwise),
-                "The window is turned by half a turn. It need not be: both convolutions read taps in the same order.",
+                "The window is rotated by 180 degrees. It need not be: both convolutions read taps in the same order.",
             ),
         ),
     ),

@@ -138,16 +138,16 @@ EXERCISES = (
         title="Why the short formula of the variance fails",
         options={
             "A": "The variance itself grows with the mean.",
-            "B": "float32 cannot hold numbers with a large mean.",
+            "B": "float32 cannot hold values with a large mean.",
             "C": "The difference of two large, rounded terms is left with their rounding errors.",
             "D": "The squares overflow.",
         },
         right="C",
         why="With mean 1000 both terms are near a million, and the variance is the last of float32's seven digits.",
         hints={
-            "A": "Adding a constant to all numbers does not change their variance, which is 1 throughout.",
-            "B": "All three ways are given the same float32 numbers. Why does the package find their variance?",
-            "D": "The largest float32 number is about 3e38. How large is the square of the largest mean here?",
+            "A": "Adding a constant to all values does not change their variance, which is 1 throughout.",
+            "B": "All three ways are given the same float32 values. Why does the package find their variance?",
+            "D": "The largest float32 is about 3e38. How large is the square of the largest mean here?",
         },
     ),
     Function(

@@ -11,7 +11,7 @@ from ...engine.op import Case, RandomDraw
 from ...gpu.kernel import blocks
 from ..checks import Choice, CudaKernel, Mistake, Number, WrongNumber
 
-LENGTH = 64  # numbers of a row, and threads of the block that adds them
+LENGTH = 64  # elements of a row, and threads of the block that adds them
 
 
 def _scaled(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def _scattered(counts: Counts, outputs: int) -> tuple[str, str] | None:
         return None
     return (
         f"an access of a warp moves {counts.sectors_per_access:.0f} sectors",
-        "Which numbers of y lie side by side in memory, and which of them do the threads 0, 1, 2 of your kernel write?",
+        "Which elements of y lie side by side in memory, and which ones do the threads 0, 1, 2 of your kernel write?",
     )
 
 
@@ -47,7 +47,10 @@ def _block_each(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any]:
 def _one_by_one(counts: Counts, outputs: int) -> tuple[str, str] | None:
     if counts.global_accesses < 8 * outputs:
         return None
-    return "a single thread reads number after number", "The others of its block wait meanwhile. Let each read one."
+    return (
+        "a single thread reads one element after the other",
+        "The others of its block wait meanwhile. Let each read one.",
+    )
 
 
 EXERCISES = (
@@ -56,13 +59,13 @@ EXERCISES = (
         notebook=7,
         title="How many sectors a warp moves to read one colour",
         expected=lambda: 12,
-        why="32 pixels of 12 bytes are 384 bytes without a gap of 32: each of their 12 sectors holds a red number.",
+        why="32 pixels of 12 bytes are 384 bytes without a gap of 32: each of their 12 sectors holds a red value.",
         mistakes=(
-            WrongNumber(4, "That would be 32 neighbouring numbers. Between two reds lie a green and a blue."),
-            WrongNumber(32, "That needs numbers at least 32 bytes apart. How far apart are two reds?"),
+            WrongNumber(4, "That would be 32 neighbouring values. Between two reds lie a green and a blue."),
+            WrongNumber(32, "That needs values at least 32 bytes apart. How far apart are two reds?"),
             WrongNumber(384, "That is how many bytes the 32 pixels take. A sector is 32 bytes."),
-            WrongNumber(3, "A warp reads 32 numbers of 4 bytes at least, and a sector is 32 bytes."),
-            WrongNumber(1, "A sector is 32 bytes: it holds 8 numbers of float32."),
+            WrongNumber(3, "A warp reads 32 values of 4 bytes at least, and a sector is 32 bytes."),
+            WrongNumber(1, "A sector is 32 bytes: it holds 8 float32."),
         ),
     ),
     CudaKernel(
@@ -77,11 +80,11 @@ EXERCISES = (
             Mistake(lambda x, scale, shift: x * scale, "The shift is missing."),
             Mistake(
                 lambda x, scale, shift: x * scale[0] + shift[0],
-                "Every channel has a factor of its own: which one belongs to this thread's number?",
+                "Every channel has a factor of its own: which one belongs to this thread's element?",
             ),
             Mistake(
                 lambda x, scale, shift: x * np.resize(np.repeat(scale, len(x)), x.shape) + shift,
-                "This takes the factors in another order than the numbers: pixels count up first there.",
+                "This takes the factors in another order than the elements: pixels count up first there.",
             ),
         ),
         too_much=_scattered,
@@ -100,10 +103,10 @@ EXERCISES = (
             ),
             Mistake(
                 lambda x: x[:, ::2].sum(axis=1),
-                "This is the sum of every second number: one step of the tree is missing, the one at a distance of 1.",
+                "This is the sum of every second element: one step of the tree is missing, the one at a distance of 1.",
             ),
-            Mistake(lambda x: x[:, 0], "This is the first number of the row alone: nothing has been added to it."),
-            Mistake(lambda x: x[:, 0] + x[:, 32], "One step of the tree. It takes six to bring 64 numbers together."),
+            Mistake(lambda x: x[:, 0], "This is the first element of the row alone: nothing has been added to it."),
+            Mistake(lambda x: x[:, 0] + x[:, 32], "One step of the tree. It takes six to bring 64 elements together."),
         ),
         too_much=_one_by_one,
     ),

@@ -28,10 +28,10 @@ EXERCISES = (
             WrongNumber(22_910_480, "These are all of them. Training does not change batchnorm's running statistics."),
             WrongNumber(
                 22_910_480 - 27_264,
-                "A channel of batchnorm has a running mean and a running variance: two numbers that training leaves.",
+                "A channel of batchnorm has a running mean and a running variance: two values that training leaves.",
             ),
             WrongNumber(
-                22_910_480 - 4 * 27_264, "Two of batchnorm's four numbers a channel, gamma and beta, are trained."
+                22_910_480 - 4 * 27_264, "Two of batchnorm's four values a channel, gamma and beta, are trained."
             ),
         ),
     ),
@@ -49,7 +49,7 @@ EXERCISES = (
         why="147×147 = 21,609 times a parameter of block1.conv2 is used, and 100 times one of block14.",
         hints={
             "A": "Both use each parameter once for an output pixel. How many pixels are there?",
-            "C": "All numbers are float32. What else is large in the first layers?",
+            "C": "All values are float32. What else is large in the first layers?",
             "D": "A residual connection adds work. Compare the output shapes of the two ends of the network.",
         },
     ),
