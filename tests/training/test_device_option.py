@@ -277,7 +277,7 @@ def test_the_demo_predicts_on_the_gpu(tmp_path):
 
 def run_alone(*arguments, first=""):
     """A command in a new process, with everything tiny, where there is neither the variable nor a GPU."""
-    code = f"{first}\nimport sys, test_device_option; test_device_option.main(sys.argv[1:])"
+    code = f"{first}\nimport sys; from tests.training import test_device_option as t; t.main(sys.argv[1:])"
     return python("-c", code, *arguments, MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="-1", NUMBA_NUM_THREADS=1)
 
 

@@ -439,7 +439,7 @@ def whole_step():
 
 
 def test_a_whole_training_step_is_the_same_for_any_number_of_threads():
-    code = "import numba, test_training as t; t.whole_step(); print(numba.get_num_threads())"
+    code = "import numba; from tests.training import test_training as t; t.whole_step(); print(numba.get_num_threads())"
     results = [python("-c", code, NUMBA_NUM_THREADS=threads) for threads in (1, 2, 3)]
     lines = [result.stdout.split() for result in results]
     assert [line[1] for line in lines] == ["1", "2", "3"], results[0].stderr
