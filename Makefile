@@ -4,10 +4,10 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo course test lint notebooks docs gpu clean
+.PHONY: help setup demo course test test-all lint notebooks docs gpu clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install the package with what tests and notebooks need
 
@@ -24,8 +24,14 @@ course: setup ## copy the course's notebooks to my-course and open them
 	$(BIN)/minixception course my-course
 	$(BIN)/jupyter lab my-course
 
-test: setup ## run every test and every docstring example
-	$(BIN)/python -m pytest
+# In a process for each processor; four at most, for each compiles, and some need 2 GB.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test: setup ## run the tests and docstring examples that are not slow: five minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-all: setup ## run every test, also the slow ones
+	$(PYTEST)
 
 lint: setup ## check style, formatting and types
 	$(BIN)/ruff check .

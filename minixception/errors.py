@@ -28,7 +28,7 @@ class BackendError(ValueError):
 
 
 class DeviceMemoryError(ValueError, MemoryError):
-    """The GPU has no room for an array, even with nothing kept for later."""
+    """The GPU has no memory left for an array, even with nothing kept for later."""
 
 
 class InteropError(ValueError, BufferError):

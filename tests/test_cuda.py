@@ -143,8 +143,9 @@ def test_a_model_moves_and_its_weights_are_read_and_written(tmp_path):
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_a_model_trains_there_as_it_does_here():
-    """20 steps of a tiny mini_xception: the losses of both devices, and the weights after it."""
+@pytest.mark.parametrize(("steps", "lr"), [(4, 0.3), pytest.param(20, 0.05, marks=pytest.mark.slow)])
+def test_a_model_trains_there_as_it_does_here(steps, lr):
+    """A tiny mini_xception: the losses of both devices, and the weights after them."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((2, 4, 4, 3)).astype(np.float32)
     labels = np.array([0, 2])
@@ -152,10 +153,10 @@ def test_a_model_trains_there_as_it_does_here():
     for where in ("cpu", "cuda"):
         mx.seed(0)
         model = mx.models.mini_xception(3, widths=(4,), middle_blocks=0, stem=4, input_shape=(4, 4, 3)).to(where)
-        optimizer = mx.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        optimizer = mx.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
         x = mx.tensor(images).to(where)
         losses[where] = []
-        for _ in range(20):
+        for _ in range(steps):
             optimizer.zero_grad()
             loss = mx.cross_entropy(model(x), labels)
             assert loss.device == where

@@ -139,7 +139,7 @@ class LaunchRecorder:
 
     def launch(self, kernel: gpu.Kernel, grid: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         """Note it."""
-        dtype, kinds = gpu.number_type(arguments), tuple(map(_kind, arguments))
+        dtype, kinds = gpu.element_type(arguments), tuple(map(_kind, arguments))
         seen = self.signatures.setdefault((kernel.name, dtype, kinds), Signature(kernel, dtype, kinds))
         seen.threads = max(seen.threads, math.prod(dim3(grid[1])))
         if self.rung not in seen.rungs:

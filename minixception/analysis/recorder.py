@@ -160,7 +160,7 @@ class Recorder:
         launch = Launch(kernel, (blocks, threads), ran, arrays)
         self.launches.append(launch)
         cuda = CudaNames(self, blocks, threads)
-        run = _filled(kernel, cuda, gpu.number_type(arguments))
+        run = _filled(kernel, cuda, gpu.element_type(arguments))
 
         def thread() -> None:
             with np.errstate(all="ignore"):  # NaN and Inf are values like others on a GPU

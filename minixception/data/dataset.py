@@ -131,7 +131,7 @@ def batches(
         The step, x of shape (batch, H, W, 3) in -1 .. 1, and labels of shape (batch,), int64.
 
     Raises:
-        ArgumentError: at the call, before the first batch, for a number outside of its range.
+        ArgumentError: at the call, before the first batch, for an argument outside of its range.
 
     >>> pictures = Dataset(np.zeros((5, 8, 8, 3), np.uint8), np.arange(5), tuple("abcde"))
     >>> [(step, x.shape, labels.tolist()) for step, x, labels in batches(pictures, 2, start=1)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ArgumentError, DataError
+from ..imagenet.images import read_image, resize
 from .dataset import Dataset
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,7 +29,8 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
         seed: draws the test split; at least 0.
 
     Returns:
-        The images in the order of their names, and the classes in the order of theirs.
+        The images in the order of their names, read as ``imagenet.read_image`` does, and the classes in the order of
+        theirs.
 
     Raises:
         ArgumentError: an argument outside of its range.
@@ -50,7 +52,7 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
     if not pairs:
         kinds = " ".join(SUFFIXES)
         raise DataError(f"expected images ({kinds}) in the class folders of {path} for split {split!r}, found none")
-    images = np.stack([_read(file, image_size) for _, file in pairs])  # (N, S, S, 3)
+    images = np.stack([resize(read_image(file), (image_size, image_size)) for _, file in pairs])  # (N, S, S, 3)
     return Dataset(images, np.array([label for label, _ in pairs], np.int64), names)
 
 
@@ -87,15 +89,3 @@ def _draw(classes: list[list[Path]], split: str, seed: int) -> list[list[Path]]:
         num_test = round(TEST_FRACTION * len(files))
         chosen.append([files[i] for i in sorted(order[:num_test] if split == "test" else order[num_test:])])
     return chosen
-
-
-def _read(path: Path, image_size: int) -> np.ndarray:
-    """One image as (S, S, 3), uint8, turned upright by its EXIF orientation."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except Exception as error:  # a decoder raises whatever corrupt bytes make it stumble over
-        raise DataError(f"expected an image in {path}: {error}") from error
-    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR))

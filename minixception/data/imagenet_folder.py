@@ -44,7 +44,7 @@ class ImageNetFolder:
     """The images of a folder of synset folders and their classes, in an order mixed once and for all.
 
     Mixed, because sorted by class the accuracy over the first images would say nothing about the rest. Synsets may be
-    missing: the others keep their class numbers, the places in ``imagenet.CLASSES``.
+    missing: the others keep their class indices, the places in ``imagenet.CLASSES``.
 
     Attributes:
         files: paths relative to ``path``, with the synset's folder.
@@ -59,15 +59,15 @@ class ImageNetFolder:
     labels: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        number = {wnid: i for i, (wnid, _) in enumerate(imagenet.CLASSES)}
+        index = {wnid: i for i, (wnid, _) in enumerate(imagenet.CLASSES)}
         names = class_names(self.path)
-        if unknown := [name for name in names if name not in number]:
+        if unknown := [name for name in names if name not in index]:
             raise DataError(
                 f"expected folders named after the 1000 synsets of ImageNet (n01440764) in {self.path}, "
                 f"got {', '.join(map(repr, unknown[:5]))}"
             )
         per_class = zip(names, files_by_class(self.path, names), strict=True)
-        found = [(f"{name}/{file.name}", number[name]) for name, files in per_class for file in files]
+        found = [(f"{name}/{file.name}", index[name]) for name, files in per_class for file in files]
         if not found:
             raise DataError(f"expected images ({' '.join(SUFFIXES)}) in the synset folders of {self.path}, found none")
         order = np.random.Generator(np.random.PCG64(0)).permutation(len(found))

@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 
 from ..engine.tensor import Tensor, tensor
-from ..errors import ArgumentError
 from ..gpu import kernel as gpu
-from ..gpu.device import DEVICES
+from ..gpu.device import require_device
 
 
 def prefetched(batches: Iterable[tuple[Any, Any]], device: str) -> Iterator[tuple[Tensor, Any]]:
@@ -42,11 +41,9 @@ def prefetched(batches: Iterable[tuple[Any, Any]], device: str) -> Iterator[tupl
     >>> [(x.shape, labels) for x, labels in prefetched([(np.zeros((2, 3)), [0, 1])], "cpu")]
     [((2, 3), [0, 1])]
     """
-    if device not in DEVICES:
-        raise ArgumentError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    require_device(device)
     if device == "cpu":
         return ((tensor(x), labels) for x, labels in batches)
-    gpu.require_gpu()
     return _one_ahead(iter(batches))
 
 

@@ -1,7 +1,7 @@
-"""Arrays of the processor ("cpu") and of the GPU ("cuda"): which is which, and the way from one to the other.
+"""Arrays of the CPU and of the GPU: which is which, and copies from one to the other.
 
 An array of the GPU is a device array of numba.cuda. It has shape, dtype, size and ndim like an ndarray and can be
-reshaped; its numbers are seen only by kernels.
+reshaped; only kernels see its elements.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from . import kernel as gpu
 from .memory import MemoryUse
 
 DEVICES = ("cpu", "cuda")
-_OF_THE_CPU = (np.ndarray, np.generic)
+_CPU_TYPES = (np.ndarray, np.generic)
 
 
 def is_on_gpu(array: Any) -> bool:
-    """Whether this is an array of the GPU; anything that is no NumPy array or number is.
+    """Whether this is an array of the GPU; anything that is no NumPy array or scalar is.
 
     >>> is_on_gpu(np.zeros(3))
     False
     """
-    return not isinstance(array, _OF_THE_CPU)
+    return not isinstance(array, _CPU_TYPES)
 
 
 def device_of(array: Any) -> str:
@@ -58,7 +58,7 @@ def _queue_copy(there: Any, array: Any) -> None:
 
 
 def to_cpu(array: Any) -> np.ndarray:
-    """The array as a NumPy array: itself if it is one, else a copy, after all that the GPU was asked for."""
+    """The array as a NumPy array: itself if it is one, else a copy, made after all queued work of the GPU."""
     if not is_on_gpu(array):
         return np.asarray(array)
     here = array.copy_to_host(stream=gpu.stream())
@@ -66,27 +66,31 @@ def to_cpu(array: Any) -> np.ndarray:
     return here
 
 
-def to(array: Any, device: str) -> Any:
-    """The array on "cpu" or "cuda"; ArgumentError for another device, BackendError where there is no GPU."""
+def require_device(device: str) -> None:
+    """ArgumentError unless this is "cpu" or "cuda", BackendError for "cuda" where there is no GPU."""
     if device not in DEVICES:
         raise ArgumentError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    if device == "cpu":
-        return to_cpu(array)
-    gpu.require_gpu()
-    return to_gpu(array)
+    if device == "cuda":
+        gpu.require_gpu()
+
+
+def to(array: Any, device: str) -> Any:
+    """The array on "cpu" or "cuda"; errors of ``require_device``."""
+    require_device(device)
+    return to_cpu(array) if device == "cpu" else to_gpu(array)
 
 
 def copy(array: Any) -> Any:
-    """A copy beside the array."""
+    """A copy on the same device."""
     if not is_on_gpu(array):
         return np.array(array)
-    twin = gpu.empty(array.shape, array.dtype)
-    _queue_copy(twin, array)
-    return twin
+    duplicate = gpu.empty(array.shape, array.dtype)
+    _queue_copy(duplicate, array)
+    return duplicate
 
 
 def full_like(array: Any, value: float) -> Any:
-    """An array beside this one, of its shape and dtype, with one value everywhere."""
+    """An array of the same device, shape and dtype, with one value everywhere."""
     filled = np.full(array.shape, value, array.dtype)
     return to_gpu(filled) if is_on_gpu(array) else filled
 

@@ -1,18 +1,18 @@
-"""What every CUDA kernel is made with: one decorator, one place that imports numba.cuda, and as late as possible.
+"""How CUDA kernels are written, compiled and launched: one decorator, and the one place that imports numba.cuda.
 
 A kernel is a plain function that says what one thread does:
 
     @kernel
     def _scale(x, factor, y):
-        i = cuda.grid(1)  # this thread's number in the whole grid
+        i = cuda.grid(1)  # this thread's index in the whole grid
         if i < x.size:
             y[i] = x[i] * factor
 
     _scale[blocks(n), THREADS](x, dtype.type(2), y)
 
-Two names in it are placeholders, put in when the kernel is made: ``cuda`` and, as in ``dtype(0)`` or
-``cuda.shared.array(32, dtype)``, the numbers' type, that of the first float array it is launched on. So one source
-serves float32 and float64, a GPU, Numba's simulator, and whoever wants to watch what its threads do.
+Two names in it are placeholders, filled in when the kernel is made: ``cuda`` and, as in ``dtype(0)`` or
+``cuda.shared.array(32, dtype)``, ``dtype``, that of the first float array it is launched on. So one source serves
+float32 and float64, a GPU, Numba's simulator, and whoever wants to watch what its threads do.
 
 MINIXCEPTION_CUDA=simulator in the environment chooses Numba's simulator: each CUDA thread becomes a Python thread.
 Slow, but it runs anywhere, can be stepped through, and checks every index.
@@ -36,13 +36,12 @@ from .memory import GpuMemory, Pool, SimulatedMemory
 from .simulator import SimulatedCuda, take_turns
 
 VARIABLE = "MINIXCEPTION_CUDA"
-THREADS = 128  # per block where a kernel has no reason for another number: four warps, enough of them fit anywhere
+THREADS = 128  # per block where a kernel has no reason for more or fewer: four warps, enough of them fit anywhere
 
 cuda: Any = None  # in kernels: numba.cuda
-dtype: Any = None  # in kernels: the type of the numbers
+dtype: Any = None  # in kernels: the type of the elements
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
-_launches: list[tuple[str, tuple[Any, ...]]] | None = None
 _machine: Any = None  # a stand-in for a GPU: see analysis/fake_device.py
 
 
@@ -104,7 +103,7 @@ def require_gpu() -> None:
 
 
 class Source:
-    """A function with placeholders, and what becomes of it for each type of numbers."""
+    """A function with placeholders, and what was compiled from it, for each dtype."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -132,15 +131,15 @@ class Source:
         made.__qualname__, made.__module__ = f.__qualname__, f.__module__
         return made
 
-    def made_for(self, number: Any) -> Any:
-        """Compiled for one type of numbers, np.float32 or np.float64, or made for the simulator; once."""
-        if number not in self._made:
+    def made_for(self, dtype: Any) -> Any:
+        """Compiled for one dtype, np.float32 or np.float64, or made for the simulator; once."""
+        if dtype not in self._made:
             simulated = is_simulated()
             cuda = SimulatedCuda() if simulated else numba_cuda()
-            function = self.with_names(cuda, number, lambda source: source.made_for(number))
+            function = self.with_names(cuda, dtype, lambda source: source.made_for(dtype))
             plain = simulated and self.is_helper
-            self._made[number] = function if plain else numba_cuda().jit(device=self.is_helper)(function)
-        return self._made[number]
+            self._made[dtype] = function if plain else numba_cuda().jit(device=self.is_helper)(function)
+        return self._made[dtype]
 
     is_helper = True
 
@@ -160,14 +159,12 @@ class Kernel(Source):
             if _machine is not None:
                 _machine.launch(self, grid, arguments)
                 return
-            if _launches is not None:
-                _launches.append((self.name, arguments))
-            self.made_for(number_type(arguments))[(*grid, stream())](*arguments)
+            self.made_for(element_type(arguments))[(*grid, stream())](*arguments)
 
         return launch
 
 
-def number_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
+def element_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
     """What ``dtype`` stands for in a kernel launched on these arguments; float32 where no array holds floats."""
     floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
     return next(floats, np.float32)
@@ -221,17 +218,6 @@ def redirected(machine: Any) -> Iterator[None]:
         _machine = before
 
 
-@contextmanager
-def recorded_launches() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
-    """All launches inside of the block: (the kernel's name in ``KERNELS``, its arguments)."""
-    global _launches
-    before, _launches = _launches, []
-    try:
-        yield _launches
-    finally:
-        _launches = before
-
-
 def flat(array: Any) -> Any:
     """The elements of a device array, one after the other: a view of one dimension."""
     return array.reshape(array.size)
@@ -246,11 +232,11 @@ def elementwise(kernel: Kernel, *arrays: Any) -> Any:
 
 
 def stream() -> Any:
-    """The stream in which all kernels and copies of the package are, in the order they were asked for.
+    """The stream in which all kernels and copies of the package are queued, in the order they were launched.
 
     A stream is a queue: the processor puts work in and goes on. ``synchronize`` waits until it is done. This one is not
-    the default stream, but waits for that and is waited for, as CUDA has it: so work that other libraries put into
-    the default stream is in order with ours. 0 inside of ``redirected``.
+    the default stream, but CUDA orders the two: work that other libraries put into the default stream and ours run one
+    after the other. 0 inside of ``redirected``.
     """
     return 0 if _machine is not None else _made_stream()
 
@@ -261,7 +247,7 @@ def _made_stream() -> Any:
 
 
 def synchronize() -> None:
-    """Wait until the GPU has done all that it was asked for."""
+    """Wait until the GPU has done all the work that was queued."""
     if _machine is None:
         stream().synchronize()
 
@@ -276,7 +262,7 @@ def pool() -> Pool:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An uninitialised C-contiguous array on the device, from the pool; DeviceMemoryError where there is no room."""
+    """An uninitialised C-contiguous array on the device, from the pool; DeviceMemoryError where no memory is left."""
     if _machine is not None:
         return _machine.device_array(shape, np.dtype(dtype))
     return pool().empty(shape, dtype)

@@ -1,15 +1,14 @@
-"""Memory of the GPU that is used again, so that a training step allocates none.
+"""A pool of GPU memory: blocks are used again, so that a training step allocates none.
 
-The same idea as in minixception/memory.py, and a better reason for it: the driver takes some hundred microseconds to
-give memory and, to take it back, waits until the GPU has finished all that it was asked for. A step makes hundreds of
-arrays, and the same ones in each step. So a block whose last array is gone goes into the pool, and the next array of
-about its size gets it.
+The same idea as in cpu/memory.py, and a better reason for it: the driver takes some hundred microseconds to allocate
+memory and, to free it, waits until the GPU has finished all its work. A step makes hundreds of arrays, and the same
+ones in each step. So a block whose last array is gone goes into the pool, and the next array of about its size gets it.
 
-The array may be gone before the GPU has even begun with what was asked for it: launches and copies only queue work.
-Handing its block out again is right all the same, for all kernels and copies are in one stream (``gpu.stream``), which
-does its work in the order it was queued: whatever the next owner asks for stands behind all that the last one did.
-Who works in another stream must wait for this one before it touches a new array, and this one for it before it lets go
-(data/prefetch.py does both).
+The array may be gone before the GPU has even begun the kernels that use it: launches and copies only queue work.
+Handing its block out again is safe all the same, because all kernels and copies are in one stream (``gpu.stream``),
+which does its work in the order it was queued: what the next owner queues comes after all that the last one did. Code
+that works in another stream must wait for this one before it touches a new array, and this one must wait for it before
+the array is released (data/prefetch.py does both).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy as np
 from ..cpu.memory import rounded
 from ..errors import DeviceMemoryError
 
-_OUT_OF_MEMORY = 2  # the driver's number for it (CUDA_ERROR_OUT_OF_MEMORY)
+_OUT_OF_MEMORY = 2  # the driver's error code (CUDA_ERROR_OUT_OF_MEMORY)
 _ALIGN = 256  # where the driver's allocations begin, at least
 
 
@@ -41,7 +40,7 @@ class MemoryUse:
 
 
 class Memory(Protocol):
-    """Where a pool has its blocks from."""
+    """Where a pool gets its blocks."""
 
     def allocate(self, size: int) -> Any:
         """A new block of bytes, freed with its last reference."""
@@ -103,7 +102,7 @@ class _AsHostMemory:
 def host_view(owner: Any) -> np.ndarray:
     """A NumPy array where ``owner.__cuda_array_interface__`` says, which keeps the owner alive.
 
-    If that is the GPU's memory, nobody may ask for its numbers, but NumPy knows about shapes and strides.
+    If that is the GPU's memory, nobody may read its elements, but NumPy knows about shapes and strides.
     """
     return np.asarray(_AsHostMemory(owner))
 
@@ -125,16 +124,16 @@ class Pool:
     """Blocks of memory, and arrays made in them.
 
     No size of it is stated beforehand: the pool holds what the arrays of a step need at once, for each size. It is
-    emptied by ``empty_cache``, and when there is no room for a new block.
+    emptied by ``empty_cache``, and when there is no memory left for a new block.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self._free: dict[int, list[Any]] = {}  # by size; no lock, as in minixception/memory.py
+        self._free: dict[int, list[Any]] = {}  # by size; no lock, as in cpu/memory.py
         self._allocations = self._held = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An uninitialised C-contiguous array; DeviceMemoryError where there is no room for it."""
+        """An uninitialised C-contiguous array; DeviceMemoryError where no memory is left for it."""
         dtype = np.dtype(dtype)
         shape = tuple(map(int, shape))  # the simulator has a kind of tuple, and NumPy of integers, of its own
         size = rounded(max(1, math.prod(shape) * dtype.itemsize))
@@ -163,15 +162,15 @@ class Pool:
             block = self._attempt(size)
         if block is None:
             raise DeviceMemoryError(
-                f"the GPU has no room for {what}: {size:,} bytes were asked for, {self._held:,} are in use by other "
-                "arrays, and none are kept unused. A smaller batch needs less"
+                f"the GPU has no memory for {what}: {size:,} bytes were asked for, {self._held:,} are in use by "
+                "other arrays, and none are kept unused. A smaller batch needs less"
             )
         self._allocations += 1
         self._held += size
         return block
 
     def _attempt(self, size: int) -> Any:
-        """A new block, or None where there is no room for it."""
+        """A new block, or None where no memory is left for it."""
         try:
             return self.memory.allocate(size)
         except Exception as error:  # numba.cuda's error lies in a place of its own in each of its kinds

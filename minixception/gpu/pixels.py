@@ -3,7 +3,7 @@
 A block is 4 neighbouring pixels of one row and 32 channels of each. The 32 threads of a warp have one pixel and 32
 neighbouring channels, so that whatever pixel they read, they read whole lines of memory ("coalesced"). Where windows
 overlap, the 4 pixels of a block find in the cache what their neighbours have read. All that a thread has to divide is
-its row's number, once.
+its row's index, once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def this_element(height: int) -> tuple[int, int, int, int]:
 
 @device_function
 def element(x: Any, image: int, row: int, column: int, channel: int) -> Any:
-    """One number of x (n, h, w, c); no index may be negative.
+    """One element of x (n, h, w, c); no index may be negative.
 
     Unsigned indices spare the question whether they count from the end, and with it half of a load's instructions.
     """

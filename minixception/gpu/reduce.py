@@ -1,9 +1,9 @@
-"""Sums on the GPU, and their mirror image, broadcasting.
+"""Sums on the GPU, and the reverse of summing, broadcasting.
 
 Floating-point addition is not associative: a sum that adds whatever arrives first, as atomic operations do, has other
-last bits in every run. Here each addition has its place in an order that depends on the shapes alone.
+last bits in every run. Here the order of the additions depends on the shapes alone.
 
-Inside of a warp ``warp_sum`` adds up one number of each thread; inside of a block ``block_sum`` does, and ``block_max``
+Inside of a warp ``warp_sum`` adds up one value of each thread; inside of a block ``block_sum`` does, and ``block_max``
 takes the maximum. Across the whole grid, ``sums`` adds along axes in stages: each makes an array of partial sums, which
 the next one adds up. ``broadcast`` and ``offset`` go the other way: they find the element of a small array that is
 repeated at a place of a large one.
@@ -28,7 +28,8 @@ Shape = tuple[int, ...]
 # has the sum of all 32. Which addition comes when is the same in every run. All lanes that the mask names (a bit
 # for each: here all) must take part, or the warp waits for ever: no shuffle may stand behind an `if` that parts them.
 #
-# Warps of a block then meet in shared memory, where the first lane of each leaves its result: 4 numbers instead of 128.
+# The warps of a block then combine their results in shared memory, where the first lane of each leaves its own: 4
+# values instead of 128.
 
 _WARPS = THREADS // WARP
 
@@ -63,16 +64,16 @@ def _block_reduction(combine: Callable[[Any, Any], Any], reduce_warp: Any) -> An
 
 
 warp_sum = _warp_reduction(operator.add)
-"""The sum of one number of each lane; all lanes of the warp must call it, and all get the result."""
+"""The sum of one value of each lane; all lanes of the warp must call it, and all get the result."""
 
 block_sum = _block_reduction(operator.add, warp_sum)
-"""The sum of one ``dtype`` number of each thread; all threads of the block must call it, and all get the result.
+"""The sum of one ``dtype`` value of each thread; all threads of the block must call it, and all get the result.
 
 For blocks of one dimension, of whole warps, with up to ``THREADS`` threads.
 """
 
 block_max = _block_reduction(larger, _warp_reduction(larger))
-"""The maximum likewise; which of a NaN and a number wins is not defined."""
+"""The maximum likewise; which of a NaN and another value wins is not defined."""
 
 
 def row_threads(length: int) -> int:
@@ -88,7 +89,7 @@ def row_threads(length: int) -> int:
 # x is seen as (outer, length, inner) and summed over the axis in the middle. Each stage leaves a 32nd of the
 # length: y[o, chunk, i] is the sum of the rows chunk, chunk + chunks, chunk + 2 chunks ... of x[o], one thread for
 # each. Rows are dealt out in turn, not in runs, for the sake of the loads: the chunks and columns of one o count on
-# through one number q, and the threads q, q + 1, q + 2 ... load neighbours in every step, even where inner is 1.
+# through one index q, and the threads q, q + 1, q + 2 ... load neighbours in every step, even where inner is 1.
 # Where it is 1, the lanes of a warp hold parts of one sum, and may add them up by shuffles: a stage leaves a 1024th.
 
 _ROWS = 32  # that one thread adds: the first stage moves nearly all bytes, and chains of 32 keep rounding errors small
@@ -108,8 +109,8 @@ def _add_rows(x, size, width, divisor, y):
 
 @kernel
 def _add_row(x, size, width, divisor, y):
-    """x (outer * size,), y (outer * width,), a warp for each number of y; as above, with WARP * width for width."""
-    i = cuda.grid(1) // WARP  # the warp's number: its lanes go through the `if` together
+    """x (outer * size,), y (outer * width,), a warp for each element of y; as above, with WARP * width for width."""
+    i = cuda.grid(1) // WARP  # the warp's index: its lanes go through the `if` together
     if i < y.size:
         o = i // width
         total = dtype(0)
@@ -127,7 +128,7 @@ def sums(x: Any, axes: Shape, mean: bool = False) -> Any:
     x is read once, and all that follows is a 32nd of it.
     """
     rest = list(axes)
-    while rest:  # from the back, so that the numbers of the axes in front stay what they are
+    while rest:  # from the back, so that the axes in front keep their positions
         stop = rest[-1] + 1
         start = rest.pop()
         while rest and rest[-1] == start - 1:
@@ -152,7 +153,7 @@ def _sum_middle(x: Any, outer: int, length: int, inner: int, divisor: int) -> An
 
 
 # Broadcasting -----------------------------------------------------------------------------------------------
-# An array that is repeated along an axis has stride 0 there. A thread takes its own number apart into one index per
+# An array that is repeated along an axis has stride 0 there. A thread takes its flat index apart into one index per
 # axis, by divisions, which cost some 40 instructions each: axes are merged first as far as all arrays allow, so
 # that a scale for each channel, say, needs one division, and memory remains the limit.
 
@@ -197,7 +198,7 @@ def _repeat(small, sizes, strides, divisor, y):
 
 
 def repeat(small: Any, axes: Shape, shape: Shape, divisor: int = 1) -> Any:
-    """A device array, divided by ``divisor``, repeated along new ``axes`` up to ``shape``: the way back of ``sums``."""
+    """A device array, divided by ``divisor``, repeated along ``axes`` up to ``shape``: ``sums`` backwards."""
     kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
     y = empty(shape, small.dtype)
     if y.size:

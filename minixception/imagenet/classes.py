@@ -51,6 +51,6 @@ def decode(
     pairs = [("", entry) if isinstance(entry, str) else entry for entry in classes]
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]  # (n, top)
     return [
-        [Prediction(pairs[i][0], pairs[i][1], float(row[i])) for i in numbers]
-        for row, numbers in zip(probabilities, order, strict=True)
+        [Prediction(pairs[i][0], pairs[i][1], float(row[i])) for i in indices]
+        for row, indices in zip(probabilities, order, strict=True)
     ]

@@ -35,7 +35,7 @@ def predict(
     sources: what ``read_image`` reads, or images as uint8 arrays (h, w, 3); an array (n, h, w, 3) is n of them. They
     are resized to the network's input by ``rule`` (see ``resize``), scaled as it was trained, and go through the
     compiled network ``batch_size`` at a time. classes: (wnid, name) of each class, or names alone; without them a
-    network of 1000 classes is taken for one of ImageNet, and others name classes by their number. Raises ArgumentError
+    network of 1000 classes is taken for one of ImageNet, and others name classes by their index. Raises ArgumentError
     for a network that lacks ``input_shape`` or ``preprocessing`` and for no photos, DataError for one that cannot be
     read.
 
@@ -47,8 +47,8 @@ def predict(
     """
     shares = probabilities(model, sources, rule, batch_size)  # (n, number of classes)
     if classes is None:
-        number = shares.shape[1]
-        classes = CLASSES if number == len(CLASSES) else [str(i) for i in range(number)]
+        count = shares.shape[1]
+        classes = CLASSES if count == len(CLASSES) else [str(i) for i in range(count)]
     return decode(shares, top, classes)
 
 

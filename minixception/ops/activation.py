@@ -24,6 +24,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ..cpu import memory
+from ..cpu.elementwise import chunks, part
 from ..cpu.jit import loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor
@@ -91,8 +92,8 @@ def _sigmoid_gradient_numpy(dy: Array, y: Array) -> Array:
 
 
 # 2. CPU -----------------------------------------------------------------------------------------------------
-# The formulas once more, for one number: y = value(x), and the slope dy/dx from the number that was saved.
-# Loops: one number after the other. `type(x)(0.5)` is 0.5 in the precision of x; a bare 0.5 would turn
+# The formulas once more, for one element: y = value(x), and the slope dy/dx from the element that was saved.
+# Loops: one element after the other. `type(x)(0.5)` is 0.5 in the precision of x; a bare 0.5 would turn
 # float32 arithmetic into float64.
 
 _formula = register_jitable(error_model="numpy", fastmath={"contract"})
@@ -203,30 +204,20 @@ def _fast_sigmoid(x):
     return (one if x >= 0 else e) / (one + e)
 
 
-_CHUNK = 1 << 14  # elements of one task: enough to outweigh its start, few enough to share small arrays out
-
-
 def _cpu_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
-    """Chunks of one length, whatever the number of threads: the same vectors and tails, hence the same bits.
-
-    Each chunk is a slice with an index from 0: an index that Numba cannot see to be positive is checked for
-    counting from the end, and that check keeps LLVM from computing 16 elements of relu at once (measured:
-    nine times slower). gelu calls erf of the C library, so its elements are computed one at a time.
-    """
+    """Chunk by chunk, shared out among the threads. gelu calls erf of the C library, one element at a time."""
 
     @parallel
     def forward(x, y):
-        for chunk in prange((x.size + _CHUNK - 1) // _CHUNK):
-            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            xs, ys = x[here], y[here]
+        for chunk in prange(chunks(x.size)):
+            xs, ys = part(x, chunk), part(y, chunk)
             for i in range(xs.size):
                 ys[i] = value(xs[i])
 
     @parallel
     def backward(dy, saved, dx):
-        for chunk in prange((dy.size + _CHUNK - 1) // _CHUNK):
-            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            dys, saveds, dxs = dy[here], saved[here], dx[here]
+        for chunk in prange(chunks(dy.size)):
+            dys, saveds, dxs = part(dy, chunk), part(saved, chunk), part(dx, chunk)
             for i in range(dys.size):
                 dxs[i] = dys[i] * slope(saveds[i])
 
@@ -245,8 +236,8 @@ def _flat(kernel: Any) -> Callable[..., Array]:
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
-# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, nothing in vain
-# ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials hide
+# A thread per element. The 32 threads of a warp load 32 neighbours at once: whole lines of memory, every byte of which
+# is used ("coalesced"). Nothing is shared and nothing is read twice, so memory is the only limit; the exponentials hide
 # behind the loads of other warps.
 
 
@@ -279,49 +270,26 @@ def _sample(draw: Draw) -> Case:
     return Case((draw.distinct(draw.integer(1, 4), draw.integer(1, 20)),))
 
 
-RELU = Op(
-    name="relu",
-    rungs={
-        "numpy": _rung(_relu_numpy, _relu_gradient_numpy, saves="y"),
-        "loops": _loops_rung(_relu, _relu_slope, saves="y"),
-        "cpu": _cpu_rung(_relu, _relu_slope, saves="y"),
-        "cuda": _cuda_rung(_relu, _relu_slope, saves="y"),
-    },
-    shape=_shape,
-    sample=_sample,
-)
-ELU = Op(
-    name="elu",
-    rungs={
-        "numpy": _rung(_elu_numpy, _elu_gradient_numpy, saves="y"),
-        "loops": _loops_rung(_elu, _elu_slope, saves="y"),
-        "cpu": _cpu_rung(_fast_elu, _elu_slope, saves="y"),
-        "cuda": _cuda_rung(_elu, _elu_slope, saves="y"),
-    },
-    shape=_shape,
-    sample=_sample,
-)
-GELU = Op(
-    name="gelu",
-    rungs={
-        "numpy": _rung(_gelu_numpy, _gelu_gradient_numpy, saves="x"),
-        "loops": _loops_rung(_gelu, _gelu_slope, saves="x"),
-        "cpu": _cpu_rung(_gelu, _gelu_slope, saves="x"),
-        "cuda": _cuda_rung(_gelu, _gelu_slope, saves="x"),
-    },
-    shape=_shape,
-    sample=_sample,
-)
-SIGMOID = Op(
-    name="sigmoid",
-    rungs={
-        "numpy": _rung(_sigmoid_numpy, _sigmoid_gradient_numpy, saves="y"),
-        "loops": _loops_rung(_sigmoid, _sigmoid_slope, saves="y"),
-        "cpu": _cpu_rung(_fast_sigmoid, _sigmoid_slope, saves="y"),
-        "cuda": _cuda_rung(_sigmoid, _sigmoid_slope, saves="y"),
-    },
-    shape=_shape,
-    sample=_sample,
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def _operator(name: str, saves: str, arrays: Pair, element: Pair, fast: Callable[[float], float] | None = None) -> Op:
+    """arrays: value and gradient of the definition. element: value and slope; fast: the value on the fast rung."""
+    value, slope = element
+    rungs = {
+        "numpy": _rung(*arrays, saves),
+        "loops": _loops_rung(value, slope, saves),
+        "cpu": _cpu_rung(fast or value, slope, saves),
+        "cuda": _cuda_rung(value, slope, saves),
+    }
+    return Op(name, rungs, _shape, _sample)
+
+
+RELU = _operator("relu", "y", (_relu_numpy, _relu_gradient_numpy), (_relu, _relu_slope))
+ELU = _operator("elu", "y", (_elu_numpy, _elu_gradient_numpy), (_elu, _elu_slope), fast=_fast_elu)
+GELU = _operator("gelu", "x", (_gelu_numpy, _gelu_gradient_numpy), (_gelu, _gelu_slope))
+SIGMOID = _operator(
+    "sigmoid", "y", (_sigmoid_numpy, _sigmoid_gradient_numpy), (_sigmoid, _sigmoid_slope), fast=_fast_sigmoid
 )
 
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..cpu import memory
+from ..cpu.elementwise import chunks, part
 from ..cpu.jit import loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor, tensor
@@ -28,12 +30,22 @@ from ..gpu.reduce import broadcast, offset, sums
 
 Operand = Tensor | np.ndarray | float
 
+# Every rung is one function of two arrays, y = value(a, b), and a backward pass, for which the inputs are saved or,
+# where it needs no more, their shapes.
+
+
+def _rung(value: Callable[[Any, Any], Any], backward: Callable[..., tuple[Any, Any]], saves_arrays: bool) -> Rung:
+    def forward(a: Any, b: Any) -> tuple[Any, tuple[Any, ...]]:
+        return value(a, b), (a, b) if saves_arrays else (a.shape, b.shape)
+
+    return Rung(forward, backward)
+
+
 # 1. Definition ----------------------------------------------------------------------------------------------
 
 
-def _add_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-    # asarray, here and below: NumPy makes a scalar of a result without dimensions
-    return np.asarray(a + b), (a.shape, b.shape)
+def _numpy(operation: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:
+    return lambda a, b: np.asarray(operation(a, b))  # NumPy makes a scalar of a result without dimensions
 
 
 def _add_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -41,26 +53,14 @@ def _add_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndar
     return _sum_to(dy, a_shape), _sum_to(dy, b_shape)  # dy itself where nothing was repeated
 
 
-def _subtract_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-    return np.asarray(a - b), (a.shape, b.shape)
-
-
 def _subtract_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     a_shape, b_shape = saved
     return _sum_to(dy, a_shape), _sum_to(-dy, b_shape)
 
 
-def _multiply_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-    return np.asarray(a * b), (a, b)
-
-
 def _multiply_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     a, b = saved
     return _sum_to(dy * b, a.shape), _sum_to(dy * a, b.shape)
-
-
-def _divide_forward_numpy(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-    return np.asarray(a / b), (a, b)
 
 
 def _divide_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,50 +83,47 @@ def _sum_to(gradient: np.ndarray, shape: Shape) -> np.ndarray:
 # backward pass of its own: what the definition does is one pass over whole arrays, and of add it moves no bytes.
 
 
-def _loops_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Rung:
+def _loops(operation: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:
     @loops
     def kernel(a, b, y):
         for i in range(y.size):
             y[i] = operation(a[i], b[i])
 
-    def forward(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+    def value(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         y = memory.empty(np.broadcast_shapes(a.shape, b.shape), a.dtype)
         kernel(*[np.broadcast_to(v, y.shape).reshape(-1) for v in (a, b)], y.reshape(-1))
-        return y, (a, b) if saves_arrays else (a.shape, b.shape)
+        return y
 
-    return Rung(forward, definition.backward)
+    return value
 
 
 # Fast: one kernel for equal shapes, the hot path: a residual connection adds two activations. What counts there is
 # memory bandwidth, which one core cannot use up, and an output from the pool, whose pages need not be faulted
-# in. A loop over flat arrays cannot broadcast; operands that do (a number, one scale per channel) go to the
+# in. A loop over flat arrays cannot broadcast; operands that do (a scalar, one scale per channel) go to the
 # definition, where NumPy repeats them in one pass.
 
-_CHUNK = 1 << 14  # elements of one task; fixed, so that vectors and tails do not depend on the threads
 
-
-def _cpu_rung(operation: Callable[[Any, Any], Any], definition: Rung, saves_arrays: bool) -> Rung:
+def _cpu(operation: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:
     @parallel
     def kernel(a, b, y):
-        for chunk in prange((y.size + _CHUNK - 1) // _CHUNK):
-            here = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            left, right, out = a[here], b[here], y[here]  # counted from 0, which LLVM vectorises
+        for chunk in prange(chunks(y.size)):
+            left, right, out = part(a, chunk), part(b, chunk), part(y, chunk)
             for i in range(out.size):
                 out[i] = operation(left[i], right[i])
 
-    def forward(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+    def value(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         if a.shape != b.shape:
-            return definition.forward(a, b)
+            return np.asarray(operation(a, b))
         y = memory.empty(a.shape, a.dtype)
         kernel(a.reshape(-1), b.reshape(-1), y.reshape(-1))
-        return y, (a, b) if saves_arrays else (a.shape, b.shape)
+        return y
 
-    return Rung(forward, definition.backward)
+    return value
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A thread per element of y, neighbours loading neighbours. Equal shapes, the residual connection, need nothing but the
-# element's own number; operands that are repeated are found by strides of 0, so no large copy of them is made. The
+# element's own index; operands that are repeated are found by strides of 0, so no large copy of them is made. The
 # backward passes are the same kernels on dy, and then sums along what was repeated, each in a fixed order.
 
 
@@ -198,20 +195,13 @@ def _divide_backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any]:
     return _sum_to_on_gpu(da, a.shape), elementwise(_negate, _sum_to_on_gpu(minus_db, b.shape))
 
 
-def _cuda_rung(operation: str, backward: Callable[..., tuple[Any, Any]], saves_arrays: bool) -> Rung:
-    def forward(a: Any, b: Any) -> tuple[Any, tuple[Any, ...]]:
-        return _on_gpu(operation, a, b), (a, b) if saves_arrays else (a.shape, b.shape)
-
-    return Rung(forward, backward)
-
-
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
 def _operator(
     name: str,
     operation: Callable[[Any, Any], Any],
-    definition: Rung,
+    backward: Callable[..., tuple[Any, Any]],
     backward_cuda: Callable[..., tuple[Any, Any]],
     saves_arrays: bool,
 ) -> Op:
@@ -230,49 +220,25 @@ def _operator(
         return Case((draw.normal(*a), draw.distinct(*b)))  # not too near to 0: b divides
 
     rungs = {
-        "numpy": definition,
-        "loops": _loops_rung(operation, definition, saves_arrays),
-        "cpu": _cpu_rung(operation, definition, saves_arrays),
-        "cuda": _cuda_rung(operation.__name__, backward_cuda, saves_arrays),
+        "numpy": _rung(_numpy(operation), backward, saves_arrays),
+        "loops": _rung(_loops(operation), backward, saves_arrays),
+        "cpu": _rung(_cpu(operation), backward, saves_arrays),
+        "cuda": _rung(partial(_on_gpu, operation.__name__), backward_cuda, saves_arrays),
     }
     return Op(name, rungs, shape, sample)
 
 
-ADD = _operator(
-    "add",
-    operator.add,
-    Rung(_add_forward_numpy, _add_backward_numpy),
-    _add_backward_cuda,
-    saves_arrays=False,
-)
-SUBTRACT = _operator(
-    "subtract",
-    operator.sub,
-    Rung(_subtract_forward_numpy, _subtract_backward_numpy),
-    _subtract_backward_cuda,
-    saves_arrays=False,
-)
-MULTIPLY = _operator(
-    "multiply",
-    operator.mul,
-    Rung(_multiply_forward_numpy, _multiply_backward_numpy),
-    _multiply_backward_cuda,
-    saves_arrays=True,
-)
-DIVIDE = _operator(
-    "divide",
-    operator.truediv,
-    Rung(_divide_forward_numpy, _divide_backward_numpy),
-    _divide_backward_cuda,
-    saves_arrays=True,
-)
+ADD = _operator("add", operator.add, _add_backward_numpy, _add_backward_cuda, saves_arrays=False)
+SUBTRACT = _operator("subtract", operator.sub, _subtract_backward_numpy, _subtract_backward_cuda, saves_arrays=False)
+MULTIPLY = _operator("multiply", operator.mul, _multiply_backward_numpy, _multiply_backward_cuda, saves_arrays=True)
+DIVIDE = _operator("divide", operator.truediv, _divide_backward_numpy, _divide_backward_cuda, saves_arrays=True)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------
 
 
 def add(a: Operand, b: Operand) -> Tensor:
-    """a + b; each a tensor, an array, or a number, which takes the other's dtype.
+    """a + b; each a tensor, an array, or a scalar, which takes the other's dtype.
 
     Raises ShapeError if the shapes do not broadcast, DTypeError for mixed dtypes or integer arrays.
 
@@ -315,7 +281,7 @@ def divide(a: Operand, b: Operand) -> Tensor:
 
 
 def _tensors(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
-    """Both operands as floating tensors; a number becomes one of the other operand's dtype."""
+    """Both operands as floating tensors; a scalar becomes one of the other operand's dtype."""
     dtype = next((v.dtype for v in (a, b) if isinstance(v, (Tensor, np.ndarray))), np.dtype(np.float32))
     return _tensor(name, a, dtype), _tensor(name, b, dtype)
 

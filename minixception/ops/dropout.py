@@ -120,9 +120,9 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, None]:
 
 
 # The mask of an x on the GPU is drawn there: to send it over would cost a copy in every step. A generator with a
-# state, one number after the other, is of no use to thousands of threads. A counter-based one has none: number i is
+# state, one value after the other, is of no use to thousands of threads. A counter-based one has none: value i is
 # a function of i and a key, so each thread computes its own, in any order, and the same key gives the same mask.
-# This is Philox 4x32-10: ten rounds of two multiplications turn a counter into four numbers of 32 bits that pass
+# This is Philox 4x32-10: ten rounds of two multiplications turn a counter into four words of 32 bits that pass
 # the known tests of randomness. Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -132,7 +132,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 @device_function
 def _philox(c0, c1, c2, c3, k0, k1):
-    """Four numbers of 32 bits from a counter of four and a key of two, all held in uint64."""
+    """Four words of 32 bits from a counter of four and a key of two, all held in uint64."""
     for _ in range(10):
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c2 = (product1 >> _HALF) ^ c1 ^ k0, (product0 >> _HALF) ^ c3 ^ k1

@@ -162,7 +162,7 @@ def _shape(x: Shape, w: Shape, b: Shape | None = None) -> Shape:
     if len(w) != 2 or w[0] != x[1]:
         raise ShapeError(f"linear: w must be (ci, co) with ci = {x[1]}, as x is {x}; got {w}")
     if b is not None and b != (w[1],):
-        raise ShapeError(f"linear: b must be ({w[1]},), one number per output, got {b}")
+        raise ShapeError(f"linear: b must be ({w[1]},), one value per output, got {b}")
     return (x[0], w[1])
 
 

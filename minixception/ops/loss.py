@@ -1,4 +1,4 @@
-"""Losses: cross entropy for one class of k, binary cross entropy for each class by itself.
+"""Losses: cross entropy for one class of k, binary cross entropy for each class independently.
 
     cross entropy         L = -1/n sum_ij q_ij log p_ij,                p = softmax(logits)
                           q = (1 - s) onehot(labels) + s/k

@@ -12,6 +12,7 @@ which NEXcepTion uses; numpy.pad(mode="reflect") has the same rule.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..cpu.jit import inline, loops, parallel, prange
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..gpu.kernel import device_function, dtype, empty, kernel
+from ..gpu.kernel import Kernel, device_function, dtype, empty, kernel
 from ..gpu.pixels import pixel_grid, this_element
 from .window import check_image
 
@@ -76,26 +77,12 @@ def _forward_loops(x, y, padding):
 @loops
 def _backward_loops(dy, dx, padding):
     n, h, w, c = dx.shape
+    dx[:] = 0
     for m in range(n):
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):
                 for q in range(c):
                     dx[m, _mirror(i - padding, h), _mirror(j - padding, w), q] += dy[m, i, j, q]
-
-
-def forward_loops(x: np.ndarray, *, padding: int) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """The formula of the definition as loops."""
-    y = memory.empty(_shape(x.shape, padding=padding), x.dtype)
-    _forward_loops(x, y, padding)
-    return y, (x.shape, padding)
-
-
-def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
-    """The same loops, adding to the pixel that is shown."""
-    shape, padding = saved
-    dx = memory.zeros(shape, dy.dtype)
-    _backward_loops(dy, dx, padding)
-    return (dx,)
 
 
 # Fast: a copy, so the memory is the limit. A task is one row: of y in the forward pass, of dx in the backward pass. A
@@ -131,25 +118,27 @@ def _backward(dy, dx, padding):
                         dx[m, u, v, q] += dy[m, i, j, q]
 
 
-def forward_cpu(x: np.ndarray, *, padding: int) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """All channels of a pixel at once; one task per row of y."""
-    y = memory.empty(_shape(x.shape, padding=padding), x.dtype)
-    _forward(x, y, padding)
-    return y, (x.shape, padding)
+def _rung(forward_kernel: Any, backward_kernel: Any, empty: Callable[..., Any] = memory.empty) -> Rung:
+    """Kernels that write into the arrays they are given, as a rung."""
 
+    def forward(x: np.ndarray, *, padding: int) -> tuple[np.ndarray, tuple[Any, ...]]:
+        y = empty(_shape(x.shape, padding=padding), x.dtype)
+        forward_kernel(x, y, padding)
+        return y, (x.shape, padding)
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
-    """Each row gathers the rows that show it; one task per row of dx."""
-    shape, padding = saved
-    dx = memory.empty(shape, dy.dtype)
-    _backward(dy, dx, padding)
-    return (dx,)
+    def backward(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+        shape, padding = saved
+        dx = empty(shape, dy.dtype)
+        backward_kernel(dy, dx, padding)
+        return (dx,)
+
+    return Rung(forward, backward)
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A thread per element of y, and backward of dx, laid out as gpu/pixels.py says. Forward is a copy: one read for
-# each number written, both of whole lines of memory. Backward a pixel gathers from the at most 3x3 places that show it;
-# but near the corners it is one. Atomic additions, which a scatter would need, change their order from run to run.
+# each write, both of whole lines of memory. Backward a pixel gathers from the at most 3x3 places that show it; but near
+# the corners it is one. Atomic additions, which a scatter would need, change their order from run to run.
 
 _mirror_on_gpu = device_function(_mirror.py_func)
 
@@ -185,19 +174,9 @@ def _backward_on_gpu(dy, dx, padding):
         dx[m, u, v, q] = total
 
 
-def forward_cuda(x: Any, *, padding: int) -> tuple[Any, tuple[Any, ...]]:
-    """A thread per element of y."""
-    y = empty(_shape(x.shape, padding=padding), x.dtype)
-    _forward_on_gpu[pixel_grid(y.shape)](x, y, padding)
-    return y, (x.shape, padding)
-
-
-def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
-    """A thread per element of dx gathers what shows it."""
-    shape, padding = saved
-    dx = empty(shape, dy.dtype)
-    _backward_on_gpu[pixel_grid(shape)](dy, dx, padding)
-    return (dx,)
+def _launched(kernel: Kernel) -> Callable[..., None]:
+    """The kernel with a thread for each element of the array that it writes."""
+    return lambda read, written, padding: kernel[pixel_grid(written.shape)](read, written, padding)
 
 
 # 4. Operator ------------------------------------------------------------------------------------------------
@@ -226,9 +205,9 @@ REFLECT_PAD2D = Op(
     name="reflect_pad2d",
     rungs={
         "numpy": Rung(forward_numpy, backward_numpy),
-        "loops": Rung(forward_loops, backward_loops),
-        "cpu": Rung(forward_cpu, backward_cpu),
-        "cuda": Rung(forward_cuda, backward_cuda),
+        "loops": _rung(_forward_loops, _backward_loops),
+        "cpu": _rung(_forward, _backward),
+        "cuda": _rung(_launched(_forward_on_gpu), _launched(_backward_on_gpu), empty),
     },
     shape=_shape,
     sample=_sample,

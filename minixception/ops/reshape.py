@@ -1,4 +1,4 @@
-"""Reshape and concat: the same numbers in another arrangement.
+"""Reshape and concat: the same elements in another arrangement.
 
     reshape: y = x read in C order, in another shape      concat: y = the inputs side by side along an axis
 
@@ -53,7 +53,7 @@ def _concat_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.n
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # reshape is a new header here too: the definition's functions do it. concat is a copy for each input: seen as
 # (outer, size * inner), all inputs stand side by side in the rows of y, each from a column of its own on. A thread
-# moves one number, neighbours move neighbours: within a row, loads and stores are both coalesced.
+# moves one element, neighbours move neighbours: within a row, loads and stores are both coalesced.
 
 
 @kernel

@@ -157,7 +157,7 @@ def _rows(x: np.ndarray) -> np.ndarray:
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # A block works on a row, its threads on every 128th element (with fewer for short rows), so that neighbours load
-# neighbours at any length of the row. The block needs two numbers of the whole row, each one reduction by shuffles:
+# neighbours at any length of the row. The block needs two values of the whole row, each one reduction by shuffles:
 # its maximum and its sum of exponentials. x is read three times, but a row of 1000 classes is 4 kB: the second and
 # third time it comes from the cache. The exponentials are computed twice, which is cheaper than to write them down in
 # between.

@@ -48,13 +48,13 @@ def pad_image(
 
     Without a border to add it is x itself, not a copy.
     """
-    extents = [(size, *extent(size, k, stride, padding), k) for size, k in zip(x.shape[1:3], kernel, strict=True)]
-    outputs = (extents[0][1], extents[1][1])
-    borders = [(before, max((o - 1) * stride + k - size - before, 0)) for size, o, before, k in extents]
+    (ho, top), (wo, left) = extents(x.shape, kernel, stride, padding)
+    sides = zip(x.shape[1:3], (ho, wo), (top, left), kernel, strict=True)
+    borders = [(before, max((o - 1) * stride + k - size - before, 0)) for size, o, before, k in sides]
     inside = tuple(slice(before, before + size) for (before, _), size in zip(borders, x.shape[1:3], strict=True))
     if any(borders[0]) or any(borders[1]):
         x = np.pad(x, ((0, 0), *borders, (0, 0)))
-    return x, outputs, (slice(None), *inside)
+    return x, (ho, wo), (slice(None), *inside)
 
 
 def taps(

@@ -24,9 +24,9 @@ class Scratch:
     def __init__(self) -> None:
         self._buffers: dict[tuple[np.dtype, int], np.ndarray] = {}
 
-    def __call__(self, like: np.ndarray, number: int) -> np.ndarray:
-        """Memory with the shape and dtype of ``like``; different numbers never overlap."""
-        key = like.dtype, number
+    def __call__(self, like: np.ndarray, slot: int) -> np.ndarray:
+        """Memory with the shape and dtype of ``like``; different slots never overlap."""
+        key = like.dtype, slot
         if key not in self._buffers or self._buffers[key].size < like.size:
             self._buffers[key] = np.empty(like.size, like.dtype)
         return self._buffers[key][: like.size].reshape(like.shape)

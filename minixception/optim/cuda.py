@@ -1,7 +1,7 @@
-"""Updates of parameters on the GPU: a thread per number, all of a rule in one pass.
+"""Updates of parameters on the GPU: a thread per element, all of a rule in one pass.
 
-The same formulas as in optimizers.py and averaging.py. Each number of each array is read once and written once, by
-neighbouring threads for neighbouring numbers: nothing but memory limits them. And the sum of squares that the norm
+The same formulas as in optimizers.py and averaging.py. Each element of each array is read once and written once, by
+neighbouring threads for neighbouring elements: nothing but memory limits them. And the sum of squares that the norm
 of all gradients is made of.
 """
 
@@ -19,7 +19,7 @@ from ..gpu.reduce import block_sum, row_threads, sums
 
 
 def update(rule: Kernel, *arrays: Any, **scalars: float) -> None:
-    """Run a rule on arrays of one shape, the parameter first, and on numbers in its arguments' order."""
+    """Run a rule on arrays of one shape, the parameter first, and on scalars in the order of its arguments."""
     w = arrays[0]
     rule[blocks(w.size), THREADS](*map(flat, arrays), *[w.dtype.type(value) for value in scalars.values()])
 
@@ -95,14 +95,14 @@ def average(mean, w, share):
 
 @kernel
 def scale(g, factor):
-    """g times a number, in place."""
+    """g times a factor, in place."""
     i = cuda.grid(1)
     if i < g.size:
         g[i] *= factor
 
 
 # A thread adds 32 squares, a block the sums of its threads, and all blocks of all gradients write into one array, of
-# which one sum is made: one number crosses the bus. In float64, slow as it is on consumer GPUs: two operations for each
+# which one sum is made: one value crosses the bus. In float64, slow as it is on consumer GPUs: two operations for each
 # parameter of a network are little beside its gradients.
 
 _SQUARES = 32  # of a thread
@@ -113,15 +113,15 @@ def _add_squares(partial, at, g):
     """partial[at + block]: the sum of squares of this block's share of g (n,). Float64, the type of ``partial``."""
     total = dtype(0)
     for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
-        number = dtype(g[i])
-        total += number * number
+        element = dtype(g[i])
+        total += element * element
     total = block_sum(total)
     if cuda.threadIdx.x == 0:
         partial[at + cuda.blockIdx.x] = total
 
 
 def sum_of_squares(arrays: Sequence[Any]) -> float:
-    """Of all numbers of device arrays together, in float64, with the same bits in every run."""
+    """Of all elements of device arrays together, in float64, with the same bits in every run."""
     shares = [blocks(array.size, THREADS * _SQUARES) for array in arrays]
     partial, at = empty((sum(shares),), np.float64), 0
     for array, share in zip(arrays, shares, strict=True):

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu.elementwise import chunks, part
 from ..cpu.jit import parallel, prange
 from ..errors import ArgumentError
 from ..gpu.device import full_like, is_on_gpu, to_cpu
 from . import cuda as gpu
 from .common import Parameter, Scratch, check_range, load_arrays
-
-_CHUNK = 1 << 14  # numbers of one task; fixed, so that vectors and what is left over do not depend on the threads
 
 
 def is_kernel(parameter: Parameter) -> bool:
@@ -33,7 +32,7 @@ class Optimizer(ABC):
         decay: which parameters decay; by default the kernels.
 
     Raises:
-        ArgumentError: no parameters, or a number outside of its range.
+        ArgumentError: no parameters, or a value outside of its range.
     """
 
     def __init__(
@@ -154,11 +153,12 @@ class SGD(Optimizer):
 
 @parallel
 def _momentum_step(w: np.ndarray, g: np.ndarray, v: np.ndarray, lr: float, momentum: float, decay: float) -> None:
-    # One pass for all of it: 5 numbers move per parameter, where each step in NumPy would move 3.
-    for chunk in prange((w.size + _CHUNK - 1) // _CHUNK):
-        for i in range(chunk * _CHUNK, min(w.size, (chunk + 1) * _CHUNK)):
-            v[i] = momentum * v[i] + (g[i] + decay * w[i])
-            w[i] -= lr * v[i]
+    # One pass for all of it: 5 elements move per parameter, where each step in NumPy would move 3.
+    for chunk in prange(chunks(w.size)):
+        ws, gs, vs = part(w, chunk), part(g, chunk), part(v, chunk)
+        for i in range(ws.size):
+            vs[i] = momentum * vs[i] + (gs[i] + decay * ws[i])
+            ws[i] -= lr * vs[i]
 
 
 class RMSprop(Optimizer):

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a batch as Python numbers: from the GPU in one small copy, whatever is asked."""
+"""Loss and accuracy of a batch as Python floats: from the GPU in one small copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .metrics import topk_hits
 def measure(loss: Tensor, logits: Tensor, labels: np.ndarray, ks: Sequence[int] = (1,)) -> list[float]:
     """The loss, and the top-k accuracy of logits (n, classes) for labels (n,) for each k; NaN beside a loss not finite.
 
-    Of tensors on the GPU n + 1 numbers are read back, in one copy for which the GPU's queue must run empty. Of equal
+    Of tensors on the GPU n + 1 values are read back, in one copy, which waits for the GPU to finish its queue. Of equal
     logits the class with the lower index ranks higher. Labels must be classes: ``cross_entropy`` has seen to it.
 
     >>> import minixception as mx

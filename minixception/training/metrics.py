@@ -126,7 +126,7 @@ def _average_precision(scores: np.ndarray, targets: np.ndarray, k: int, weights:
 
 
 class Mean:
-    """A running weighted mean; its state is two plain numbers.
+    """A running weighted mean; its state is two plain floats.
 
     >>> loss = Mean()
     >>> loss.update(2.0, weight=3)
@@ -150,7 +150,7 @@ class Mean:
         return self.total / self.weight if self.weight else float("nan")
 
     def state_dict(self) -> dict[str, float]:
-        """The state as plain numbers."""
+        """The state as plain floats."""
         return {"total": self.total, "weight": self.weight}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
@@ -162,21 +162,3 @@ class Mean:
         if state.keys() != {"total", "weight"}:
             raise CheckpointError(f"expected the numbers total and weight, got {', '.join(state) or 'nothing'}")
         self.total, self.weight = float(state["total"]), float(state["weight"])
-
-
-class Accuracy(Mean):
-    """A running top-k accuracy over batches of any size.
-
-    >>> top1 = Accuracy()
-    >>> top1.add(np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0]))
-    >>> top1.value
-    0.5
-    """
-
-    def __init__(self, k: int = 1) -> None:
-        super().__init__()
-        self.k = k
-
-    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Take in a batch; see :func:`topk_accuracy` for shapes and errors."""
-        self.update(topk_accuracy(logits, labels, self.k), len(labels))

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides the outcome of a run, as plain numbers that a checkpoint can carry."""
+"""Recipes: everything that decides the outcome of a run, as plain data that a checkpoint can carry."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Trainer:
     def step(self, x: Any, labels: Any) -> float:
         """One update from a batch x (n, h, w, c), array or tensor, and labels (n,); returns the loss.
 
-        What is on the GPU stays there but for the loss and a number per image, read once. NumericError if the loss is
+        What is on the GPU stays there but for the loss and one value per image, read once. NumericError if the loss is
         not finite.
         """
         x = (x if isinstance(x, Tensor) else Tensor(x)).to(self.device)
@@ -215,7 +215,7 @@ class Trainer:
             yield
             return
 
-        def ask(number: int, frame: FrameType | None) -> None:
+        def ask(signal_number: int, frame: FrameType | None) -> None:
             if self._stop:
                 raise KeyboardInterrupt
             self._stop = True
@@ -244,5 +244,5 @@ class Trainer:
 
 
 def hash_of(seed: int, epoch: int, step: int) -> int:
-    """One seed from three numbers, different for different ones within 2**24 epochs and 2**24 steps."""
+    """One seed from three integers, different for different ones within 2**24 epochs and 2**24 steps."""
     return (seed << 48) | (epoch << 24) | step

@@ -25,7 +25,6 @@ from ..errors import WeightsError
 from .source import Source, StoredTensor
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-UNDEFINED = 2**64 - 1  # the address of what was never stored
 MAX_OBJECTS = 100_000  # groups and arrays in a file; ResNet152 with its optimizer needs some 5,000
 MAX_DEPTH = 32  # groups within groups
 MAX_TEXT = 4096  # bytes in one piece of text: a layer's name, not a model's configuration

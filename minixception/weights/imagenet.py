@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..download import cache_dir, download
 from ..errors import ArgumentError
 from ..nn import Module
 
@@ -21,8 +22,6 @@ def imagenet_file(model: Module) -> Path:
     Raises ArgumentError unless the model is Xception, with 1000 classes or without its top; DataError, one line naming
     file and folder, where the download fails.
     """
-    from ..download import cache_dir, download
-
     count = model.num_parameters()
     if count not in FILES:
         raise ArgumentError(

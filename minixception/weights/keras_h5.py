@@ -9,7 +9,7 @@ would pass HDF5's 64 KiB, ``layer_names0``, ``layer_names1`` and so on. Each lay
     version 3      block1_conv1/block1_conv1/kernel
     nested model   xception/block1_conv1/kernel:0            one group for all layers of the model inside
 
-Version 1 calls batchnorm's variance ``running_std``. That is a name only: the numbers are variances.
+Version 1 calls batchnorm's variance ``running_std``. That is a name only: the values are variances.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The two sides of a Keras file: its layers as they are read, and the model's as Keras would name and order them.
 
-Keras calls a layer by the name that its author gave it (block2_sepconv1), or makes one of the class and a number
+Keras calls a layer by the name that its author gave it (block2_sepconv1), or makes one of the class and a count
 (conv2d_3). Ours is called by its path: block2.sepconv1 is block2_sepconv1, and what lies in a residual block's shortcut
 leaves that word out: conv2_block1.shortcut.0_conv is conv2_block1_0_conv. Layers with made names go by an order:
 
-    creation order   of the numbers in made names: a shortcut comes before the chain beside it
+    creation order   of the counts in made names: a shortcut comes before the chain beside it
     network order    of Keras' model.layers, in which files list or count layers: those furthest from the output come
                      first, and of two at the same distance the one created first
 """

@@ -75,7 +75,7 @@ def _match(model: Module, layers: Sequence[FileLayer]) -> Match:
     """Layers with the name of one of ours by name, those with a made name by class and order, no others.
 
     The order is that of the file and the network, as when Keras loads one. In files of version 1, which are known from
-    the numbers in their names, it is that of creation.
+    the counts in their names, it is that of creation.
     """
     match = Match()
     ours = creation_order(model)

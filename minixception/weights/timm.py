@@ -6,7 +6,7 @@
     fc                                predictions
 
 A kernel is (co, ci, kh, kw), a matrix (co, ci). The weights were once converted from Keras', but the network around
-them differs in two numbers, and the logits with it (by some 2 % of their norm): batchnorm adds 1e-5 to the variance,
+them differs in two settings, and the logits with it (by some 2 % of their norm): batchnorm adds 1e-5 to the variance,
 not 1e-3, and the max pools are padded by one pixel on each side, not by Keras' "same". ``apply_conventions`` sets both.
 Source: timm 1.0.31, models/xception.py; Keras 3 ``applications.Xception``.
 """
@@ -52,8 +52,8 @@ def _our_name(name: str) -> str | None:
     if match := re.fullmatch(r"fc\.(weight|bias)", name):
         return f"predictions.{match[1]}"
     if match := re.fullmatch(r"block(\d+)\.(.+)", name):
-        number = int(match[1])
-        return _join(f"block{number + 1}", _in_block(match[2], leading_relu=number > 1))
+        block = int(match[1])
+        return _join(f"block{block + 1}", _in_block(match[2], leading_relu=block > 1))
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import time
@@ -13,6 +12,7 @@ from minixception.apps.hub import Hub
 from minixception.apps.hub import server as server_module
 from tests.helpers.colours import Colours, picture, serving
 from tests.helpers.hub_client import ask, form, get, post, refused, talk
+from tests.helpers.processes import HANG
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +149,9 @@ def test_malformed_forms(server, body, content_type):
 def test_a_body_that_is_too_large_is_refused_unread(server):
     head = f"POST /api/predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Length: "
     for length in (server_module.MAX_UPLOAD + 1, 10**12, "9" * 5000):
-        start = time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-            connection.sendall(f"{head}{length}\r\n\r\n".encode())  # and nothing of the body
+        with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as connection:
+            connection.sendall(f"{head}{length}\r\n\r\n".encode())  # and nothing of the body, for which it would wait
             assert connection.recv(100).startswith(b"HTTP/1.0 413")
-        assert time.monotonic() - start < 2
 
 
 def test_who_sends_too_much_all_the_same_gets_the_answer(server):
@@ -182,7 +180,7 @@ def test_lengths(server, headers, status):
 
 def test_an_upload_that_ends_early(server):
     head = f"POST /api/predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Length: 1000\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as connection:
         connection.sendall(head.encode() + b"only this")
         connection.shutdown(socket.SHUT_WR)
         assert b"expected 1,000 bytes, the upload ended after 9" in connection.makefile("rb").read()
@@ -191,23 +189,25 @@ def test_an_upload_that_ends_early(server):
 @pytest.mark.parametrize("start", [b"", b"GET / HT", b"POST /api/predict HTTP/1.1\r\nHost: localhost:PORT\r\n"])
 def test_a_client_that_drips_is_cut_off(hub, start):
     with serving(hub, seconds=0.3) as server:
-        began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        end = time.monotonic() + HANG
+        with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as connection:
             connection.sendall(start.replace(b"PORT", str(server.port).encode()))
-            with contextlib.suppress(ConnectionError):
-                while time.monotonic() - began < 4:
+            with pytest.raises(ConnectionError):
+                while time.monotonic() < end:
                     connection.sendall(b"x")
                     time.sleep(0.05)
-        assert time.monotonic() - began < 2
 
 
-def test_a_body_that_drips_is_answered_and_others_need_not_wait(hub):
-    with serving(hub, seconds=0.5) as server:
+@pytest.mark.parametrize("seconds", [HANG, 0.5])
+def test_a_body_that_drips_is_answered_and_others_need_not_wait(hub, seconds):
+    with serving(hub, seconds=seconds) as server:
         head = f"POST /api/predict HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Length: 100\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as connection:
             connection.sendall(head.encode() + b"x")
-            assert get(server, "/api/get_legal")[0] == 200
-            assert connection.makefile("rb").read().startswith(b"HTTP/1.0 408")
+            if seconds == HANG:
+                assert get(server, "/api/get_legal")[0] == 200
+            else:
+                assert connection.makefile("rb").read().startswith(b"HTTP/1.0 408")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_mistake_of_the_server_is_told_and_printed(server, monkeypatch, capsys
 
     monkeypatch.setattr(server.hub, "get_legal", broken)
     assert get(server, "/api/get_legal") == (500, {"error": "the server made a mistake, which its terminal shows"})
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + HANG
     printed = ""
     while "planted" not in printed and time.monotonic() < deadline:
         printed += capsys.readouterr().err

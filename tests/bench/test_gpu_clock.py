@@ -1,4 +1,4 @@
-"""The clock and the limits of the GPU's benchmark: a fake GPU's time, and kernels in the simulator and as PTX."""
+"""The clock and the limits of the GPU's benchmark: a fake GPU's time, and its kernels in the simulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from minixception.gpu import kernel as gpu
 from minixception.gpu import peak
 from minixception.gpu.device import to_cpu, to_gpu
 from minixception.timing import Timing, interleaved
-from tests.helpers.processes import compiled_elsewhere
 
 # The clock ------------------------------------------------------------------------------------------------------------
 
@@ -141,27 +140,3 @@ def test_what_a_device_does_not_tell_is_unknown(few_threads):
     found = limits.measure(silent, counted, nbytes=64, steps=16)
     assert (found.device, found.nominal_flops, found.nominal_copy, found.l2) == ("B", None, None, 0)
     assert "unknown" in str(limits.table(found))
-
-
-# The kernels for real -------------------------------------------------------------------------------------------------
-
-PTX = """
-import numpy as np
-from minixception.analysis import machine_code
-from minixception.analysis.machine_code import Signature
-from minixception.gpu import peak
-
-machine_code.require_nvvm()
-floats = ("float32", 1)
-for kernel, arguments in ((peak._copy, (floats, floats)), (peak._multiply_add, (floats, ("int64", 0)))):
-    print(machine_code.ptx(Signature(kernel, np.float32, arguments, 128), "sm_90"))
-"""
-
-
-def test_the_compiler_leaves_the_work_of_the_limits_as_it_is():
-    done = compiled_elsewhere("-c", PTX)
-    assert done.returncode == 0, done.stderr
-    copy, multiply_add = done.stdout.split(".visible .entry")[1:]
-    assert (copy.count("ld.global.f32"), copy.count("st.global.f32")) == (4, 4)
-    assert multiply_add.count("fma.rn.f32") == 8 * 16
-    assert ".local" not in copy + multiply_add

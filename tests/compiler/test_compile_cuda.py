@@ -21,6 +21,7 @@ from minixception.gpu import kernel as gpu
 from minixception.ops.separable.cuda import fused, pack
 from minixception.ops.separable.definition import forward_numpy
 from tests.helpers.golden_rule import layer_paths
+from tests.helpers.launches import recorded_launches
 
 pytestmark = pytest.mark.gpu
 
@@ -83,7 +84,7 @@ def check(model, x, tolerance=1e-5):
 
 def launched(compiled, x):
     """Names of the kernels of one call."""
-    with gpu.recorded_launches() as launches:
+    with recorded_launches() as launches:
         compiled(x)
     return [name.rpartition(".")[2] for name, _ in launches]
 

@@ -145,7 +145,6 @@ def run_block(page, number):
     exec(compile(blocks[number], page.name, "exec"), {})
 
 
-@pytest.mark.slow
 def test_the_readmes_tour_runs():
     run_block(ROOT / "README.md", 0)
 

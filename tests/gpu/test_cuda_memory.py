@@ -122,7 +122,7 @@ def test_without_room_the_cache_is_emptied_and_the_driver_asked_once_more(error)
     assert memory.pool.use() == MemoryUse(allocations=3, held=8 * KIB, cached=0)
     with pytest.raises(
         DeviceMemoryError,
-        match=r"no room for an array of shape \(2, 1000\), float32: 8,192 bytes were asked for, 8,192 are in use",
+        match=r"no memory for an array of shape \(2, 1000\), float32: 8,192 bytes were asked for, 8,192 are in use",
     ):
         memory.pool.empty((2, 1000), np.float32)
     assert memory.asked[4:] == [8 * KIB, 8 * KIB]

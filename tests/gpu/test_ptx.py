@@ -13,6 +13,7 @@ import pytest
 
 from minixception.analysis import machine_code
 from minixception.analysis.machine_code import ARCHITECTURES, DTYPES, Compiled, Signature, Usage, occupancy
+from minixception.gpu import peak
 from minixception.gpu.kernel import cuda, dtype, kernel
 from minixception.gpu.vectors import load4, store4
 from tests.helpers.processes import NVVM_REQUIRED, compiled_elsewhere, python
@@ -79,36 +80,41 @@ def print_vectors():
         print(json.dumps(sorted(found)))
 
 
-COMPILE_PACKAGE = """
-import json
-from minixception.analysis import machine_code
-
-machine_code.require_nvvm()
-rows = machine_code.compile_package()
-print(json.dumps({"kernels": [row.to_json() for row in rows], "faults": machine_code.faults(rows)}))
-"""
+def print_peak():
+    """For another process: the PTX of the kernels that measure a GPU's limits."""
+    for one, arguments in ((peak._copy, FLOATS), (peak._multiply_add, (FLOATS[0], ("int64", 0)))):
+        print(json.dumps(machine_code.ptx(Signature(one, np.float32, arguments, 128), "sm_90")))
 
 
-def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu():
-    done = compiled_elsewhere("-c", COMPILE_PACKAGE)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def print_package(dtypes, architectures):
+    """For another process: every kernel compiled, and what is wrong with it."""
+    if architectures == [*ARCHITECTURES]:
+        rows = machine_code.compile_package()
+    else:
+        machine_code.ARCHITECTURES = architectures
+        rows = machine_code.compile_all(one for one in machine_code.signatures() if one.number.__name__ in dtypes)
+    print(json.dumps({"kernels": [row.to_json() for row in rows], "faults": machine_code.faults(rows)}))
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "architectures"),
+    [(["float32"], ["sm_80"]), pytest.param([*DTYPES], [*ARCHITECTURES], marks=pytest.mark.slow)],
+    ids=["float32 for one", "both dtypes for all"],
+)
+def test_every_kernel_compiles_and_the_fast_ones_fill_half_a_gpu(dtypes, architectures):
+    (found,) = compiled_elsewhere("tests.gpu.test_ptx", f"print_package({dtypes}, {architectures})")
     assert found["faults"] == []  # what is wrong with which kernel
     rows = found["kernels"]
     compiled = {(row["kernel"], row["dtype"], row["architecture"]) for row in rows}
     launched = {(one.kernel.name, np.dtype(one.dtype).name) for one in machine_code.signatures()}
-    assert compiled == {(*one, architecture) for one in launched for architecture in ARCHITECTURES}
+    assert compiled == {(*one, architecture) for one in launched if one[1] in dtypes for architecture in architectures}
     assert {number for _, number in launched} == set(DTYPES)
     if NVVM_REQUIRED:
         assert all(row["usage"] for row in rows), "ptxas was not found"
 
 
 def test_planted_mistakes_are_found():
-    done = compiled_elsewhere(
-        "-c", "from tests.gpu import test_ptx as t; t.machine_code.require_nvvm(); t.print_planted()"
-    )
-    assert done.returncode == 0, done.stderr
-    faults = json.loads(done.stdout)
+    (faults,) = compiled_elsewhere("tests.gpu.test_ptx", "print_planted()")
     each = [faults[i : i + 3] for i in range(0, len(faults), 3)]
     assert each[0] == [[]] * 3
     assert all("no_such_thing" in text for (text,) in each[3])
@@ -119,14 +125,17 @@ def test_planted_mistakes_are_found():
 
 
 def test_vectors_are_single_instructions():
-    done = compiled_elsewhere(
-        "-c", "from tests.gpu import test_ptx as t; t.machine_code.require_nvvm(); t.print_vectors()"
-    )
-    assert done.returncode == 0, done.stderr
-    of_float32, of_float64 = map(json.loads, done.stdout.splitlines())
+    of_float32, of_float64 = compiled_elsewhere("tests.gpu.test_ptx", "print_vectors()")
     memories = ("ld.global", "ld.shared", "st.global", "st.shared")
     assert of_float32 == [".shared .align 16", *(f"{access}.v4.f32" for access in memories)]
     assert of_float64 == [".shared .align 16", *(f"{access}.v2.f64" for access in memories for _ in range(2))]
+
+
+def test_the_compiler_leaves_the_work_that_measures_the_limits_as_it_is():
+    copy, multiply_add = compiled_elsewhere("tests.gpu.test_ptx", "print_peak()")
+    assert (copy.count("ld.global.f32"), copy.count("st.global.f32")) == (4, 4)
+    assert multiply_add.count("fma.rn.f32") == 8 * 16
+    assert ".local" not in copy + multiply_add
 
 
 def test_spills_are_a_fault_of_fast_rungs():

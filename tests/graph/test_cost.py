@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import tracemalloc
 
 import numpy as np
@@ -143,15 +142,12 @@ def test_nothing_is_computed(xception, monkeypatch):
     monkeypatch.setattr(Op, "rung", no_kernel)
     largest = 4 * KERAS["max_activation_elems"]  # bytes of the largest activation: 11 MB
     tracemalloc.start()
-    start = time.perf_counter()
     try:
         cost.table(xception, (299, 299, 3))
-        seconds = time.perf_counter() - start
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < largest / 10
-    assert seconds < 1
 
 
 def test_counting_leaves_no_trace_in_the_model():

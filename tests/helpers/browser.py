@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from tests.helpers.processes import HANG
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
@@ -69,7 +71,7 @@ class Page:
     def until(self, condition):
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.browser, 20, poll_frequency=0.02).until(lambda _: condition())
+        return WebDriverWait(self.browser, HANG, poll_frequency=0.02).until(lambda _: condition())
 
     def view(self, width, height, scheme="light"):
         """The size of the window, and whether the person likes it light or dark."""

@@ -14,6 +14,7 @@ from minixception import nn
 from minixception.apps.hub import Hub
 from minixception.apps.hub.server import Server
 from minixception.imagenet import CLASSES
+from tests.helpers.processes import HANG
 
 NUMBERS = {name: number for number, (_, name) in enumerate(CLASSES)}
 RED, GREEN, BLUE = (250, 20, 10), (20, 240, 30), (10, 30, 220)
@@ -56,7 +57,7 @@ def picture(
 @contextlib.contextmanager
 def serving(hub: Hub | None = None, **options: Any) -> Iterator[Server]:
     """A server on a free port of the loopback interface; it stops with the block."""
-    with Server(hub or Hub(Colours()), 0, **options) as server:
+    with Server(hub or Hub(Colours()), 0, **{"seconds": HANG} | options) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

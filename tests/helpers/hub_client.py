@@ -7,10 +7,12 @@ import http.client
 import json
 import socket
 
+from tests.helpers.processes import HANG
+
 
 def ask(server, method, path, body=None, **headers):
     """Status, headers and body of one answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=HANG)
     with contextlib.closing(connection):
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
@@ -34,9 +36,9 @@ def post(server, body, content_type="multipart/form-data; boundary=edge", **head
     return status, json.loads(answer)
 
 
-def talk(server, request, wait=5.0):
+def talk(server, request):
     """Send bytes as they are; what comes back until the server closes."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=wait) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=HANG) as connection:
         connection.sendall(request)
         answer = b""
         while block := connection.recv(1 << 16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import minixception
 
 ROOT = Path(minixception.__file__).parents[1]
+HANG = 1800  # seconds: ends what would never end by itself; far more than anything takes on a slow machine
 NVVM_REQUIRED = "CI" in os.environ and sys.platform == "linux"
 
 
@@ -26,15 +28,22 @@ def python(*arguments: Any, path: Path = ROOT, **environment: Any) -> subprocess
         | {name: str(value) for name, value in environment.items()},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
     )
 
 
-def compiled_elsewhere(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    """``python *arguments`` without the simulator, for what compiles for a GPU; skips the test where nothing can."""
-    done = python(*arguments, MINIXCEPTION_CUDA="")
+def compiled_elsewhere(module: str, call: str) -> list[Any]:
+    """Call a function of a module of the tests in a process without the simulator, to compile for a GPU.
+
+    Returns what it prints, one JSON value a line. Skips the test where nothing can compile for a GPU.
+    """
+    code = (
+        f"import {module} as m; from minixception.analysis.machine_code import require_nvvm; require_nvvm(); m.{call}"
+    )
+    done = python("-c", code, MINIXCEPTION_CUDA="")
     # Nothing but NVVM compiles for a GPU, and there is none for macOS. Linux's build machines must have it.
     if "needs NVIDIA's NVVM library" in done.stderr and not NVVM_REQUIRED:
         pytest.skip("no NVVM: python -m pip install 'minixception[cuda]'")
-    return done
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -13,9 +13,10 @@ from minixception.analysis import machine_code
 from minixception.engine.backend import use_backend
 from minixception.engine.tensor import Tensor
 from minixception.gpu.device import is_on_gpu, to_cpu, to_gpu
-from minixception.gpu.kernel import recorded_launches, redirected
+from minixception.gpu.kernel import redirected
 from minixception.ops.batchnorm import BATCH_NORM, batch_norm
 from minixception.ops.batchnorm.cuda import _slabs
+from tests.helpers.launches import recorded_launches
 from tests.helpers.processes import compiled_elsewhere
 
 pytestmark = pytest.mark.gpu
@@ -197,10 +198,7 @@ def print_shuffles():
 
 
 def test_what_reduces_by_shuffles_has_them_in_its_ptx():
-    code = "from tests.ops import test_cuda_batchnorm as t; t.machine_code.require_nvvm(); t.print_shuffles()"
-    done = compiled_elsewhere("-c", code)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    (found,) = compiled_elsewhere("tests.ops.test_cuda_batchnorm", "print_shuffles()")
     assert {name for name, counts in found.items() if all(counts)} == {
         "group_statistics", "group_gradient_sums", "_merge_statistics", "_merge_gradient_sums",
     }  # fmt: skip

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import minixception as mx
-from minixception.gpu import kernel as gpu
 from minixception.gpu.device import to_cpu, to_gpu
 from minixception.gpu.kernel import empty
 from minixception.ops.depthwise import DEPTHWISE_CONV2D
 from minixception.ops.depthwise.cuda import SHARED, tile_side
 from minixception.ops.separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D
 from minixception.ops.separable.cuda import fused, pack
+from tests.helpers.launches import recorded_launches
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -171,7 +171,7 @@ def test_two_runs_have_the_same_bits(rung):
 def test_backward_computes_what_is_wanted(rng, rung, stages, wanted):
     x, w = to_gpu(rng.standard_normal((1, 3, 3, 1))), to_gpu(rng.standard_normal((3, 3, 1)))
     y, saved = DEPTHWISE_CONV2D.rungs[rung].forward(x, w, stride=1, padding="same")
-    with gpu.recorded_launches() as launches:
+    with recorded_launches() as launches:
         gradients = DEPTHWISE_CONV2D.rungs[rung].backward(y, saved, wanted)
     assert tuple(gradient is not None for gradient in gradients) == wanted
     assert len(launches) == wanted[0] + stages * wanted[1]

@@ -11,11 +11,12 @@ import minixception as mx
 from minixception.engine.random import seed
 from minixception.engine.tensor import Tensor
 from minixception.gpu.device import to_cpu, to_gpu
-from minixception.gpu.kernel import cuda, kernel, recorded_launches
+from minixception.gpu.kernel import cuda, kernel
 from minixception.gpu.reduce import block_max, block_sum, broadcast, repeat, sums
 from minixception.ops import CONCAT, CROSS_ENTROPY, MULTIPLY, SOFTMAX
 from minixception.ops.dropout import DROPOUT, dropout
 from minixception.optim.cuda import sum_of_squares
+from tests.helpers.launches import recorded_launches
 
 pytestmark = pytest.mark.gpu
 

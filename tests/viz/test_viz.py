@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -18,6 +16,7 @@ from minixception import nn, viz
 from minixception.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from minixception.timing import Timing
 from minixception.viz import style
+from tests.helpers.processes import python
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -301,4 +300,5 @@ viz.training_curves([record]).svg()
 assert "matplotlib.pyplot" not in sys.modules
 assert dict(matplotlib.rcParams) == before
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    done = python("-c", program)
+    assert done.returncode == 0, done.stderr

@@ -31,14 +31,14 @@ def coalesced(a: Layout, b: Layout, c: Layout) -> Product:
 
 
 @cache
-def _thread_per_output(a: Layout, b: Layout, c: Layout, numbered: Any) -> Product:
+def _thread_per_output(a: Layout, b: Layout, c: Layout, placed: Any) -> Product:
     a_i, a_k, b_j, b_k, c_i, c_j = *a[:2], *b[:2], *c[:2]
 
     @kernel
     def one_each(a, b, c, extra, size, shape):
         t, z = cuda.grid(1), cuda.blockIdx.z
         if t < shape[0] * shape[1]:
-            i, j = numbered(t, shape)
+            i, j = placed(t, shape)
             row, column = a_i(i, z, shape), b_j(j, z, shape)
             total = dtype(0)
             for k in range(shape[2]):

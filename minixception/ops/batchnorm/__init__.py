@@ -61,14 +61,7 @@ from .definition import backward_numpy, forward_numpy
 
 
 def _shape(
-    x: Shape,
-    gamma: Shape,
-    beta: Shape,
-    running_mean: Shape,
-    running_var: Shape,
-    *,
-    training: bool,
-    eps: float,
+    x: Shape, gamma: Shape, beta: Shape, running_mean: Shape, running_var: Shape, *, training: bool, eps: float
 ) -> Shape:
     if len(x) not in (2, 4):
         raise ShapeError(f"batch_norm: x must be (n, h, w, c) or (n, c), got {len(x)} dimensions: {x}")

@@ -10,6 +10,8 @@ from ...cpu import memory
 from ...cpu.jit import loops, parallel, prange
 from ...cpu.simd import add, fma, lanes, load, multiply, prefetch, prefetch_write, splat, store
 
+Array = np.ndarray
+
 # All kernels see x as a matrix (m, c): one row per pixel of the batch, one column per channel.
 
 # Loops: the formula, one scalar at a time -------------------------------------------------------------------
@@ -57,15 +59,8 @@ def _backward_loops(dy, x, gamma, mean, var, dx, dgamma, dbeta, eps, training):
 
 
 def forward_loops(
-    x: np.ndarray,
-    gamma: np.ndarray,
-    beta: np.ndarray,
-    running_mean: np.ndarray,
-    running_var: np.ndarray,
-    *,
-    training: bool,
-    eps: float,
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+    x: Array, gamma: Array, beta: Array, running_mean: Array, running_var: Array, *, training: bool, eps: float
+) -> tuple[Array, tuple[Any, ...]]:
     """The formula of the definition as loops, a channel at a time; sums in float64."""
     mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)  # (c,), copies
     if training:
@@ -75,7 +70,7 @@ def forward_loops(
     return y, (x, gamma, mean.astype(x.dtype), var.astype(x.dtype), eps, training)
 
 
-def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+def backward_loops(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array, None, None]:
     """The two sums over a channel, then dx from them."""
     x, gamma, mean, var, eps, training = saved
     dx = memory.empty(x.shape, x.dtype)
@@ -85,7 +80,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
     return dx, dgamma, dbeta, None, None
 
 
-def _matrix(x: np.ndarray) -> np.ndarray:
+def _matrix(x: Array) -> Array:
     """(..., c) as (m, c), without a copy."""
     return x.reshape(-1, x.shape[-1])
 
@@ -209,15 +204,8 @@ def _input_gradient(dy, x, minus_mean, of_dy, of_d, constant, dx, lanes):
 
 
 def forward_cpu(
-    x: np.ndarray,
-    gamma: np.ndarray,
-    beta: np.ndarray,
-    running_mean: np.ndarray,
-    running_var: np.ndarray,
-    *,
-    training: bool,
-    eps: float,
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+    x: Array, gamma: Array, beta: Array, running_mean: Array, running_var: Array, *, training: bool, eps: float
+) -> tuple[Array, tuple[Any, ...]]:
     """One pass for the statistics (in training), one pass for y."""
     mean, var = batch_statistics(x) if training else (running_mean, running_var)  # (c,)
     mean_rounded = mean.astype(x.dtype)  # (c,), a copy: training changes the running arrays in place
@@ -232,7 +220,7 @@ def forward_cpu(
     return y, (x, gamma, mean_rounded, var.astype(x.dtype), eps, training)
 
 
-def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def batch_statistics(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance (c,) of x (..., c) over all axes but the last, in float64; reads x once."""
     m, c = _matrix(x).shape
     chunks = _chunks(m)
@@ -244,7 +232,7 @@ def batch_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, var
 
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+def backward_cpu(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array, None, None]:
     """One pass for the two sums, one pass for dx."""
     x, gamma, mean, var, eps, training = saved
     m, c = _matrix(x).shape

@@ -11,7 +11,7 @@ cuda_block   A block of 32 x 8 threads takes a slab of rows and 32 channels, so 
              threads of one channel add up in shared memory, by a tree; a second kernel adds the sums of all slabs, a
              block per channel; a third writes y or dx. Two reads of x forward, two of x and dy each backward: the least
              there is, as the first output depends on the last input.
-cuda         The same, but a thread loads 8 numbers before it uses the first, so that 8 loads are under way; the
+cuda         The same, but a thread loads 8 elements before it uses the first, so that 8 loads are under way; the
              formulas lose no digits, whatever the mean and whichever row comes first; and the 8 threads of one channel
              add up by warp shuffles, from register to register.
 
@@ -19,7 +19,7 @@ No atomic additions: which block comes first changes from run to run, and the la
 each block writes to places of its own, and these are added in an order that depends on the shape alone.
 
 float32: a thread adds in float32, but no more than an eighth of a slab's rows, shifted by a value of their own channel;
-from block to block all is in float64. Consumer GPUs compute 32 or 64 times slower in float64: a number per block and
+from block to block all is in float64. Consumer GPUs compute 32 or 64 times slower in float64: one value per block and
 channel does not show, one per element would. The naive rung adds everything in float64. float64: float64 throughout.
 """
 
@@ -250,14 +250,7 @@ def _use_running(gamma, beta, running_mean, running_var, means, variances, facto
 
 
 def _forward_in_slabs(
-    statistics: Kernel,
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
-    training: bool,
-    eps: float,
+    statistics: Kernel, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, training: bool, eps: float
 ) -> tuple[Any, tuple[Any, ...]]:
     (mean, var, factors), y = _per_channel(gamma), empty(x.shape, x.dtype)
     matrix = _matrix(x, gamma)
@@ -325,5 +318,4 @@ def _move(running, batch, momentum, rest):
 
 def move_cuda(running: Any, batch: Any, momentum: float) -> None:
     """running = momentum * running + (1 - momentum) * batch, in place, for device arrays (c,)."""
-    number = running.dtype.type
-    _move[blocks(running.size), THREADS](running, batch, number(momentum), number(1 - momentum))
+    _move[blocks(running.size), THREADS](running, batch, *running.dtype.type((momentum, 1 - momentum)))

@@ -52,7 +52,7 @@ def load_rows(x: Any, start: int, last: int, q: int, beyond: Any, values: Any) -
 
 @device_function
 def _tree_sums(one, other):
-    """For the threads of row 0: the sums over the block's rows of two numbers of each thread."""
+    """For the threads of row 0: the sums over the block's rows of two values of each thread."""
     sums = cuda.shared.array((2, ROWS, LANES), dtype)
     row, lane = cuda.threadIdx.y, cuda.threadIdx.x
     sums[0, row, lane], sums[1, row, lane] = one, other
@@ -113,14 +113,14 @@ def block_gradient_sums(dy: Any, x: Any, means: Any, partial: Any, rows: int) ->
 # Shuffles exchange registers inside of one warp only, so the parts change places first, by way of shared memory: after
 # one barrier a warp has 4 channels, and the 8 parts of each in 8 neighbouring lanes. These add up in 3 shuffles, all
 # warps at once. The tree takes three barriers, with fewer threads at work in each step. Reading, a warp touches 8
-# rows of shared memory, 4 neighbours in each; rows of 36 numbers put these 32 into 32 banks.
+# rows of shared memory, 4 neighbours in each; rows of 36 elements put these 32 into 32 banks.
 
 _WIDTH = LANES + LANES // ROWS
 
 
 @device_function
 def _by_channel(one, other):
-    """Two numbers of each thread change places: the row and column this thread's come from, and the two."""
+    """Two values of each thread change places: the row and column this thread's come from, and the two."""
     parts = cuda.shared.array((2, ROWS, _WIDTH), dtype)
     parts[0, cuda.threadIdx.y, cuda.threadIdx.x] = one
     parts[1, cuda.threadIdx.y, cuda.threadIdx.x] = other
@@ -144,7 +144,7 @@ def group_statistics(x: Any, partial: Any, rows: int) -> None:
     """partial (2, c, slabs): each slab's mean and sum of squared deviations from it."""
     m, c = x.shape
     q, first, last = this_slab(m, rows)
-    shift = mean = square = before = dtype(0)  # before: values merged so far, a number of few digits in any type
+    shift = mean = square = before = dtype(0)  # before: values merged so far, a count that every dtype holds exactly
     if q < c:
         shift = x[first, q]
         d = cuda.local.array(GROUP, dtype)

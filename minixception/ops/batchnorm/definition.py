@@ -1,4 +1,4 @@
-"""1. Definition: batch normalisation in NumPy. This is the law the other rungs are held to."""
+"""1. Definition: batch normalisation in NumPy. The reference that every other rung is tested against."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray
+
 
 def forward_numpy(
-    x: np.ndarray,
-    gamma: np.ndarray,
-    beta: np.ndarray,
-    running_mean: np.ndarray,
-    running_var: np.ndarray,
-    *,
-    training: bool,
-    eps: float,
-) -> tuple[np.ndarray, tuple[Any, ...]]:
+    x: Array, gamma: Array, beta: Array, running_mean: Array, running_var: Array, *, training: bool, eps: float
+) -> tuple[Array, tuple[Any, ...]]:
     """Mean first, then the squares of what differs from it: two passes, and everything in float64.
 
-    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two numbers
+    The shorter mean(x^2) - mean(x)^2 must not be used: with mean 1e4 and variance 1 it subtracts two values
     near 1e8, and float32 keeps 7 digits.
     """
     if training:
@@ -32,7 +27,7 @@ def forward_numpy(
     return y.astype(x.dtype), (x, gamma, mean.astype(x.dtype), var.astype(x.dtype), eps, training)
 
 
-def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, None, None]:
+def backward_numpy(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array, None, None]:
     """The formula at the head of the package: dy without its mean and without its part along xhat.
 
     The saved mean has x's dtype. Its rounding moves xhat by at most 6e-8 * |mean| / std in float32: 6e-4 for

@@ -6,7 +6,7 @@
 
 The matrix of windows, kh*kw times as large as x, is never written. In an image with a border of zeros, an element of it
 lies where its window begins plus where its tap lies in a window: that is all that the fast step of the ladder in
-gpu/gemm has to be told. Each group of channels is a product of its own, number z.
+gpu/gemm has to be told. Each group of channels is a product of its own, at index z.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _WEIGHT_PRODUCT = register_tiled(Layout(_tap, _pixel, along_k=False), _COLUMNS, 
 _INPUT_PRODUCT = register_tiled(Layout(_pixel, _tap), Layout(_weight_row, _weight_tap), Layout(_input_pixel, _column))
 
 
-# The border: a thread per number, neighbours on neighbouring channels -------------------------------------------------
+# The border: a thread per element, neighbours on neighbouring channels ------------------------------------------------
 
 
 @kernel
@@ -143,7 +143,7 @@ def read_windows(x: Any, y: Any, w: Any, stride: int, padding: Padding) -> tuple
 
 # Line u of the input receives from output line i by kernel row a if u + top = i * stride + a. So the remainder of
 # u + top says which kernel rows it meets, every stride-th, and the same holds across: pixels with the same two
-# remainders are a product of their own, without a multiplication in vain. With q = (u + top) // stride and
+# remainders are a product of their own, none of whose multiplications is wasted. With q = (u + top) // stride and
 # a = a' * stride + remainder the output is i = q - a': in dy, a tap lies before its pixel.
 
 

@@ -1,4 +1,4 @@
-"""1. Definition: convolution in NumPy. This is the law the other rungs are held to."""
+"""1. Definition: convolution in NumPy. The reference that every other rung is tested against."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _gather(dy, w, dx, gate, gated, stride, top, left):
 # The weights ----------------------------------------------------------------------------------------------------------
 # Each weight's gradient is a sum over all outputs of the batch. Naive is a thread for each weight: too few for a GPU,
 # each with a long sum, whose rounding error grows with its length. The other rungs have two stages. First stage: a
-# block sums a share of the outputs, for 32 channels. Its warps take outputs in turn and lay their sums into shared
+# block sums a share of the outputs, for 32 channels. Its warps take outputs in turn and write their sums to shared
 # memory; after the barrier the sums of the 8 warps are added. Second stage: the same over the blocks' partial sums.
 # Which thread adds what, and in which order, follows from the shape alone: the result has the same bits in every run,
 # which atomic additions would not give. For 3x3 the first stage has strips as well: for 19 rows of outputs

@@ -25,7 +25,7 @@ from ...gpu.gemm import (
 )
 from ...gpu.kernel import THREADS, blocks, cuda, dtype, empty, kernel
 
-# The pixels that a stride visits: a thread per number, neighbours on neighbouring channels ---------------------------
+# The pixels that a stride visits: a thread per element, neighbours on neighbouring channels --------------------------
 
 
 @kernel

@@ -14,6 +14,7 @@ Source: the rule of Keras AveragePooling2D; the pooling branch of Szegedy et al.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ def _forward_loops(x, y, kh, kw, stride, top, left):
 @loops
 def _backward_loops(dy, counts, dx, kh, kw, stride, top, left):
     n, h, w, c = dx.shape
+    dx[:] = 0
     for m in range(n):
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):
@@ -96,25 +98,6 @@ def _backward_loops(dy, counts, dx, kh, kw, stride, top, left):
                         if 0 <= u < h and 0 <= v < w:
                             for q in range(c):
                                 dx[m, u, v, q] += dy[m, i, j, q] / counts[i, j, 0]
-
-
-def forward_loops(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
-) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """The formula of the definition as loops, counting as it adds."""
-    shape, window = pool_window(x.shape, size, stride, padding)
-    y = memory.empty(shape, x.dtype)
-    _forward_loops(x, y, *window)
-    return y, (x.shape, size, stride, padding)
-
-
-def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
-    """Each window adds its share to every pixel it covers."""
-    shape, size, stride, padding = saved
-    dx = memory.zeros(shape, dy.dtype)
-    counts = _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
-    _backward_loops(dy, counts, dx, *pool_window(shape, size, stride, padding)[1])
-    return (dx,)
 
 
 # Fast: a depthwise convolution without weights. Forward, one vector of channels is summed over the window in
@@ -145,9 +128,10 @@ def _forward(x, y, kh, kw, stride, top, left, lanes):
 
 
 @parallel
-def _backward(dy, shares, dx, kh, kw, stride, top, left):
+def _backward(dy, counts, dx, kh, kw, stride, top, left):
     n, h, w, c = dx.shape
     _, ho, wo, _ = dy.shape
+    one = dy.dtype.type(1)
     for task in prange(n * h):
         m, u = task // h, task % h + top
         # Input row u is covered by output row i through tap a = u - i*stride: one residue class modulo the
@@ -160,28 +144,34 @@ def _backward(dy, shares, dx, kh, kw, stride, top, left):
             for a in range(a0, a1, stride):
                 for b in range(b0, b1, stride):
                     i, j = (u - a) // stride, (v - b) // stride
-                    gradient, share = dy[m, i, j], shares[i, j, 0]
+                    gradient, share = dy[m, i, j], one / counts[i, j, 0]
                     for q in range(c):
                         total[q] += gradient[q] * share
 
 
-def forward_cpu(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
-) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """A window is summed in registers; one task per output row."""
-    shape, window = pool_window(x.shape, size, stride, padding)
-    y = memory.empty(shape, x.dtype)
+def _forward_in_vectors(x: np.ndarray, y: np.ndarray, *window: int) -> None:
     _forward(x, y, *window, lanes(x.dtype.type))
-    return y, (x.shape, size, stride, padding)
 
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
-    """Each pixel gathers its shares of dy; one task per input row."""
-    shape, size, stride, padding = saved
-    dx = memory.empty(shape, dy.dtype)
-    shares = 1 / _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
-    _backward(dy, shares, dx, *pool_window(shape, size, stride, padding)[1])
-    return (dx,)
+def _cpu_rung(forward_kernel: Any, backward_kernel: Any) -> Rung:
+    """Kernels that write into the arrays they are given, as a rung."""
+
+    def forward(
+        x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
+    ) -> tuple[np.ndarray, tuple[Any, ...]]:
+        shape, window = pool_window(x.shape, size, stride, padding)
+        y = memory.empty(shape, x.dtype)
+        forward_kernel(x, y, *window)
+        return y, (x.shape, size, stride, padding)
+
+    def backward(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+        shape, size, stride, padding = saved
+        counts = _counts(shape, size, stride, padding, dy.dtype)  # (ho, wo, 1)
+        dx = memory.empty(shape, dy.dtype)
+        backward_kernel(dy, counts, dx, *pool_window(shape, size, stride, padding)[1])
+        return (dx,)
+
+    return Rung(forward, backward)
 
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
@@ -242,10 +232,6 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: Padding) -> Shape:
-    return pooled_shape("avg_pool2d", x, size, stride, padding)
-
-
 def _sample(draw: Draw) -> Case:
     shape, params = sample_pool(draw)
     return Case((draw.normal(*shape),), params)
@@ -255,11 +241,11 @@ AVG_POOL2D = Op(
     name="avg_pool2d",
     rungs={
         "numpy": Rung(forward_numpy, backward_numpy),
-        "loops": Rung(forward_loops, backward_loops),
-        "cpu": Rung(forward_cpu, backward_cpu),
+        "loops": _cpu_rung(_forward_loops, _backward_loops),
+        "cpu": _cpu_rung(_forward_in_vectors, _backward),
         "cuda": Rung(forward_cuda, backward_cuda),
     },
-    shape=_shape,
+    shape=partial(pooled_shape, "avg_pool2d"),
     sample=_sample,
 )
 

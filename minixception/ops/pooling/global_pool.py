@@ -1,4 +1,4 @@
-"""Global average pooling: every channel of an image becomes one number, its mean over all pixels.
+"""Global average pooling: every channel of an image becomes one value, its mean over all pixels.
 
     y[n,c] = 1/(h*w) sum_{i,j} x[n,i,j,c]
 

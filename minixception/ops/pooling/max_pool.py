@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...cpu import memory
 from ...cpu.jit import loops, parallel, prange
-from ...engine.op import Case, Draw, Op, Rung, Shape
+from ...engine.op import Case, Draw, Op, Rung
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
 from ...gpu.pixels import element, pixel_grid, this_element
@@ -91,30 +92,13 @@ def _forward_loops(x, y, tap, kh, kw, stride, top, left):
 @loops
 def _backward_loops(dy, tap, dx, kh, kw, stride, top, left):
     n, ho, wo, c = dy.shape
+    dx[:] = 0
     for m in range(n):
         for i in range(ho):
             for j in range(wo):
                 for q in range(c):
                     a, b = tap[m, i, j, q] // kw, tap[m, i, j, q] % kw
                     dx[m, i * stride + a - top, j * stride + b - left, q] += dy[m, i, j, q]
-
-
-def forward_loops(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
-) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """The formula of the definition as loops."""
-    shape, window = pool_window(x.shape, size, stride, padding)
-    y, tap = memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size))
-    _forward_loops(x, y, tap, *window)
-    return y, (tap, x.shape, size, stride, padding)
-
-
-def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
-    """Every element of dy is added to the pixel that won."""
-    tap, shape, size, stride, padding = saved
-    dx = memory.zeros(shape, dy.dtype)
-    _backward_loops(dy, tap, dx, *pool_window(shape, size, stride, padding)[1])
-    return (dx,)
 
 
 # Fast: the innermost loop runs over the channels of one pixel, which lie side by side, and LLVM makes vectors
@@ -178,22 +162,24 @@ def _backward(dy, tap, dx, kh, kw, stride, top, left):
                         total[q] += gradient[q] if winner[q] == this_tap else zero
 
 
-def forward_cpu(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
-) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """All channels of a pixel at once; one task per output row."""
-    shape, window = pool_window(x.shape, size, stride, padding)
-    y, tap = memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size))
-    _forward(x, y, tap, *window)
-    return y, (tap, x.shape, size, stride, padding)
+def _cpu_rung(forward_kernel: Any, backward_kernel: Any) -> Rung:
+    """Kernels that write into the arrays they are given, as a rung."""
 
+    def forward(
+        x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
+    ) -> tuple[np.ndarray, tuple[Any, ...]]:
+        shape, window = pool_window(x.shape, size, stride, padding)
+        y, tap = memory.empty(shape, x.dtype), memory.empty(shape, _tap_dtype(size))
+        forward_kernel(x, y, tap, *window)
+        return y, (tap, x.shape, size, stride, padding)
 
-def backward_cpu(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
-    """Each pixel gathers from the windows that it won; one task per input row."""
-    tap, shape, size, stride, padding = saved
-    dx = memory.empty(shape, dy.dtype)
-    _backward(dy, tap, dx, *pool_window(shape, size, stride, padding)[1])
-    return (dx,)
+    def backward(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+        tap, shape, size, stride, padding = saved
+        dx = memory.empty(shape, dy.dtype)
+        backward_kernel(dy, tap, dx, *pool_window(shape, size, stride, padding)[1])
+        return (dx,)
+
+    return Rung(forward, backward)
 
 
 def pool_into(x: np.ndarray, y: np.ndarray, size: tuple[int, int], stride: int, padding: Padding) -> np.ndarray:
@@ -263,10 +249,6 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
 # 4. Operator ------------------------------------------------------------------------------------------------
 
 
-def _shape(x: Shape, *, size: tuple[int, int], stride: int, padding: Padding) -> Shape:
-    return pooled_shape("max_pool2d", x, size, stride, padding)
-
-
 def _sample(draw: Draw) -> Case:
     shape, params = sample_pool(draw)
     return Case((draw.distinct(*shape),), params)
@@ -276,11 +258,11 @@ MAX_POOL2D = Op(
     name="max_pool2d",
     rungs={
         "numpy": Rung(forward_numpy, backward_numpy),
-        "loops": Rung(forward_loops, backward_loops),
-        "cpu": Rung(forward_cpu, backward_cpu),
+        "loops": _cpu_rung(_forward_loops, _backward_loops),
+        "cpu": _cpu_rung(_forward, _backward),
         "cuda": Rung(forward_cuda, backward_cuda),
     },
-    shape=_shape,
+    shape=partial(pooled_shape, "max_pool2d"),
     sample=_sample,
 )
 

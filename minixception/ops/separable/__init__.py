@@ -50,7 +50,7 @@ def _macs(x: Shape, depthwise: Shape, pointwise: Shape, *, stride: int, padding:
 def _sample(draw: Draw) -> Case:
     kernel, stride, padding, size = sample_filter(draw)
     ci, co = draw.integer(1, 12), draw.integer(1, 12)
-    x = draw.distinct(draw.integer(1, 2), *size, ci) / 8  # smaller, lest sums of them that cancel leave only rounding
+    x = draw.distinct(draw.integer(1, 2), *size, ci) / 8  # small, so that sums that cancel leave small rounding errors
     return Case((x, draw.normal(*kernel, ci), draw.normal(ci, co)), {"stride": stride, "padding": padding})
 
 

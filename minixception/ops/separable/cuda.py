@@ -52,22 +52,22 @@ def backward_cuda(
 # channels in slabs of 32, and does three things with a slab:
 #
 # 1. Each warp filters its strip, a channel per lane. A row of pixels under the strip is loaded once, 6 pixels for a 3x3
-#    kernel, and adds to all 4 sums: 18 pixels and 9 weights are read for 4 numbers of z; one alone would take 9 and 9.
+#    kernel, and adds to all 4 sums: 18 pixels and 9 weights are read for 4 elements of z; one alone would take 9 and 9.
 #    They go to shared memory.
 # 2. All threads copy 32x128 weights of the product to shared memory. They lie there as in memory: ``pack`` has put the
 #    panels of a slab one behind the other and filled them up with zeros, so that a copy needs no index but its own.
-# 3. After a barrier each warp multiplies its strip, 4 output channels per lane: 4 numbers of z, the same for all lanes,
-#    and 4 weights, neighbours for neighbouring lanes, make 16 multiply-adds. The 16 sums stay in registers. After a
-#    second barrier the next slab may overwrite this one.
+# 3. After a barrier each warp multiplies its strip, 4 output channels per lane: 4 elements of z, the same for all
+#    lanes, and 4 weights, neighbours for neighbouring lanes, make 16 multiply-adds. The 16 sums stay in registers.
+#    After a second barrier the next slab may overwrite this one.
 #
 # The price: z is made again for every 128 output channels, with 9 multiply-adds beside the 128 of the product. For each
-# number of y and input channel that is (18 + 9) / 4 / 128 + 1 / 32 = 0.084 global reads; with z in memory, the product
-# of gpu/gemm takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring numbers share
+# element of y and input channel that is (18 + 9) / 4 / 128 + 1 / 32 = 0.084 global reads; with z in memory, the product
+# of gpu/gemm takes 1 / 64 + 1 / 64 = 0.031. Most of them hit a cache: blocks with neighbouring indices share
 # pixels and run at the same time, so that x comes from memory once, and the weights from L2.
 #
 # The tile weighs this traffic against occupancy. 32 sums for each thread, 8 pixels or 8 channels, would read half as
 # many weights or half as many pixels, but take the registers of twice as many warps. With 16 a thread gets by on 64
-# registers, and half of the warps that a multiprocessor can hold are there to hide the wait for memory. Registers are
+# registers, and half of the warps that a multiprocessor can hold are there to hide memory latency. Registers are
 # the limit, not the 20 KiB of shared memory; on sm_75, which holds fewer warps, it is the other way round, and they are
 # three quarters. Of the tiles of 16 sums, 64 pixels by 64 channels would make z twice as often: (18 + 9) / 4 / 64 +
 # 1 / 64 = 0.121. What is the same for all slabs takes registers too: so the strip's place in y is worked out before
