@@ -92,7 +92,7 @@ def print_package(dtypes, architectures):
         rows = machine_code.compile_package()
     else:
         machine_code.ARCHITECTURES = architectures
-        rows = machine_code.compile_all(one for one in machine_code.signatures() if one.number.__name__ in dtypes)
+        rows = machine_code.compile_all(one for one in machine_code.signatures() if one.dtype.__name__ in dtypes)
     print(json.dumps({"kernels": [row.to_json() for row in rows], "faults": machine_code.faults(rows)}))
 
 
