@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import nn
-from ..engine.op import Observer, Op, Shape, observe, shape_only
-from ..engine.tape import no_grad
-from ..engine.tensor import Tensor
+from ..engine.op import Op, Shape
+from ..graph.trace import trace
 from ..timing import Timing, interleaved
 from .limits import Limits
 from .measurement import EQUAL, OURS, Bound, Measurement, distance, require_near, summary
@@ -157,24 +156,10 @@ def prepare(workload: Workload) -> Layer:
     return Layer(module, stages, x, dy, saved, passes)
 
 
-class _Operators(Observer):
-    """Notes the operators as they run in training, which a trace of layers at inference does not tell."""
-
-    shapes_only = True
-
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-
-    def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
-        macs = op.macs(*[t.shape for t in inputs], **params)
-        self.stages.append(Stage(op, tuple(t.data for t in inputs[1:]), params, macs))
-
-
 def _stages(module: nn.Module, x: Shape) -> list[Stage]:
-    operators = _Operators()
-    with no_grad(), observe(operators):
-        module(Tensor(shape_only(x)))
-    return operators.stages
+    """The operators of a layer in training, without what they read of each other."""
+    calls = [call for layer in trace(module, x, inference=False).layers for call in layer.calls]
+    return [Stage(call.op, tuple(t.data for t in call.inputs[1:]), call.params, call.macs) for call in calls]
 
 
 def forward(stages: Sequence[Stage], x: Any, rung: str = "cpu") -> tuple[Any, list[Any]]:

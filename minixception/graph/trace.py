@@ -7,8 +7,9 @@ This is the one tracer of layers: ``cost`` adds up what it finds, ``compiler`` f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,12 +19,21 @@ from ..engine.tensor import Tensor
 from ..nn import Activation, Buffer, Module, Parameter, SeparableConv2d
 
 
+class Call(NamedTuple):
+    """An operator as a layer called it, and its multiply-accumulates."""
+
+    op: Op
+    inputs: tuple[Tensor, ...]
+    params: dict[str, Any]
+    macs: int
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer without sub-modules as it ran, or one operator applied outside of such a layer.
 
     path: where it stands in the model. module: None for an operator. tensors: the parameters and buffers that no
-    earlier layer has used. inputs, output: shapes. macs: multiply-accumulates. reads, makes: the values that enter and
+    earlier layer has used. inputs, output: shapes. calls: the operators inside. reads, makes: the values that enter and
     leave it, as indices in the order of their appearance; 0 is the model's input. run: input tensors -> output tensor.
     """
 
@@ -33,10 +43,15 @@ class Layer:
     tensors: tuple[Tensor, ...]
     inputs: tuple[Shape, ...]
     output: Shape
-    macs: int
+    calls: tuple[Call, ...]
     reads: tuple[int, ...]
     makes: int
     run: Callable[..., Tensor]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of its operators."""
+        return sum(call.macs for call in self.calls)
 
     def on_arrays(self, *arrays: Any) -> Any:
         """``run`` without the tape: arrays of the inputs -> array of the output, on the device of the inputs."""
@@ -70,7 +85,7 @@ class _Tracer(Observer):
     def __init__(self, model: Module, x: Tensor) -> None:
         self.paths = {module: path for path, module in model.named_modules()}
         self.open: list[Module] = []
-        self.macs = 0  # of the layer that is running
+        self.calls: list[Call] = []  # of the layer that is running
         self.counted: set[Tensor] = set()
         self.indices: dict[Tensor, int] = {x: 0}
         self.made = {0}
@@ -81,7 +96,7 @@ class _Tracer(Observer):
 
     def enter_module(self, module: Module) -> None:
         self.open.append(module)
-        self.macs = 0
+        self.calls = []
 
     def exit_module(self, module: Module, inputs: Sequence[Tensor], output: Tensor) -> None:
         self.open.pop()
@@ -92,16 +107,16 @@ class _Tracer(Observer):
             rectified, relu = Tensor(shape_only(inputs[0].shape, inputs[0].dtype)), Activation("relu")
             self._add(f"{path}_act", relu, inputs, rectified, relu)
             inputs, run = (rectified,), module.convolve
-        self._add(path, module, inputs, output, run, self.macs, vars(module).values())
+        self._add(path, module, inputs, output, run, self.calls, vars(module).values())
 
     def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
-        macs = op.macs(*[t.shape for t in inputs], **params)
+        call = Call(op, tuple(inputs), params, op.macs(*[t.shape for t in inputs], **params))
         innermost = self.open[-1]
         if innermost.children():
             path = f"{self.paths[innermost]}.{op.name}".lstrip(".")
-            self._add(path, op, inputs, output, lambda *tensors: op(*tensors, **params), macs, inputs)
+            self._add(path, op, inputs, output, lambda *tensors: op(*tensors, **params), [call], inputs)
         else:
-            self.macs += macs
+            self.calls.append(call)
 
     def _add(
         self,
@@ -110,7 +125,7 @@ class _Tracer(Observer):
         inputs: Sequence[Tensor],
         output: Tensor,
         run: Callable[..., Tensor],
-        macs: int = 0,
+        calls: Iterable[Call] = (),
         values: Iterable[Any] = (),
     ) -> None:
         tensors = tuple(t for t in values if isinstance(t, Parameter | Buffer) and t not in self.counted)
@@ -123,7 +138,7 @@ class _Tracer(Observer):
                 tensors=tensors,
                 inputs=tuple(t.shape for t in inputs if not isinstance(t, Parameter | Buffer)),
                 output=output.shape,
-                macs=macs,
+                calls=tuple(calls),
                 reads=tuple(map(self.index, inputs)),
                 makes=self.index(output),
                 run=run,
@@ -132,8 +147,8 @@ class _Tracer(Observer):
         self.made.add(self.index(output))
 
 
-def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
-    """The graph of a model, as at inference, for an input of this shape (n, h, w, c).
+def trace(model: Module, shape: Shape, dtype: Any = np.float32, inference: bool = True) -> Graph:
+    """The graph of a model for an input of this shape (n, h, w, c), as at inference or as its modules are set.
 
     Takes milliseconds and no memory: operators only work out shapes. Raises ShapeError where a layer would.
 
@@ -144,7 +159,7 @@ def trace(model: Module, shape: Shape, dtype: Any = np.float32) -> Graph:
     """
     x = Tensor(shape_only(shape, dtype))
     tracer = _Tracer(model, x)
-    with model.inference(), no_grad(), observe(tracer):
+    with model.inference() if inference else nullcontext(), no_grad(), observe(tracer):
         y = model(x)
     constants = {index: t for t, index in tracer.indices.items() if index not in tracer.made}
     return Graph(tracer.layers, tracer.index(y), constants)
