@@ -22,12 +22,6 @@ from tests.helpers.colours import BLUE, GREEN, RED, Colours, picture, serving
 pytestmark = needs_browser
 
 
-@pytest.fixture(scope="module")
-def server():
-    with serving(Hub(Colours())) as server:
-        yield server
-
-
 class Page(AnyPage):
     """The page in the browser: what it shows, and what a person does with it."""
 

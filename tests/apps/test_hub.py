@@ -28,11 +28,6 @@ from minixception.models import MODELS
 from tests.helpers.colours import BLUE, GREEN, NUMBERS, RED, Colours, picture
 
 
-@pytest.fixture(scope="module")
-def hub():
-    return Hub(Colours())
-
-
 class Pixels(nn.Module):
     """Logits in which every pixel has its own weight, for each of four classes."""
 

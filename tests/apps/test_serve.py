@@ -20,24 +20,12 @@ import pytest
 from PIL import Image
 
 from minixception.apps import cli
-from minixception.apps.hub import Hub
 from minixception.apps.hub import server as server_module
 from minixception.apps.hub.samples import SAMPLES, sample
 from minixception.models import MODELS
 from tests.helpers.colours import BLUE, GREEN, RED, Colours, picture, serving
 from tests.helpers.hub_client import ask, form, get, likeliest, post, refused, same
 from tests.helpers.processes import HANG, ROOT
-
-
-@pytest.fixture(scope="module")
-def hub():
-    return Hub(Colours())
-
-
-@pytest.fixture(scope="module")
-def server(hub):
-    with serving(hub) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

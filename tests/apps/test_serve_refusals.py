@@ -8,23 +8,10 @@ import time
 
 import pytest
 
-from minixception.apps.hub import Hub
 from minixception.apps.hub import server as server_module
-from tests.helpers.colours import Colours, picture, serving
+from tests.helpers.colours import picture, serving
 from tests.helpers.hub_client import ask, form, get, post, refused, talk
 from tests.helpers.processes import HANG
-
-
-@pytest.fixture(scope="module")
-def hub():
-    return Hub(Colours())
-
-
-@pytest.fixture(scope="module")
-def server(hub):
-    with serving(hub) as server:
-        yield server
-
 
 # Names and paths ------------------------------------------------------------------------------------------------------
 

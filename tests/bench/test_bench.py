@@ -12,7 +12,6 @@ import numba
 import numpy as np
 import pytest
 from matplotlib.text import Text
-from tqdm import tqdm
 
 from minixception import Tensor, nn, no_grad, viz
 from minixception.apps import cli
@@ -38,12 +37,6 @@ NETWORKS = (
     models.Workload("mini", lambda: mini_xception(10, (8,), 1, 8), 2, training=False),
     models.Workload("mini", lambda: mini_xception(10, (8,), 1, 8), 2, training=True),
 )
-
-
-@pytest.fixture
-def bar():
-    with tqdm(disable=True) as quiet:
-        yield quiet
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tqdm import tqdm
 
 from minixception import Tensor, nn, no_grad
 from minixception.apps import cli
@@ -53,12 +52,6 @@ def counted(function):
     """A clock on which every call takes a second."""
     function()
     return 1.0
-
-
-@pytest.fixture
-def bar():
-    with tqdm(disable=True) as quiet:
-        yield quiet
 
 
 # Kernels --------------------------------------------------------------------------------------------------------------

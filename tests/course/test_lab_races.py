@@ -137,29 +137,39 @@ def two_loops(x, w, y):
                 y[i, j] += x[i, k] * w[k, j]
 
 
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        sums_shared,
-        sums_shared_by_a_helper,
-        rows_shared,
-        buffer_shared,
-        neighbours_read,
-        neighbours_read_before_they_are_written,
-        rows_of_neighbours_read,
-        last_row_read_by_all,
-    ],
-)
-def test_races_are_found(kernel):
+RACES = [
+    rows_shared,
+    sums_shared,
+    sums_shared_by_a_helper,
+    buffer_shared,
+    neighbours_read,
+    neighbours_read_before_they_are_written,
+    rows_of_neighbours_read,
+    last_row_read_by_all,
+]
+NO_RACES = [rows_of_their_own, buffer_of_each, two_loops, read_by_one_loop_and_written_by_the_next]
+
+
+@pytest.mark.parametrize("kernel", [*RACES, *NO_RACES])
+def test_races_are_found_where_there_are_any(kernel):
+    arrays = np.ones((3, 4)), np.ones((4, 2)), np.zeros((3, 2))
+    assert bool(race(kernel, arrays, [2])) == (kernel in RACES)
+
+
+def first_and_slow(kernels):
+    """A verdict runs compiled code too, and compiling takes seconds for each: only the first is not slow."""
+    return [kernels[0], *(pytest.param(kernel, marks=pytest.mark.slow) for kernel in kernels[1:])]
+
+
+@pytest.mark.parametrize("kernel", first_and_slow(RACES))
+def test_the_verdict_tells_of_a_race(kernel):
     verdict = FILLS.judge(kernel, time=False)
     assert verdict.passed is False
     assert "There is a race" in verdict.message and "prange" in verdict.hint
 
 
-@pytest.mark.parametrize(
-    "kernel", [rows_of_their_own, buffer_of_each, two_loops, read_by_one_loop_and_written_by_the_next]
-)
-def test_no_race_is_seen_where_there_is_none(kernel):
+@pytest.mark.parametrize("kernel", first_and_slow(NO_RACES))
+def test_the_verdict_tells_of_no_race_where_there_is_none(kernel):
     assert FILLS.judge(kernel, time=False), kernel
 
 
