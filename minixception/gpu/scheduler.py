@@ -1,18 +1,21 @@
 """Runs the threads of a CUDA block on the processor, one at a time, in an order that is the same in every run.
 
-Numba's simulator (gpu/simulator.py) and the recorder of ``mx.lab`` (analysis/recorder.py) both run kernels on it. Each
-thread of the block is a Python thread. It runs until it waits for the others (``syncthreads``, ``syncwarp``, a shuffle)
-or ends, and then passes the turn on; when all of them wait, ``warps.release`` decides who goes on.
+Numba's simulator (gpu/simulator.py) and the recorder of ``mx.lab`` (analysis/recorder.py) both run kernels on it. A
+thread runs until it ends or waits for the others (``syncthreads``, ``syncwarp``, a shuffle), and then passes the turn
+on; when all of them wait, ``warps.release`` decides who goes on. One Python thread runs them in turn; one that waits
+keeps its Python thread, and another goes on with the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -23,76 +26,113 @@ _SHUFFLED = ("int32", "uint32", "int64", "uint64", "float32", "float64")  # the 
 
 
 class _Over(BaseException):
-    """Unwinds a Python thread whose block will not go on."""
+    """Unwinds a thread whose block will not go on."""
 
 
-class CudaThread(threading.Thread, Waiter):
+class CudaThread(Waiter):
     """One thread of the block that runs.
 
     phase, warp_phase: how many barriers of its block and of its warp it has passed.
     """
 
     def __init__(self, scheduler: Scheduler, number: int, place: SimpleNamespace) -> None:
-        threading.Thread.__init__(self, daemon=True)
-        Waiter.__init__(self, number)
+        super().__init__(number)
         self.threadIdx, self.blockIdx = place, SimpleNamespace()
         self.phase = self.warp_phase = 0
-        self.turn = threading.Lock()  # held by others while it is not this thread's turn
-        self.turn.acquire()
+        self.parked: threading.Lock | None = None  # what its Python thread sleeps on while it waits
         self._scheduler = scheduler
 
     def start_block(self, place: SimpleNamespace) -> None:
         """Forget the block before."""
         self.blockIdx, self.waits, self.phase, self.warp_phase = place, "", 0, 0
 
-    def run(self) -> None:
-        """The Python thread: the kernel once in each block."""
-        while True:
-            self.turn.acquire()
-            try:
-                self._scheduler.run_thread()
-            except _Over:
-                return
-            self.waits = "ended"
-            self._scheduler.pass_on()
-
     def wait(self, what: str, line: int, mask: int = 0, offer: Any = None, source: int = 0) -> Any:
         """Called in a kernel: pass the turn on until those are there that the thread waits for; what it takes."""
         self.waits, self.line, self.mask, self.offer, self.source = what, line, mask, offer, source
+        self.parked = _this_carrier().turn
         self._scheduler.pass_on()
-        self.turn.acquire()
+        self.parked.acquire()
+        self.parked = None
         self._scheduler.refuse_if_over()
         self.phase += what == "block"
         self.warp_phase += what == "warp" and offer is None  # a shuffle orders no accesses to memory
         return self.taken
 
-    def syncthreads(self) -> None:
-        """A barrier that the kernel calls by way of the names it has for numba.cuda."""
-        self.wait("block", sys._getframe(2).f_lineno)
+
+class _Carrier(threading.Thread):
+    """A Python thread that runs threads of a block one after the other, until one of them has to wait.
+
+    Starting a Python thread takes longer than most threads of a block do. So there are only as many as threads wait at
+    the same time, and they are kept for the next block.
+    """
+
+    idle: ClassVar[list[_Carrier]] = []
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.turn = threading.Lock()  # held by others while it is not this Python thread's turn
+        self.turn.acquire()
+        self.scheduler: Scheduler | None = None
+        self.thread: CudaThread | None = None  # which it runs
+        self.start()
+
+    def run(self) -> None:
+        """Whenever it has the turn: threads that have not begun."""
+        while True:
+            self.turn.acquire()
+            next_turn = self._run_threads()
+            self.idle.append(self)
+            next_turn.release()
+
+    def _run_threads(self) -> threading.Lock:
+        """Run one after the other; whose turn it is after that."""
+        scheduler = self.scheduler
+        assert scheduler is not None
+        next_turn = scheduler.back
+        with contextlib.suppress(_Over):
+            while (thread := scheduler.next_thread()) is not None:
+                if thread.parked is not None:  # it has begun, in another Python thread
+                    next_turn = thread.parked
+                    break
+                self.thread = thread
+                scheduler.run_thread()
+                thread.waits = "ended"
+        self.scheduler = self.thread = None  # and with them the kernel's arrays
+        return next_turn
+
+    @property
+    def threadIdx(self) -> SimpleNamespace:
+        """Asked for by Numba's simulator."""
+        return this_thread().threadIdx
+
+    @property
+    def blockIdx(self) -> SimpleNamespace:
+        """Asked for by Numba's simulator."""
+        return this_thread().blockIdx
 
 
 class Scheduler:
-    """The threads of one launch: ``with`` starts their Python threads and ends them; ``run_block`` runs a block."""
+    """The threads of one launch; on leaving ``with``, those end that a mistake left waiting."""
 
     def __init__(self, function: Callable[[], None], extent: tuple[int, int, int]) -> None:
         self.threads = [CudaThread(self, number, place) for number, place in enumerate(places(extent))]
+        self.back = threading.Lock()  # held by others while the launching thread waits
         self._function = function
         self._queue: Iterator[CudaThread] = iter(())  # whose turn it is next
-        self._back = threading.Lock()  # held by others while the launching thread waits
         self._failure: BaseException | None = None
         self._over = False
 
     def __enter__(self) -> Scheduler:
-        self._back.acquire()
-        for thread in self.threads:
-            thread.start()
+        self.back.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over = True
         for thread in self.threads:
-            thread.turn.release()
-            thread.join()
+            if thread.parked is not None:
+                thread.parked.release()
+                self.back.acquire()
+        self.threads.clear()  # they know the scheduler and it them: the kernel's arrays would stay
 
     def run_block(self, place: SimpleNamespace) -> None:
         """All threads from their start to their end; raises what one of them raises."""
@@ -102,14 +142,30 @@ class Scheduler:
         while released:
             self._queue = iter(released)
             self.pass_on()
-            self._back.acquire()
+            self.back.acquire()
             if self._failure is not None:
                 raise self._failure
             released = release(self.threads)
 
+    def next_thread(self) -> CudaThread | None:
+        """Whose turn it is next; None: that of the launching thread."""
+        return next(self._queue, None)
+
+    def pass_on(self) -> None:
+        """Let the next thread go on while this one waits: in its Python thread, or in a free one if it has none."""
+        thread = self.next_thread()
+        if thread is None:
+            self.back.release()
+        elif thread.parked is not None:
+            thread.parked.release()
+        else:
+            self._queue = itertools.chain((thread,), self._queue)
+            carrier = _Carrier.idle.pop() if _Carrier.idle else _Carrier()
+            carrier.scheduler = self
+            carrier.turn.release()
+
     def run_thread(self) -> None:
         """The kernel for the thread whose turn it is."""
-        self.refuse_if_over()
         try:
             self._function()
         except _Over:
@@ -118,14 +174,9 @@ class Scheduler:
             self._failure, self._queue = error, iter(())
 
     def refuse_if_over(self) -> None:
-        """End the Python thread that asks, if its block will not go on."""
+        """End the thread that asks, if its block will not go on."""
         if self._over:
             raise _Over
-
-    def pass_on(self) -> None:
-        """Give the turn to the next thread that can go on, or back to the launching one."""
-        thread = next(self._queue, None)
-        (self._back if thread is None else thread.turn).release()
 
 
 def places(extent: tuple[int, int, int]) -> Iterator[SimpleNamespace]:
@@ -141,7 +192,11 @@ def places(extent: tuple[int, int, int]) -> Iterator[SimpleNamespace]:
 
 def this_thread() -> CudaThread:
     """The thread whose turn it is, called in a kernel."""
-    return cast(CudaThread, threading.current_thread())
+    return cast(CudaThread, _this_carrier().thread)
+
+
+def _this_carrier() -> _Carrier:
+    return cast(_Carrier, threading.current_thread())
 
 
 class ThreadNames:
@@ -158,7 +213,7 @@ class ThreadNames:
 
     def syncthreads(self) -> None:
         """Wait for the block."""
-        this_thread().syncthreads()
+        this_thread().wait("block", sys._getframe(1).f_lineno)
 
     def syncwarp(self, mask: int = ALL_LANES) -> None:
         """Wait for lanes of the warp."""
