@@ -18,7 +18,7 @@ from typing import Any
 
 from numba import get_num_threads, njit, prange, set_num_threads
 
-__all__ = ["closure_name", "get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
+__all__ = ["closure_name", "forced", "get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
 
 
 def _helpers_stamp() -> str:
@@ -63,4 +63,5 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
 
 loops = _compile({})
 inline = _compile({"fastmath": {"contract"}})  # a helper called from inside of a parallel kernel
+forced = _compile({"fastmath": {"contract"}, "forceinline": True})  # one whose vectors must stay in registers
 parallel = _compile({"parallel": True, "fastmath": {"contract"}})

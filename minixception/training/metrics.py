@@ -162,3 +162,21 @@ class Mean:
         if state.keys() != {"total", "weight"}:
             raise CheckpointError(f"expected the numbers total and weight, got {', '.join(state) or 'nothing'}")
         self.total, self.weight = float(state["total"]), float(state["weight"])
+
+
+class Accuracy(Mean):
+    """A running top-k accuracy over batches of any size.
+
+    >>> top1 = Accuracy()
+    >>> top1.add(np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0]))
+    >>> top1.value
+    0.5
+    """
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        self.k = k
+
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Take in a batch; see :func:`topk_accuracy` for shapes and errors."""
+        self.update(topk_accuracy(logits, labels, self.k), len(labels))

@@ -14,6 +14,7 @@ from PIL import Image
 
 import minixception as mx
 from minixception import imagenet
+from minixception.apps.commands import evaluate
 from minixception.data import ImageNetFolder, imagenet_folder
 from minixception.data.imagenet_folder import Crop
 from minixception.errors import ArgumentError, CheckpointError, DataError, NumericError
@@ -142,13 +143,13 @@ def test_the_command_prints_and_leaves_nothing_behind(folder, weights, tmp_path,
 
 def test_size_crop_and_rule_reach_the_network(folder, weights, call, monkeypatch):
     seen = []
-    original = evaluation.evaluate_imagenet
+    original = evaluate.evaluate_imagenet
 
     def spy(model, images, crop, *arguments, **options):
         seen.append((model.input_shape, crop))
         return original(model, images, crop, *arguments, **options)
 
-    monkeypatch.setattr(evaluation, "evaluate_imagenet", spy)
+    monkeypatch.setattr(evaluate, "evaluate_imagenet", spy)
     options = ("--size", 48, "--center-crop", 0.875, "--resize", "lanczos")
     assert call(*command(folder, weights, *options))[0] == 0
     assert seen == [((48, 48, 3), Crop(48, 0.875, "lanczos", "tf"))]

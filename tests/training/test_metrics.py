@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minixception.errors import ArgumentError, CheckpointError, DTypeError, LabelError, NumericError, ShapeError
-from minixception.training.metrics import Mean, mean_average_precision, topk_accuracy, topk_hits
+from minixception.training.metrics import Accuracy, Mean, mean_average_precision, topk_accuracy, topk_hits
 
 
 @given(n=st.integers(1, 20), classes=st.integers(1, 8), levels=st.integers(1, 20), draw=st.data())
@@ -48,6 +48,17 @@ def test_equal_logits_are_no_hit_for_everyone():
 def test_topk_rejects(logits, labels, k, error, words):
     with pytest.raises(error, match=words):
         topk_accuracy(logits, labels, k)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 1000), st.integers(1, 3))
+def test_accuracy_over_batches_is_the_accuracy_of_all(sizes, seed, k):
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.standard_normal((sum(sizes), 4)), rng.integers(0, 4, sum(sizes))
+    running = Accuracy(k)
+    for part in np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]):
+        running.add(logits[part], labels[part])
+    assert running.value == pytest.approx(topk_accuracy(logits, labels, k))
+    assert running.weight == sum(sizes)
 
 
 def test_mean_weighs_and_starts_as_nan():

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ...cpu import memory
-from ...cpu.correlate import correlate_outputs
-from ...cpu.filter import filter_outputs
+from ...cpu.depthwise_forward import filter_outputs
+from ...cpu.depthwise_weights import correlate_outputs
 from ...cpu.jit import loops, parallel, prange
 from ...cpu.simd import fma, lanes, load, splat, store
 from ..window import Padding, extents
@@ -74,35 +74,29 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding) -> tupl
 # Fast ---------------------------------------------------------------------------------------------------------------
 # Channels are independent, so one vector register holds one pixel's next 16 channels (float32, AVX-512), and all taps
 # are summed into it before it is written: y is stored once and never read. Neighbouring outputs share most of their
-# pixels; cpu/filter.py computes two rows of five at once and loads each pixel once for all ten. A task is a band
-# of rows of one image, an even number of them: bands do not overlap in what they write. What remains is the memory: x
-# once in, y once out.
+# pixels: two rows of five are computed at once, and each pixel is loaded once for all (cpu/depthwise_forward.py).
+# A task is a band of rows of one image, an even number of them: bands do not overlap in what they write. What remains
+# is the memory: x once in, y once out.
 
 
 @parallel
-def _forward(x, floor, w, y, gate, gated, stride, top, left, lanes):
-    n, h, wd, c = x.shape
-    kh, kw, _ = w.shape
-    _, ho, wo, _ = y.shape
-    xs, ws, ys, gates = x.reshape(-1), w.reshape(-1), y.reshape(-1), gate.reshape(-1)
+def _forward(x, floor, w, y, gate, stride, top, left):
+    n, ho = y.shape[:2]
     pairs = (ho + 1) // 2
     bands = max(1, min(pairs, _TASKS // n))
     for task in prange(n * bands):
         m, band = task // bands, task % bands
         i0, i1 = 2 * (band * pairs // bands), 2 * ((band + 1) * pairs // bands)
-        filter_outputs(
-            xs, m * h * wd * c, h, wd, floor, ws, kh, kw, ys, (m * ho + i0) * wo * c, gates, gated,
-            i0, min(ho, i1), 0, wo, wo, stride, top, left, c, lanes,
-        )  # fmt: skip
+        filter_outputs(x[m], i0 * stride - top, -left, floor, w, y[m, i0:i1], gate[m, i0:i1], stride)
 
 
-# dx with stride 1 is a convolution of dy with the kernel turned by half a turn, so _forward computes it. With a stride,
-# input row u gets a contribution from output row i only through tap a = u + top - i*stride: a runs over one residue
-# class modulo the stride. Gathering them, each task alone writes its row of dx.
+# dx with stride 1 is a convolution of dy with the kernel rotated by 180 degrees, so _forward computes it. With a
+# stride, input row u gets a contribution from output row i only through tap a = u + top - i*stride: a runs over one
+# residue class modulo the stride. Gathering them, each task alone writes its row of dx.
 
 
 @parallel
-def _backward_input_strided(dy, w, dx, stride, top, left, lanes):
+def _backward_input_strided(dy, w, dx, stride, top, left):
     n, h, wd, c = dx.shape
     kh, kw, _ = w.shape
     _, ho, wo, _ = dy.shape
@@ -112,8 +106,8 @@ def _backward_input_strided(dy, w, dx, stride, top, left, lanes):
         a0, a1 = max(u % stride, u - stride * (ho - 1)), min(kh, u + 1)
         for v in range(left, wd + left):
             b0, b1 = max(v % stride, v - stride * (wo - 1)), min(kw, v + 1)
-            for q in range(0, c, lanes):
-                valid = min(lanes, c - q)
+            for q in range(0, c, lanes(dx.dtype)):
+                valid = min(lanes(dx.dtype), c - q)
                 total = splat(dx, dx.dtype.type(0))
                 for a in range(a0, a1, stride):
                     row = (m * ho + (u - a) // stride) * wo
@@ -128,20 +122,14 @@ def _backward_input_strided(dy, w, dx, stride, top, left, lanes):
 
 
 @parallel
-def _backward_weights(dy, x, floor, partial, stride, top, left, lanes):
-    n, h, wd, c = x.shape
-    chunks, kh, kw, _ = partial.shape
-    _, ho, wo, _ = dy.shape
-    dys, xs, partials = dy.reshape(-1), x.reshape(-1), partial.reshape(-1)
+def _backward_weights(dy, x, floor, partial, stride, top, left):
+    n, ho = dy.shape[:2]
+    chunks = len(partial)
     for chunk in prange(chunks):
         partial[chunk] = 0
         for row in range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks):
             m, i = row // ho, row % ho
-            a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
-            correlate_outputs(
-                xs, (m * h + i * stride - top) * wd * c, wd, a0, a1, left, floor, dys, row * wo * c, wo,
-                partials, chunk * kh * kw * c, kh, kw, stride, c, lanes,
-            )  # fmt: skip
+            correlate_outputs(x[m], i * stride - top, left, floor, dy[m, i], partial[chunk], stride)
 
 
 _TASKS = 32  # bands of rows in all, about: enough to share among threads, and few rows of x are read by two
@@ -164,13 +152,14 @@ def backward_cpu(
     )
 
 
-# The three passes as functions, for separable convolution to use as well; relu: of x, on the way in.
+# The three passes as functions, for separable convolution to use as well; relu: of x, on the way in. Where there is
+# none, floor is None, and the kernels are compiled without; behind one dx needs no floor and yet takes the same kernel.
 
 
 def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, relu: bool) -> np.ndarray:
     """y, the forward pass."""
     y, top, left = _output(x, w, stride, padding)
-    _forward(x, floor(x.dtype, relu), w, y, y, False, stride, top, left, lanes(x.dtype.type))
+    _forward(x, floor(x.dtype, True) if relu else None, w, y, _no_gate(y), stride, top, left)
     return y
 
 
@@ -180,12 +169,13 @@ def input_gradient(
     """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
     kh, kw, _ = w.shape
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
-    dx, vector = memory.empty(x.shape, x.dtype), lanes(x.dtype.type)
+    dx = memory.empty(x.shape, x.dtype)
     if stride == 1:
-        turned = np.ascontiguousarray(w[::-1, ::-1])
-        _forward(dy, floor(dy.dtype, False), turned, dx, x, relu, 1, kh - 1 - top, kw - 1 - left, vector)
+        rotated = np.ascontiguousarray(w[::-1, ::-1])
+        least, gate = (floor(dy.dtype, False), x) if relu else (None, _no_gate(dx))
+        _forward(dy, least, rotated, dx, gate, 1, kh - 1 - top, kw - 1 - left)
     else:
-        _backward_input_strided(dy, w, dx, stride, top, left, vector)
+        _backward_input_strided(dy, w, dx, stride, top, left)
         if relu:
             dx[~(x > 0)] = 0
     return dx
@@ -197,10 +187,15 @@ def weight_gradient(
     """dw (kh, kw, c)."""
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *kernel), x.dtype)
     (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
-    _backward_weights(dy, x, floor(x.dtype, relu), partial, stride, top, left, lanes(x.dtype.type))
+    _backward_weights(dy, x, floor(x.dtype, True) if relu else None, partial, stride, top, left)
     return partial.sum(axis=0)
 
 
 def floor(dtype: np.dtype[Any], relu: bool) -> Any:
     """The least value that an input counts as: 0 behind a ReLU, else none."""
     return dtype.type(0 if relu else -np.inf)
+
+
+def _no_gate(y: np.ndarray) -> np.ndarray:
+    """A gate that lets everything through."""
+    return np.empty((0, 0, 0, 0), y.dtype)

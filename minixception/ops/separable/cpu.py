@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from ...cpu import memory
-from ...cpu.filter import filter_outputs
+from ...cpu.depthwise_forward import filter_outputs
 from ...cpu.gemm import gemm, panel_width, strip
 from ...cpu.jit import parallel, prange
 from ...cpu.simd import lanes
@@ -39,10 +39,9 @@ def fused(
     x, floor, wd, packed, bias, residual, add_residual, relu, y, scratch, stride, top, left, pixels, width, lanes
 ):
     """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``."""
-    _, h, w, c = x.shape
-    kh, kw, _ = wd.shape
+    c = x.shape[3]
     n, ho, wo, co = y.shape
-    xs, wds, ys = x.reshape(-1), wd.reshape(-1), y.reshape(-1)
+    ys = y.reshape(-1)
     residuals = residual.reshape(-1)
     total = n * ho * wo
     for task in prange((total + pixels - 1) // pixels):
@@ -55,10 +54,8 @@ def fused(
             m, i = row // ho, row % ho
             rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
             j1 = min(wo, j0 + p1 - p)
-            filter_outputs(
-                xs, m * h * w * c, h, w, floor, wds, kh, kw, buffer, (p - p0) * c, buffer, False,
-                i, i + rows, j0, j1, wo, stride, top, left, c, lanes,
-            )  # fmt: skip
+            z = buffer[(p - p0) * c : (p - p0 + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
+            filter_outputs(x[m], i * stride - top, j0 * stride - left, floor, wd, z, z[:0], stride)
             p += rows * (j1 - j0)
         for column in range(0, co, width):
             strip(

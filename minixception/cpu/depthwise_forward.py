@@ -1,0 +1,149 @@
+"""Depthwise convolution, forward: a block of neighbouring outputs at once.
+
+    y[i, j] = sum over a, b of f(x[i * stride + a - top, j * stride + b - left]) * w[a, b]        (channel by channel)
+
+A 3x3 convolution uses each input pixel nine times. One output after the other, each of these uses is a load from
+the cache; the multiplications then wait for loads. Here 2 x 5 neighbouring outputs are held in registers, and each
+pixel of the 4 x 7 under them is loaded once and multiplied into all sums that it touches: 28 loads of pixels and 18 of
+weights feed 90 fused multiply-adds, instead of 180 loads.
+
+1. **Two rows of outputs** share two of their three rows of input: L2 delivers two rows of input for each, not three.
+   x is taken row by row; what a row adds to the sums is one call of ``fma_rows``.
+2. **Blocks of channels** (``_BLOCK`` vectors) go down all rows of a task before the next block starts: the rows of x
+   that consecutive tiles share are then still in L1, and each pixel's part of a block is a straight run of cache lines.
+3. **Prefetching**: a tile asks for the rows of x and y below it, which the next pair of rows reads and writes. The
+   hardware's own prefetching follows straight streams, not tiles.
+4. **Borders**: a tile is compiled twice, for the inside of the image, and with masks that read what lies outside as
+   zero. There are no branches, and on AVX-512 a masked load costs no more than a plain one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .jit import forced, inline
+from .simd import fma, lanes, load, maximum, splat, store
+from .simd_runs import Inside, borrowed, fma_rows, load_run, prefetch_run, store_run, where_positive, zeros
+
+ROWS = 2  # of outputs in a tile,
+COLUMNS = 5  # and columns: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
+_BLOCK = 8  # vectors of channels that go down all rows together: 4 rows of 19 pixels take 38 KiB of L1
+
+
+class Border(NamedTuple):
+    """What exists of the runs that a tile touches; None is all."""
+
+    pixels: Any
+    taps: Any
+    outputs: Any
+
+
+def _tiles(size, stride):
+    """Outputs by tiles, for a square kernel and a stride known at compile time."""
+    pixels = (COLUMNS - 1) * stride + size  # of x, under a row of the tile
+    lines = (ROWS - 1) * stride + size  # rows of x under the tile
+    ahead = COLUMNS * stride  # pixels of a row that lie under this tile and not under its neighbour
+    spacing = (stride, 1)
+
+    @forced
+    def tile(x, line, column, floor, w, y, i, j, q, gate, border):
+        """Outputs y[i : i + 2, j : j + 5], channels from q on; x[line, column] lies under their first tap, or would.
+
+        3x3: 10 sums, 6 weights, a pixel and the floor are in registers. The loop over the rows of x is a loop and not
+        written out, and its branches stay: in straight code LLVM moves loads up, and spills 75 registers for it.
+        """
+        for u in range(ROWS * stride):
+            prefetch_run(x, (line + lines + u, column, q), ahead, False)
+        for u in range(ROWS, 2 * ROWS):
+            prefetch_run(y, (i + u, j, q), COLUMNS, True)
+        two = i + 1 < y.shape[0]
+        above, below = zeros(y, ROWS, COLUMNS)
+        for u in range(max(0, -line), min(lines if two else size, x.shape[0] - line)):
+            place = (line + u, column, q)
+            if u < stride or not two:
+                taps = load_run(w, (u, 0, q), size, border.taps)
+                (above,) = fma_rows((above,), x, place, (taps,), spacing, floor, border.pixels)
+            elif u < size:
+                taps = load_run(w, (u, 0, q), size, border.taps), load_run(w, (u - stride, 0, q), size, border.taps)
+                above, below = fma_rows((above, below), x, place, taps, spacing, floor, border.pixels)
+            else:
+                taps = load_run(w, (u - stride, 0, q), size, border.taps)
+                (below,) = fma_rows((below,), x, place, (taps,), spacing, floor, border.pixels)
+        store_gated(y, (i, j, q), above, gate, border.outputs)
+        if two:
+            store_gated(y, (i + 1, j, q), below, gate, border.outputs)
+
+    @inline
+    def run(x, line, column, floor, w, y, gate):
+        x, w, y = borrowed(x), borrowed(w), borrowed(y)
+        rows, columns, c = y.shape
+        vector = lanes(y.dtype)
+        for block in range(0, c, _BLOCK * vector):
+            for i in range(0, rows, ROWS):
+                u = line + i * stride
+                for j in range(0, columns, COLUMNS):
+                    v = column + j * stride
+                    whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= columns
+                    for q in range(block, min(c, block + _BLOCK * vector), vector):
+                        n = min(vector, c - q)
+                        if whole and n == vector:
+                            tile(x, u, v, floor, w, y, i, j, q, gate, Border(None, None, None))
+                        else:
+                            exist = Inside(-v, x.shape[1] - v, n), Inside(0, size, n), Inside(0, columns - j, n)
+                            tile(x, u, v, floor, w, y, i, j, q, gate, Border(*exist))
+
+    return run
+
+
+@forced
+def store_gated(y, index, run, gate, inside):
+    """Store a run of outputs; where there is a gate, as 0 wherever it is not positive."""
+    if len(gate) > 0:
+        run = where_positive(load_run(gate, index, COLUMNS, inside), run)
+    store_run(y, index, run, inside)
+
+
+_filter_3_1, _filter_3_2, _filter_5_1, _filter_5_2 = (_tiles(size, s) for size in (3, 5) for s in (1, 2))
+
+
+@inline
+def filter_outputs(x, line, column, floor, w, y, gate, stride):
+    """Outputs y (rows, columns, c) of one image x (h, w, c): by tiles for the usual kernels, else one at a time.
+
+    line, column: where in x the window of y[0, 0] begins; less than 0 if in the padding. f(x) = max(x, floor): a floor
+    of 0 is a ReLU on the way in, and needs no pass of its own; None is no floor, and costs no instruction. gate: empty,
+    or laid out like y, which is then 0 wherever the gate is not positive (the gradient of a ReLU).
+    """
+    size = w.shape[:2]
+    if size == (3, 3) and stride == 1:
+        _filter_3_1(x, line, column, floor, w, y, gate)
+    elif size == (3, 3) and stride == 2:
+        _filter_3_2(x, line, column, floor, w, y, gate)
+    elif size == (5, 5) and stride == 1:
+        _filter_5_1(x, line, column, floor, w, y, gate)
+    elif size == (5, 5) and stride == 2:
+        _filter_5_2(x, line, column, floor, w, y, gate)
+    else:
+        _filter_any(x, line, column, floor, w, y, gate, stride)
+
+
+@inline
+def _filter_any(x, line, column, floor, w, y, gate, stride):
+    """One output after the other: windows of any size."""
+    (h, width, c), (kh, kw, _), (rows, columns, _) = x.shape, w.shape, y.shape
+    for i in range(rows):
+        for j in range(columns):
+            u, v = line + i * stride, column + j * stride
+            for q in range(0, c, lanes(y.dtype)):
+                n = min(lanes(y.dtype), c - q)
+                total = splat(y, y.dtype.type(0))
+                for a in range(max(0, -u), min(kh, h - u)):
+                    for b in range(max(0, -v), min(kw, width - v)):
+                        pixel = load(x, ((u + a) * width + v + b) * c + q, n)
+                        if floor is not None:
+                            pixel = maximum(pixel, splat(x, floor))
+                        total = fma(pixel, load(w, (a * kw + b) * c + q, n), total)
+                store(y, (i * columns + j) * c + q, total, n)
+                if len(gate) > 0:
+                    for p in range(q, q + n):
+                        y[i, j, p] = y[i, j, p] if gate[i, j, p] > 0 else y.dtype.type(0)
