@@ -13,22 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from ..cpu.gemm import ROWS, VECTORS
+from ..cpu.gemm import ROWS, VECTORS, panel_width
 from ..cpu.jit import parallel, prange
-from ..cpu.simd import add, element_pointer, emit_fma, emit_splat, lanes, load, splat, store, vector_type
+from ..cpu.simd import add, fma, lanes, load, load_tile, splat, store, store_tile
 from ..timing import Clock, wall_clock
 from .threads import numba_threads
 
 FOOTPRINTS = tuple(1 << power for power in range(23, 30))  # bytes of both arrays of a copy: 8 MiB, in L3, to 512 MiB
 
-_CHAINS = ROWS * VECTORS  # independent sums: as many as the tile of the matrix product keeps, so they fit in registers
-_START = 3  # of the first chain, the next ones follow; at 2 it would stand still, and the compiler leave it out
-_STEPS = 1_000_000  # of each chain: some milliseconds
+_STEPS = 1_000_000  # multiply-adds of each register: some milliseconds
 _CALLS, _SECONDS = 15, 0.15  # at least that many, and for at least that long, to meet a moment without interruption
 
 
@@ -91,47 +85,27 @@ def measure(threads: int, dtype: Any = np.float32, footprints: tuple[int, ...] =
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def _fma_chains(typing_context, out, index, steps):
-    """``steps`` times, in each of _CHAINS registers: sum = sum / 2 + 1. The sums' sum goes to out.flat[index:].
-
-    A fused multiply-add takes about 4 cycles, and 2 can start in each: a single chain would wait for itself. No two
-    chains start alike, so that the compiler cannot make one of them.
-    """
-    dtype = out.dtype
-
-    def codegen(context, builder, signature, args):
-        vector = vector_type(dtype)
-        half, one = (emit_splat(builder, dtype, ir.Constant(vector.element, value)) for value in (0.5, 1.0))
-        sums = []
-        for chain in range(_CHAINS):
-            start = ir.Constant(vector, [float(chain + _START)] * vector.count)
-            sums.append(cgutils.alloca_once_value(builder, start))
-            builder.store(start, sums[-1])
-        with cgutils.for_range(builder, args[2]):
-            for variable in sums:
-                builder.store(emit_fma(builder, builder.load(variable), half, one), variable)
-        total = builder.load(sums[0])
-        for variable in sums[1:]:
-            total = builder.fadd(total, builder.load(variable))
-        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
-        builder.store(total, builder.bitcast(pointer, vector.as_pointer()), align=dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, types.intp), codegen
-
-
 @parallel
-def _fma(out, tasks, steps, lanes):
-    for task in prange(tasks):
-        _fma_chains(out, task * lanes, steps)
+def _fma(starts, factor, term, out, steps):
+    """``steps`` times, in each of the tile's registers: sum = sum * factor + term. Each task stores its tile in out.
+
+    A fused multiply-add takes about 4 cycles, and 2 can start in each: a single sum would wait for itself. No two
+    registers start alike, so that the compiler cannot make one of them.
+    """
+    for task in prange(len(out)):
+        factors, terms = splat(out, factor), splat(out, term)
+        sums = load_tile(starts, (0, 0), ROWS, VECTORS)
+        for _ in range(steps):
+            sums = fma(sums, factors, terms)
+        store_tile(out[task], (0, 0), sums)
 
 
 def _fma_rate(threads: int, dtype: np.dtype[Any]) -> float:
-    width = lanes(dtype.type)
-    out = np.empty(threads * width, dtype)
-    seconds = fastest(lambda: _fma(out, threads, _STEPS, width))
-    return 2 * threads * _STEPS * _CHAINS * width / seconds
+    width = panel_width(dtype)
+    starts = np.arange(3, 3 + ROWS * width, dtype=dtype).reshape(ROWS, width)  # 2 would stand still: 2 / 2 + 1
+    out = np.empty((threads, ROWS, width), dtype)
+    seconds = fastest(lambda: _fma(starts, dtype.type(0.5), dtype.type(1), out, _STEPS))
+    return 2 * threads * _STEPS * starts.size / seconds
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..cpu import memory
-from ..cpu.gemm import K_BLOCK, ROWS, pack_panel, panel_width, strip_sum
+from ..cpu.gemm import K_BLOCK, ROWS, pack_panel, panel_width, strip, sums_only
 from ..cpu.jit import parallel, prange
 from ..timing import interleaved
 from .limits import Limits
@@ -22,17 +22,13 @@ _PRODUCTS = 200  # of each thread: about 7 ms
 
 
 @parallel
-def _products(a, b, packed, c, tasks, products, width):
-    """Each task packs its own panel of b (k, width), then multiplies a (m, k) with it again and again."""
-    k = b.shape[0]
-    m = c.shape[1]
-    for task in prange(tasks):
-        pack_panel(b.reshape(-1), 0, width, 1, k, width, width, packed, task * k * width)
+def _products(a, b, packed, c, products):
+    """Each task packs its own panel of b (k, width), then multiplies its a (m, 1, k) with it again and again."""
+    for task in prange(len(a)):
+        panel = packed[task]  # (1, k, width)
+        pack_panel(b, panel[0])
         for _ in range(products):
-            strip_sum(
-                a.reshape(-1), task * m * k, k, 1, m, packed, task * k * width, k,
-                c.reshape(-1), task * m * width, width, width, False, packed, task * k * width,
-            )  # fmt: skip
+            strip(a[task], panel, c[task], sums_only(c[task], False), panel.reshape(-1))
 
 
 def measure(limits: Limits, repeats: int, bar: tqdm[Any]) -> Measurement:
@@ -40,11 +36,11 @@ def measure(limits: Limits, repeats: int, bar: tqdm[Any]) -> Measurement:
     width = panel_width(np.dtype(np.float32))
     m, k, threads = ROW_BLOCK, K_BLOCK, limits.threads
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((threads, m, k), np.float32)
+    a = rng.standard_normal((threads, m, 1, k), np.float32)
     b = rng.standard_normal((k, width), np.float32)
-    packed = memory.empty((threads * k * width,), np.float32)  # aligned, as in the product
+    packed = memory.empty((threads, 1, k, width), np.float32)  # aligned, as in the product
     c = memory.empty((threads, m, width), np.float32)
     flop = 2 * m * k * width * _PRODUCTS * threads
     with numba_threads(threads):
-        times = interleaved({OURS: lambda: _products(a, b, packed, c, threads, _PRODUCTS, width)}, repeats, bar.update)
+        times = interleaved({OURS: lambda: _products(a, b, packed, c, _PRODUCTS)}, repeats, bar.update)
     return summary("register tile", "forward", limits, flop, 0, times)

@@ -10,11 +10,10 @@ import numba
 import numpy as np
 
 from ..cpu import memory
-from ..cpu.gemm import panel_width
-from ..cpu.simd import lanes
+from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
-from ..ops.conv2d.cpu import convolve, pack_kernel, pad
+from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
 from ..ops.pooling.max_pool import pool_into
 from ..ops.separable.cpu import fused as run_fused
 from ..ops.separable.cpu import strip_pixels
@@ -47,13 +46,11 @@ class CpuKernels:
         the last panel of a layer lies what the next layer begins with.
         """
         dtype = next(iter(folded.values())).packed.dtype
-        width = panel_width(dtype)
         sizes = []
         for layer in folded.values():
-            *taps, co = layer.packed.shape
             depthwise = 0 if layer.depthwise is None else layer.depthwise.size
-            panels = -(-(co // layer.groups) // width) * layer.groups
-            sizes += [depthwise, co, panels * math.prod(taps) * width]
+            packed = math.prod(packed_shape(layer.packed.shape, layer.groups, dtype))
+            sizes += [depthwise, layer.packed.shape[-1], packed]
         parts = iter(memory.carve(sizes, dtype))
         return {key: _moved(layer, next(parts), next(parts), next(parts)) for key, layer in folded.items()}
 
@@ -118,33 +115,28 @@ class CpuKernels:
         return layer
 
     def _convolution(self, step: Step, folded: Folded) -> Callable[..., Array]:
-        y, width, vector = self._slot(step.result), panel_width(self.dtype), lanes(self.dtype.type)
+        y, stride = self._slot(step.result), folded.stride
         add_residual, relu = step.residual is not None, step.relu_after
         if folded.depthwise is None:
-            kh, kw, ci, _ = folded.kernel
-            y_image, stride = y.reshape(as_image(y.shape)), folded.stride
+            y_image = y.reshape(as_image(y.shape))
             image = as_image(self.shapes[step.source])
             (_, top), (_, left) = extents(image, folded.kernel, stride, folded.padding)
 
             def convolution(x: Array, residual: Array = y) -> Array:
                 padded = pad(x.reshape(image), top, left, y_image.shape, folded.kernel, stride)
-                convolve(
-                    padded, folded.packed, y_image, kh, kw, ci, stride, folded.groups, width,
-                    residual, add_residual, folded.bias, True, relu,
-                )  # fmt: skip
+                epilogue = Epilogue(residual.reshape(y_image.shape), add_residual, folded.bias, relu)
+                convolve(padded, folded.packed, y_image, stride, epilogue)
                 return y
 
             return convolution
 
-        (_, top), (_, left) = extents(self.shapes[step.source], folded.depthwise.shape, folded.stride, folded.padding)
+        (_, top), (_, left) = extents(self.shapes[step.source], folded.depthwise.shape, stride, folded.padding)
         floor = self.dtype.type(0 if step.relu_before else -np.inf)
         pixels = self._strip(step)
 
         def fused(x: Array, residual: Array = y) -> Array:
-            run_fused(
-                x, floor, folded.depthwise, folded.packed, folded.bias, residual, add_residual, relu, y, self.scratch,
-                folded.stride, top, left, pixels, width, vector,
-            )  # fmt: skip
+            epilogue = Epilogue(residual, add_residual, folded.bias, relu)
+            run_fused(x, floor, folded.depthwise, folded.packed, epilogue, y, self.scratch, stride, top, left, pixels)
             return y
 
         return fused
@@ -157,7 +149,8 @@ class CpuKernels:
 def _moved(layer: Folded, depthwise: Array, bias: Array, packed: Array) -> Folded:
     """The layer's weights, written to these parts of memory."""
     bias[...] = layer.bias
-    pack_kernel(layer.packed, packed, layer.groups, panel_width(packed.dtype))
+    packed = packed.reshape(packed_shape(layer.packed.shape, layer.groups, packed.dtype))
+    pack_kernel(layer.packed, packed)
     if layer.depthwise is None:
         return replace(layer, bias=bias, packed=packed)
     depthwise = depthwise.reshape(layer.depthwise.shape)

@@ -20,29 +20,27 @@ Every element of C is summed over k in one fixed order, so the result does not d
 from __future__ import annotations
 
 import platform
+from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import register_jitable
 
 from . import memory
 from .jit import get_num_threads, inline, parallel, prange
 from .simd import (
     REGISTER_BYTES,
-    element_pointer,
-    emit_fma,
-    emit_load,
-    emit_maximum,
-    emit_prefetch,
-    emit_splat,
-    emit_store,
-    emit_whole_load,
+    add,
     lanes,
     load,
+    load_tile,
+    maximum,
+    prefetch,
+    prefetch_write,
+    rank_one,
+    splat,
     store,
-    vector_type,
+    store_tile,
+    zeros,
 )
 
 ROWS = 6
@@ -55,195 +53,123 @@ TASKS = 8  # groups of panels that few rows are multiplied with, and pieces of B
 _FEW_ROWS = 24  # for a thread: with less, threads share the columns of C, not its rows
 
 
+@register_jitable
 def panel_width(dtype: np.dtype) -> int:
     """Columns of C in one tile.
 
     >>> panel_width(np.dtype(np.float32)) == 2 * panel_width(np.dtype(np.float64))
     True
     """
-    return VECTORS * lanes(dtype.type)
+    return VECTORS * lanes(dtype)
 
 
-@intrinsic(prefer_literal=True)
-def tile(
-    typing_context,
-    rows,
-    a,
-    ia,
-    row_stride,
-    k_stride,
-    b,
-    ib,
-    k,
-    segments,
-    segment_stride,
-    c,
-    ic,
-    ldc,
-    n,
-    start,
-    add_start,
-    bias,
-    jb,
-    add_bias,
-    relu,
-    a_ahead,
-    fetched,
-    ahead,
-    ahead_step,
-):
-    """C[:rows, :n] = f(A[:rows] B[:, :n] + start + bias) with C in registers throughout; n <= panel_width.
+class Epilogue(NamedTuple):
+    """What becomes of the sums of a product before they are stored: C = f(A B + residual + bias)."""
 
-    A has ``segments`` times k columns, and A[i, s * k + p] is a.flat[ia + i * row_stride + s * segment_stride + p *
-    k_stride]: the rows of a convolution's window lie apart. B is a packed panel at b.flat[ib], C[i, j] is
-    c.flat[ic + i * ldc + j]. The sums start from ``start``, laid out like C (C itself to accumulate, a residual), and
-    from bias.flat[jb + j], each only if asked for; f is ReLU or nothing. A tile of all ROWS also asks for cache lines
-    that come next: those of C below, ROWS numbers of a from a.flat[a_ahead] on with each k, and ahead_step numbers from
-    fetched.flat[ahead] on.
-    """
-    dtype = c.dtype
-    width = lanes(dtype)
+    residual: Any  # laid out like C
+    add_residual: bool
+    bias: Any  # one element for each column of C, or empty: nothing is added
+    relu: bool  # f is max(., 0), or nothing
 
-    def codegen(context, builder, signature, args):
-        _, a_, ia_, row_stride_, k_stride_, b_, ib_, k_, segments_, segment_stride_, c_, ic_, ldc_, n_, *others = args
-        start_, add_start_, bias_, jb_, add_bias_, relu_, a_ahead_, fetched_, ahead_, ahead_step_ = others
-        a_at = element_pointer(context, builder, signature.args[1], a_, ia_)
-        b_at = element_pointer(context, builder, signature.args[5], b_, ib_)
-        c_at = element_pointer(context, builder, signature.args[10], c_, ic_)
-        start_at = element_pointer(context, builder, signature.args[14], start_, ic_)
-        bias_at = element_pointer(context, builder, signature.args[16], bias_, jb_)
-        a_ahead_at = element_pointer(context, builder, signature.args[1], a_, a_ahead_)
-        ahead_at = element_pointer(context, builder, signature.args[21], fetched_, ahead_)
 
-        def number(value):
-            return ir.Constant(ir.IntType(64), value)
-
-        def emit(vectors):
-            last = builder.sub(n_, number((vectors - 1) * width))
-            valid = [number(width)] * (vectors - 1) + [last]
-            cells = [(i, j) for i in range(rows.literal_value) for j in range(vectors)]
-
-            def where(first, i, j):
-                return builder.gep(first, [builder.add(builder.mul(ldc_, number(i)), number(j * width))])
-
-            zero = ir.Constant(vector_type(dtype), [0.0] * width)
-            sums = {cell: cgutils.alloca_once_value(builder, zero) for cell in cells}  # LLVM keeps these in registers
-            for cell in cells:
-                builder.store(zero, sums[cell])
-            with builder.if_then(add_start_):
-                for i, j in cells:
-                    builder.store(emit_load(builder, dtype, where(start_at, i, j), valid[j]), sums[i, j])
-            with builder.if_then(add_bias_):
-                added = [emit_load(builder, dtype, where(bias_at, 0, j), valid[j]) for j in range(vectors)]
-                for i, j in cells:
-                    builder.store(builder.fadd(builder.load(sums[i, j]), added[j]), sums[i, j])
-            if rows.literal_value == ROWS:
-                for i, j in cells:
-                    emit_prefetch(builder, where(c_at, ROWS + i, j), write=True)
-            with cgutils.for_range(builder, segments_) as segment, cgutils.for_range(builder, k_) as loop:
-                step = builder.add(builder.mul(segment.index, k_), loop.index)
-                segment_at = builder.mul(segment.index, segment_stride_)
-                b_row = builder.gep(b_at, [builder.mul(step, number(VECTORS * width))])
-                b_vectors = [
-                    emit_whole_load(builder, dtype, builder.gep(b_row, [number(j * width)])) for j in range(vectors)
-                ]
-                if rows.literal_value == ROWS:
-                    a_next = builder.add(segment_at, builder.mul(loop.index, number(ROWS)))
-                    emit_prefetch(builder, builder.gep(a_ahead_at, [a_next]))
-                    emit_prefetch(builder, builder.gep(ahead_at, [builder.mul(step, ahead_step_)]))
-                a_column = builder.gep(a_at, [builder.add(segment_at, builder.mul(loop.index, k_stride_))])
-                for i in range(rows.literal_value):
-                    scalar = builder.load(builder.gep(a_column, [builder.mul(row_stride_, number(i))]))
-                    a_vector = emit_splat(builder, dtype, scalar)
-                    for j in range(vectors):
-                        total = emit_fma(builder, a_vector, b_vectors[j], builder.load(sums[i, j]))
-                        builder.store(total, sums[i, j])
-            with builder.if_then(relu_):
-                for cell in cells:
-                    builder.store(emit_maximum(builder, builder.load(sums[cell]), zero), sums[cell])
-            for i, j in cells:
-                emit_store(builder, dtype, where(c_at, i, j), builder.load(sums[i, j]), valid[j])
-
-        vectors_needed = builder.sdiv(builder.add(n_, number(width - 1)), number(width))
-        done = builder.append_basic_block("tile.done")
-        choice = builder.switch(vectors_needed, done)
-        for vectors in range(1, VECTORS + 1):
-            block = builder.append_basic_block(f"tile.{vectors}")
-            choice.add_case(number(vectors), block)
-            builder.position_at_end(block)
-            emit(vectors)
-            builder.branch(done)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
-
-    i, flag = types.intp, types.boolean
-    arrays = (rows, a, i, i, i, b, i, i, i, i, c, i, i, i, start, flag, bias, i, flag, flag)
-    return types.void(*arrays, i, fetched, i, i), codegen
+# A is an array (m, segments, depth): k = segments * depth, in one run of neighbours or, for the rows of a convolution's
+# window, in several that lie apart. B is a packed panel (segments, depth, panel_width), C is (m, n) with n of at most
+# panel_width columns. A and C are NumPy's views, which carry the strides of what they are parts of.
 
 
 @inline
-def strip(
-    a, ia, row_stride, k_stride, m, b, ib, k, segments, segment_stride, c, ic, ldc, n,
-    start, add_start, bias, jb, add_bias, relu, fetched, ahead
-):  # fmt: skip
-    """``tile`` down m rows of A against one packed panel of B; meanwhile what comes next is asked for.
-
-    That is the next rows of A, or, if A is transposed, its next block of k; and as many numbers as a panel has from
-    fetched.flat[ahead] on.
-    """
-    width = VECTORS * REGISTER_BYTES // b.itemsize
-    step = width * ROWS // m + 1  # numbers for each k of a tile: k * width in all, spread over m / ROWS tiles
-    transposed = row_stride == 1
-    i = 0
-    while i + ROWS <= m:
-        tile(
-            ROWS, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, segments, segment_stride,
-            c, ic + i * ldc, ldc, n, start, add_start, bias, jb, add_bias, relu,
-            ia + (k * k_stride + i * k if transposed else (i + ROWS) * row_stride), fetched, ahead, step,
-        )  # fmt: skip
-        i += ROWS
-        ahead += segments * k * step
-    while i + 2 <= m:
-        tile(
-            2, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, segments, segment_stride,
-            c, ic + i * ldc, ldc, n, start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
-        )  # fmt: skip
-        i += 2
-    if i < m:
-        tile(
-            1, a, ia + i * row_stride, row_stride, k_stride, b, ib, k, segments, segment_stride,
-            c, ic + i * ldc, ldc, n, start, add_start, bias, jb, add_bias, relu, 0, fetched, 0, 0,
-        )  # fmt: skip
+def tile(rows, vectors, i, a, b, c, epilogue, ahead):
+    """C[i : i + rows] = f(A[i : i + rows] B + residual + bias) with C in rows x vectors registers throughout."""
+    m, segments, depth = a.shape
+    width = b.shape[2]
+    vector = lanes(c.dtype)
+    sums = load_tile(epilogue.residual, (i, 0), rows, vectors) if epilogue.add_residual else zeros(c, rows, vectors)
+    if epilogue.bias.size > 0:
+        sums = add(sums, load_tile(epilogue.bias, (0,), 1, vectors)[0])
+    step = width * ROWS // m + 1
+    if a.strides[0] > a.strides[2]:
+        row, column, down, right = i + ROWS, 0, 0, ROWS
+    else:
+        row, column, down, right = i * depth, depth, ROWS, 0
+    if rows == ROWS:
+        for r in range(i + ROWS, i + 2 * ROWS):
+            for j in range(0, vectors * vector, vector):
+                prefetch_write(c, (r, j))
+    for s in range(segments):
+        for p in range(depth):
+            if rows == ROWS:
+                prefetch(a, (row + p * down, s, column + p * right))
+                prefetch(ahead, ((i // ROWS * segments + s) * depth + p) * step)
+            sums = rank_one(sums, a, (i, s, p), b, (s, p, 0))
+    if epilogue.relu:
+        sums = maximum(sums, splat(c, 0))
+    store_tile(c, (i, 0), sums)
 
 
 @inline
-def strip_sum(a, ia, row_stride, k_stride, m, b, ib, k, c, ic, ldc, n, accumulate, fetched, ahead):
-    """``strip`` without an epilogue: c (+)= the product."""
-    strip(
-        a, ia, row_stride, k_stride, m, b, ib, k, 1, 0, c, ic, ldc, n, c, accumulate, c, 0, False, False, fetched, ahead
-    )  # fmt: skip
+def _strip(vectors, a, b, c, epilogue, ahead):
+    m = c.shape[0]
+    sixes, pairs = m // ROWS * ROWS, m // 2 * 2
+    for i in range(0, sixes, ROWS):
+        tile(ROWS, vectors, i, a, b, c, epilogue, ahead)
+    for i in range(sixes, pairs, 2):
+        tile(2, vectors, i, a, b, c, epilogue, ahead)
+    for i in range(pairs, m):
+        tile(1, vectors, i, a, b, c, epilogue, ahead)
 
 
 @inline
-def pack_panel(b, ib, k_stride, column_stride, k, n, width, packed, ip):
-    """Copy B[:k, :n] to packed.flat[ip:], row after row, each padded with zeros to the panel's width."""
-    lanes = width // VECTORS
+def strip(a, b, c, epilogue, ahead):
+    """``tile`` down the rows of A against one packed panel of B; meanwhile what comes next is asked for."""
+    vector = lanes(c.dtype)
+    vectors = (c.shape[1] + vector - 1) // vector
+    if vectors == VECTORS:
+        _strip(VECTORS, a, b, c, epilogue, ahead)
+    elif vectors == 1:
+        _strip(1, a, b, c, epilogue, ahead)
+    elif VECTORS > 2:
+        if vectors == 2:
+            _strip(2, a, b, c, epilogue, ahead)
+        else:
+            _strip(3, a, b, c, epilogue, ahead)
+
+
+@inline
+def sums_only(c, accumulate):
+    """No epilogue: c (+)= the product."""
+    return Epilogue(c, accumulate, np.empty(0, c.dtype), False)
+
+
+@inline
+def pack_panel(b, panel):
+    """Copy B (k, n), of any strides, to the panel (k, width), each row padded with zeros."""
+    k, n = b.shape
+    width, vector = panel.shape[1], lanes(b.dtype)
     for p in range(k):
-        source = ib + p * k_stride
-        target = ip + p * width
-        if column_stride == 1:
-            for j in range(0, width, lanes):
-                store(packed, target + j, load(b, source + j, max(0, min(lanes, n - j))), lanes)
+        if b.strides[1] == b.itemsize:
+            for j in range(0, width, vector):
+                store(panel, (p, j), load(b, (p, j), max(0, min(vector, n - j))), vector)
         else:
             for j in range(n):
-                packed[target + j] = b[source + j * column_stride]
+                panel[p, j] = b[p, j]
             for j in range(n, width):
-                packed[target + j] = 0
+                panel[p, j] = 0
+
+
+@inline
+def _oriented(matrix, transpose):
+    """The matrix or its transpose; for Numba both are of one type."""
+    return matrix.T if transpose else matrix
 
 
 @parallel
-def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumulate, rows, groups):
-    panels = (n + width - 1) // width
+def _product(a, transpose_a, b, transpose_b, c, packed, accumulate, rows, groups):
+    m, n = c.shape
+    panels, _, width = packed.shape
+    flat = packed.reshape(-1)
+    left = _oriented(a, transpose_a)  # (m, k)
+    right = _oriented(b, transpose_b)  # (k, n)
+    k = right.shape[0]
     row_blocks = (m + rows - 1) // rows
     k_blocks = (k + K_BLOCK - 1) // K_BLOCK
     k_step = (k + k_blocks - 1) // k_blocks
@@ -253,57 +179,49 @@ def _product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, accumul
             first = piece * depth // TASKS
             last = (piece + 1) * depth // TASKS
             for panel in range(panels):
-                j = panel * width
-                pack_panel(
-                    b, (k0 + first) * b_k + j * b_column, b_k, b_column, last - first, min(width, n - j), width,
-                    packed, (panel * k_step + first) * width,
-                )  # fmt: skip
+                columns = slice(panel * width, min(n, (panel + 1) * width))
+                pack_panel(right[k0 + first : k0 + last, columns], packed[panel, first:last])
         for task in prange(row_blocks * groups):
-            i0 = task // groups * rows
-            height = min(rows, m - i0)
+            i = task // groups * rows
+            part = left[i : i + rows, None, k0 : k0 + depth]
             first = task % groups * panels // groups
             end = (task % groups + 1) * panels // groups
             for panel in range(first, end):
-                j = panel * width
-                strip_sum(
-                    a, i0 * a_row + k0 * a_k, a_row, a_k, height, packed, panel * k_step * width, depth,
-                    c, i0 * n + j, n, min(width, n - j), accumulate or k0 > 0,
-                    packed, (panel + 1) * k_step * width,
-                )  # fmt: skip
+                target = c[i : i + rows, panel * width : min(n, (panel + 1) * width)]
+                filters = packed[panel, :depth].reshape(1, depth, width)
+                epilogue = sums_only(target, accumulate or k0 > 0)
+                strip(part, filters, target, epilogue, flat[(panel + 1) * packed[0].size :])
 
 
 @parallel
-def _long_product(a, a_row, a_k, b, b_k, b_column, c, m, n, k, width, packed, partial, accumulate):
+def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate):
     """``_product`` where k is far longer than m and n, as for weight gradients, whose k is all pixels of a batch.
 
     A task takes a part of k and sums it in its own copy of C: it packs a block of B and uses it while that is still
     in L2, and nobody waits for anybody before the copies are added, in a fixed order.
     """
-    panels = (n + width - 1) // width
-    parts = partial.shape[0]
-    partials = partial.reshape(-1)
+    m, n = c.shape
+    parts, panels, k_step, width = packed.shape
+    flat = b.reshape(-1)
+    left = _oriented(a, transpose_a)
+    right = _oriented(b, transpose_b)
+    k = right.shape[0]
     for part in prange(parts):
         first, end = part * k // parts, (part + 1) * k // parts
-        room = part * panels * LONG_K_BLOCK * width
-        for k0 in range(first, end, LONG_K_BLOCK):
-            depth = min(LONG_K_BLOCK, end - k0)
+        for k0 in range(first, end, k_step):
+            depth = min(k_step, end - k0)
             for panel in range(panels):
-                j = panel * width
-                here = room + panel * LONG_K_BLOCK * width
-                pack_panel(
-                    b, k0 * b_k + j * b_column, b_k, b_column, depth, min(width, n - j), width, packed, here
-                )  # fmt: skip
-                strip_sum(
-                    a, k0 * a_k, a_row, a_k, m, packed, here, depth,
-                    partials, part * m * n + j, n, min(width, n - j), k0 > first,
-                    b, (k0 + depth) * n + panel * depth * width,
-                )  # fmt: skip
+                columns = slice(panel * width, min(n, (panel + 1) * width))
+                block = packed[part, panel, :depth]
+                pack_panel(right[k0 : k0 + depth, columns], block)
+                here, ahead = block.reshape(1, depth, width), flat[(k0 + depth) * n + panel * depth * width :]
+                target = partial[part, :, columns]
+                strip(left[:, None, k0 : k0 + depth], here, target, sums_only(target, k0 > first), ahead)
     for i in prange(m):
-        row = c[i * n : (i + 1) * n]
         if not accumulate:
-            row[:] = 0
+            c[i] = 0
         for part in range(parts):
-            row += partial[part, i]
+            c[i] += partial[part, i]
 
 
 def _tasks(m: int, panels: int) -> tuple[int, int]:
@@ -337,15 +255,13 @@ def gemm(
     """
     m, n = out.shape
     k = a.shape[0] if transpose_a else a.shape[1]
-    a_row, a_k = (1, m) if transpose_a else (k, 1)
-    b_k, b_column = (1, k) if transpose_b else (n, 1)
     width = panel_width(out.dtype)
-    columns = -(-n // width) * width
-    problem = (a.reshape(-1), a_row, a_k, b.reshape(-1), b_k, b_column, out.reshape(-1), m, n, k, width)
+    panels = -(-n // width)
+    factors = (a, transpose_a, b, transpose_b, out)
     if k * (m + n) >= 4 * LONG_PARTS * m * n:  # reading A and B costs more than writing and adding the copies of C
-        packed = memory.empty((LONG_PARTS * columns * LONG_K_BLOCK,), out.dtype)
-        _long_product(*problem, packed, memory.empty((LONG_PARTS, m, n), out.dtype), accumulate)
+        packed = memory.empty((LONG_PARTS, panels, LONG_K_BLOCK, width), out.dtype)
+        _long_product(*factors, packed, memory.empty((LONG_PARTS, m, n), out.dtype), accumulate)
     else:
-        packed = memory.empty((columns * min(k, K_BLOCK),), out.dtype)
-        _product(*problem, packed, accumulate, *_tasks(m, columns // width))
+        packed = memory.empty((panels, min(k, K_BLOCK), width), out.dtype)
+        _product(*factors, packed, accumulate, *_tasks(m, panels))
     return out

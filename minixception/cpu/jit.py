@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from numba import get_num_threads, njit, prange, set_num_threads
+from numba.extending import overload
 
 __all__ = ["closure_name", "forced", "get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
 
@@ -62,6 +63,17 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
 
 
 loops = _compile({})
-inline = _compile({"fastmath": {"contract"}})  # a helper called from inside of a parallel kernel
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """A helper called from inside of kernels."""
+    function.__qualname__ += closure_name(function)
+    overload(function, jit_options={"fastmath": {"contract"}, **_ALWAYS}, strict=False, prefer_literal=True)(
+        lambda *args: function
+    )
+    vars(function)["py_func"] = function
+    return function
+
+
 forced = _compile({"fastmath": {"contract"}, "forceinline": True})  # one whose vectors must stay in registers
 parallel = _compile({"parallel": True, "fastmath": {"contract"}})

@@ -12,7 +12,6 @@ to memory. Indices count elements from the array's first; staying inside is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -21,10 +20,10 @@ from numba import config, types
 from numba.core import cgutils
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.datamodel.registry import register_default
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 
-_INT32 = ir.IntType(32)
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _ELEMENT = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 _ITEMSIZE = {types.float32: 4, types.float64: 8}
 
@@ -55,6 +54,12 @@ def lanes(dtype: Any) -> int:
     """
     itemsize = _ITEMSIZE.get(dtype)
     return REGISTER_BYTES // (itemsize if itemsize else _itemsize_of(dtype))
+
+
+@overload(lanes)
+def _lanes(dtype):  # in a kernel: a constant
+    count = lanes(dtype.dtype)
+    return lambda dtype: count
 
 
 def _itemsize_of(dtype: Any) -> int:
@@ -146,8 +151,10 @@ def emit_masked_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, v
     builder.call(function, [value, typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask])
 
 
-def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any) -> Any:
-    """LLVM code: the first n lanes from memory, the rest zero."""
+def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any = None) -> Any:
+    """LLVM code: the first n lanes from memory, the rest zero; all of them without n."""
+    if n is None:
+        return emit_whole_load(builder, dtype, pointer)
     vector = vector_type(dtype)
     full = builder.icmp_signed("==", n, ir.Constant(n.type, vector.count))
     with builder.if_else(full, likely=True) as (then, otherwise):
@@ -163,8 +170,11 @@ def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any) -
     return result
 
 
-def emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, n: Any) -> None:
-    """LLVM code: the first n lanes to memory."""
+def emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, n: Any = None) -> None:
+    """LLVM code: the first n lanes to memory; all of them without n."""
+    if n is None:
+        emit_whole_store(builder, dtype, pointer, value)
+        return
     full = builder.icmp_signed("==", n, ir.Constant(n.type, lanes(dtype)))
     with builder.if_else(full, likely=True) as (then, otherwise):
         with then:
@@ -182,6 +192,11 @@ def emit_prefetch(builder: ir.IRBuilder, pointer: Any, write: bool = False) -> N
     builder.call(function, [line, purpose, near, data])
 
 
+def emit_barrier_to_unrolling(builder: ir.IRBuilder) -> None:
+    """LLVM code: no instruction, but one that LLVM cannot see through; it does not unroll a loop around it."""
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+
+
 def emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     """LLVM code: a * b + c, fused where the CPU can."""
     return builder.call(_intrinsic_function(builder, "llvm.fmuladd", a.type, [a.type] * 3), [a, b, c])
@@ -192,78 +207,317 @@ def emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", b, a), b, a)
 
 
+# The words that kernels use ------------------------------------------------------------------------------------------
+# An index is an integer, which counts elements from the array's first, or a tuple with one integer for each axis. It is
+# not negative, and nobody checks that it lies inside: an index as Python knows it, which may count from the end, costs
+# a comparison and a register, and in the innermost loop of a matrix product there is none to spare.
+
+
+def _index_type(index: Any) -> types.Type:
+    return types.intp if isinstance(index, types.Integer) else types.UniTuple(types.intp, len(index))
+
+
+def _address(context: Any, builder: ir.IRBuilder, array_type: types.Array, array: Any, index: Any) -> Any:
+    """LLVM code: a pointer to the element."""
+    view = make_array(array_type)(context, builder, array)
+    if isinstance(index.type, ir.IntType):
+        return builder.gep(view.data, [index])
+    return cgutils.get_item_pointer(context, builder, array_type, view, cgutils.unpack_tuple(builder, index))
+
+
+# Vectors
+
+
 @intrinsic
 def load(typing_context, array, index, n):
-    """``array.flat[index : index + n]`` as a vector; lanes past n are zero."""
+    """n neighbouring elements from ``array[index]`` on as a vector; the lanes past n are zero.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def copy(x, y, n):
+    ...     store(y, 0, load(x, 0, n), n)
+    >>> copy(np.array([1.0, 2.0, 3.0]), y := np.zeros(3), 2)
+    >>> y
+    array([1., 2., 0.])
+    """
 
     def codegen(context, builder, signature, args):
-        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
-        return emit_load(builder, array.dtype, pointer, args[2])
+        return emit_load(builder, array.dtype, _address(context, builder, signature.args[0], *args[:2]), args[2])
 
-    return Vector(array.dtype)(array, types.intp, types.intp), codegen
+    return Vector(array.dtype)(array, _index_type(index), types.intp), codegen
 
 
 @intrinsic
 def store(typing_context, array, index, value, n):
-    """Write the first n lanes of the vector to ``array.flat[index : index + n]``."""
+    """Write the first n lanes of the vector to ``array[index]`` and its neighbours; see ``load``."""
 
     def codegen(context, builder, signature, args):
-        pointer = element_pointer(context, builder, signature.args[0], args[0], args[1])
-        emit_store(builder, array.dtype, pointer, args[2], args[3])
+        emit_store(builder, array.dtype, _address(context, builder, signature.args[0], *args[:2]), *args[2:])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, value, types.intp), codegen
-
-
-def _prefetch(write: bool, doc: str) -> Any:
-    def operation(typing_context, array, index):
-        def codegen(context, builder, signature, args):
-            emit_prefetch(builder, element_pointer(context, builder, signature.args[0], *args), write)
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp), codegen
-
-    operation.__doc__ = doc
-    return intrinsic(operation)
-
-
-prefetch = _prefetch(False, "Ask for the cache line of ``array.flat[index]``, to read it soon. Any index will do.")
-prefetch_write = _prefetch(
-    True, "Ask for the cache line of ``array.flat[index]``, to write it soon. Any index will do."
-)
+    return types.void(array, _index_type(index), value, types.intp), codegen
 
 
 @intrinsic
-def splat(typing_context, array, scalar):
-    """The scalar in every lane of a vector of the array's dtype."""
+def splat(typing_context, like, scalar):
+    """The scalar in every lane of a vector of the array's dtype.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def fill(y):
+    ...     store(y, 0, splat(y, 7), 2)
+    >>> fill(y := np.zeros(3))
+    >>> y
+    array([7., 7., 0.])
+    """
 
     def codegen(context, builder, signature, args):
-        return emit_splat(builder, array.dtype, args[1])
+        return emit_splat(builder, like.dtype, args[1])
 
-    return Vector(array.dtype)(array, array.dtype), codegen
+    return Vector(like.dtype)(like, like.dtype), codegen
+
+
+def _prefetch(array: types.Array, index: Any, write: bool) -> Any:
+    def codegen(context, builder, signature, args):
+        emit_prefetch(builder, _address(context, builder, signature.args[0], *args), write)
+        return context.get_dummy_value()
+
+    return types.void(array, _index_type(index)), codegen
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for the cache line of ``array[index]``, to read it soon. Any index will do, even one outside of the array.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def total(x, ahead):
+    ...     s = 0.0
+    ...     for i in range(x.size):
+    ...         prefetch(x, i + ahead)
+    ...         s += x[i]
+    ...     return s
+    >>> total(np.ones(1000), 64)
+    1000.0
+    """
+    return _prefetch(array, index, write=False)
+
+
+@intrinsic
+def prefetch_write(typing_context, array, index):
+    """Ask for the cache line of ``array[index]``, to write it soon; see ``prefetch``."""
+    return _prefetch(array, index, write=True)
+
+
+# Arithmetic, of vectors and of tiles
+
+
+def _depth(operand: Any) -> int:
+    return 0 if isinstance(operand, Vector) else 1 + _depth(operand.dtype)
+
+
+def _broadcast(context: Any, builder: ir.IRBuilder, emit: Any, operands: Any, values: Any) -> Any:
+    """LLVM code: emit for each vector; an operand of fewer axes than another meets all that the other has there."""
+    result = max(operands, key=_depth)
+    if isinstance(result, Vector):
+        return emit(builder, *values)
+    deep = [_depth(operand) == _depth(result) for operand in operands]
+    inner = [operand.dtype if d else operand for operand, d in zip(operands, deep, strict=True)]
+    elements = []
+    for k in range(result.count):
+        parts = [builder.extract_value(value, k) if d else value for value, d in zip(values, deep, strict=True)]
+        elements.append(_broadcast(context, builder, emit, inner, parts))
+    return context.make_tuple(builder, result, elements)
+
+
+def _lanewise(emit: Any, *operands: Any) -> Any:
+    def codegen(context, builder, signature, args):
+        return _broadcast(context, builder, emit, operands, args)
+
+    return max(operands, key=_depth)(*operands), codegen
 
 
 @intrinsic
 def fma(typing_context, a, b, c):
-    """a * b + c, lane by lane, in one instruction where the CPU has it."""
+    """a * b + c, lane by lane, rounded once, in one instruction where the CPU has it.
+
+    Operands may be tiles, or rows of tiles. As in NumPy a vector meets every vector of a row, and a row every row.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def double_plus_one(y):
+    ...     two, one = splat(y, 2), splat(y, 1)
+    ...     store_tile(y, (0, 0), fma(load_tile(y, (0, 0), 2, 1), two, one))
+    >>> double_plus_one(y := np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> y
+    array([[3., 5.],
+           [7., 9.]])
+    """
+    return _lanewise(emit_fma, a, b, c)
+
+
+@intrinsic
+def add(typing_context, a, b):
+    """a + b, lane by lane, of vectors or tiles; see ``fma``."""
+    return _lanewise(lambda builder, x, y: builder.fadd(x, y), a, b)
+
+
+@intrinsic
+def multiply(typing_context, a, b):
+    """a * b, lane by lane, of vectors or tiles; see ``fma``."""
+    return _lanewise(lambda builder, x, y: builder.fmul(x, y), a, b)
+
+
+@intrinsic
+def maximum(typing_context, a, b):
+    """The greater of a and b, lane by lane, of vectors or tiles; a where a is NaN. See ``fma``."""
+    return _lanewise(emit_maximum, a, b)
+
+
+# Tiles: rows of vectors, as one value. Its vectors stay in registers as long as there are enough of them.
+
+
+class _Tile:
+    """The vectors of a tile that lies at ``array[index]``: rows along the first axis, columns along the last."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, array_type: types.Array, array: Any, index: Any) -> None:
+        self.builder, self.width = builder, lanes(array_type.dtype)
+        self.view, self.index = make_array(array_type)(context, builder, array), index
+        self.first = _address(context, builder, array_type, array, index)
+
+    def pointer(self, i: int, j: int) -> Any:
+        """Where vector j of row i begins."""
+        row_bytes = self.builder.extract_value(self.view.strides, 0)
+        row = cgutils.pointer_add(self.builder, self.first, self.builder.mul(row_bytes, _INT64(i))) if i else self.first
+        return self.builder.gep(row, [_INT64(j * self.width)]) if j else row
+
+    def lanes(self, vectors: int) -> list[Any]:
+        """How many lanes of each vector count: all, and of the last one those before the end of the array's row."""
+        last = len(self.index.type) - 1
+        size, column = (self.builder.extract_value(value, last) for value in (self.view.shape, self.index))
+        rest = self.builder.sub(self.builder.sub(size, column), _INT64((vectors - 1) * self.width))
+        narrow = self.builder.icmp_signed("<", rest, _INT64(self.width))
+        return [None] * (vectors - 1) + [self.builder.select(narrow, rest, _INT64(self.width))]
+
+
+def _tile_type(dtype: types.Float, rows: int, vectors: int) -> types.UniTuple:
+    return types.UniTuple(types.UniTuple(Vector(dtype), vectors), rows)
+
+
+def _make_tile(context: Any, builder: ir.IRBuilder, tile: types.UniTuple, rows: Any) -> Any:
+    return context.make_tuple(builder, tile, [context.make_tuple(builder, tile.dtype, row) for row in rows])
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typing_context, like, rows, vectors):
+    """A tile of rows x vectors registers, all zero, for sums of the array's dtype; rows and vectors are literals.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def clear(y):
+    ...     store_tile(y, (0, 0), zeros(y, 2, 1))
+    >>> clear(y := np.ones((3, 2)))
+    >>> y
+    array([[0., 0.],
+           [0., 0.],
+           [1., 1.]])
+    """
+    tile = _tile_type(like.dtype, rows.literal_value, vectors.literal_value)
 
     def codegen(context, builder, signature, args):
-        return emit_fma(builder, *args)
+        zero = ir.Constant(vector_type(like.dtype), [0.0] * lanes(like.dtype))
+        return _make_tile(context, builder, tile, [[zero] * tile.dtype.count] * tile.count)
 
-    return a(a, a, a), codegen
-
-
-def _lanewise(emit: Callable[[ir.IRBuilder, Any, Any], Any], doc: str) -> Any:
-    def operation(typing_context, a, b):
-        def codegen(context, builder, signature, args):
-            return emit(builder, *args)
-
-        return a(a, a), codegen
-
-    operation.__doc__ = doc
-    return intrinsic(operation)
+    return tile(like, rows, vectors), codegen
 
 
-add = _lanewise(lambda builder, a, b: builder.fadd(a, b), "a + b, lane by lane.")
-multiply = _lanewise(lambda builder, a, b: builder.fmul(a, b), "a * b, lane by lane.")
-maximum = _lanewise(emit_maximum, "The greater of a and b, lane by lane; a if a is NaN.")
+@intrinsic(prefer_literal=True)
+def load_tile(typing_context, array, index, rows, vectors):
+    """``array[index]`` and what lies below and to the right as a tile of rows x vectors registers, both literals.
+
+    Rows run along the array's first axis, columns along its last, in which elements are neighbours. The last vector
+    begins inside of the array's row and may reach past its end: what lies there is zero.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def add_up(x, y):
+    ...     store_tile(y, (0, 0), add(load_tile(x, (0, 0), 1, 1), load_tile(x, (1, 0), 1, 1)))
+    >>> add_up(np.array([[1.0, 2.0], [3.0, 4.0]]), y := np.zeros((1, 2)))
+    >>> y
+    array([[4., 6.]])
+    """
+    tile = _tile_type(array.dtype, rows.literal_value, vectors.literal_value)
+
+    def codegen(context, builder, signature, args):
+        source = _Tile(context, builder, signature.args[0], *args[:2])
+        counts = list(enumerate(source.lanes(tile.dtype.count)))
+        rows = [
+            [emit_load(builder, array.dtype, source.pointer(i, j), n) for j, n in counts] for i in range(tile.count)
+        ]
+        return _make_tile(context, builder, tile, rows)
+
+    return tile(array, _index_type(index), rows, vectors), codegen
+
+
+@intrinsic
+def store_tile(typing_context, array, index, tile):
+    """Write the tile to where ``load_tile`` would read it; what reaches past the end of the array's row is left out."""
+
+    def codegen(context, builder, signature, args):
+        target = _Tile(context, builder, signature.args[0], *args[:2])
+        counts = target.lanes(tile.dtype.count)
+        for i, row in enumerate(cgutils.unpack_tuple(builder, args[2])):
+            for j, vector in enumerate(cgutils.unpack_tuple(builder, row)):
+                emit_store(builder, array.dtype, target.pointer(i, j), vector, counts[j])
+        return context.get_dummy_value()
+
+    return types.void(array, _index_type(index), tile), codegen
+
+
+@intrinsic
+def rank_one(typing_context, sums, a, a_index, b, b_index):
+    """sums plus the product of a column of a and a row of b: one step of a matrix product, a matrix of rank one.
+
+    The column begins at ``a[a_index]`` and runs down the first axis, as long as the tile has rows; the row begins at
+    ``b[b_index]`` and runs along the last axis, as long as the tile has columns, all of which must exist.
+
+    Each vector of the row is loaded once. Each element of the column is loaded and spread over a vector (one
+    instruction on x86) just before its row of sums is multiplied: that vector is free again for the next element, so
+    that rows x vectors sums take only vectors + 1 registers more.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def product(a, b, c):
+    ...     sums = zeros(c, 2, 1)
+    ...     for p in range(len(b)):
+    ...         sums = rank_one(sums, a, (0, p), b, (p, 0))
+    ...     store_tile(c, (0, 0), sums)
+    >>> a, b = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), np.ones((3, 2 * lanes(np.float64)))
+    >>> product(a, b, c := np.zeros((2, 2)))
+    >>> c
+    array([[ 6.,  6.],
+           [15., 15.]])
+    """
+    dtype = a.dtype
+
+    def codegen(context, builder, signature, args):
+        sums_, a_, a_index_, b_, b_index_ = args
+        column = _Tile(context, builder, signature.args[1], a_, a_index_)
+        row = _Tile(context, builder, signature.args[3], b_, b_index_)
+        emit_barrier_to_unrolling(builder)
+        vectors = [emit_whole_load(builder, dtype, row.pointer(0, j)) for j in range(sums.dtype.count)]
+        rows = []
+        for i, totals in enumerate(cgutils.unpack_tuple(builder, sums_)):
+            element = emit_splat(builder, dtype, builder.load(column.pointer(i, 0)))
+            pairs = zip(vectors, cgutils.unpack_tuple(builder, totals), strict=True)
+            rows.append([emit_fma(builder, element, vector, total) for vector, total in pairs])
+        return _make_tile(context, builder, sums, rows)
+
+    return sums(sums, a, _index_type(a_index), b, _index_type(b_index)), codegen

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from minixception.cpu import gemm as gemm_module
 from minixception.cpu import memory
 from minixception.cpu.gemm import gemm, panel_width
-from minixception.cpu.jit import inline
+from minixception.cpu.jit import loops
 from minixception.cpu.simd import fma, lanes, load, maximum, splat, store
 
 DTYPES = (np.float32, np.float64)
 GUARD = -777.0
 
 
-@inline
+@loops
 def _vector_step(x, w, y, at, n):
     store(y, at, maximum(fma(load(x, at, n), load(w, at, n), load(y, at, n)), splat(y, y.dtype.type(0))), n)
 

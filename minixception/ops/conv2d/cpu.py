@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ...cpu import memory
-from ...cpu.gemm import TASKS, pack_panel, panel_width, strip, strip_sum
-from ...cpu.jit import loops, parallel, prange
+from ...cpu.gemm import TASKS, Epilogue, pack_panel, panel_width, strip, sums_only
+from ...cpu.jit import inline, loops, parallel, prange
+from ...engine.op import Shape
 from ..window import Padding, extents
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
@@ -73,8 +75,8 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 
 
 # Fast ---------------------------------------------------------------------------------------------------------------
-# In NHWC the kw * ci numbers under one row of the window are neighbours in memory, and the window of the next output
-# pixel starts stride * ci numbers further on. So one output row is a matrix product whose A is x itself, read with
+# In NHWC the kw * ci elements under one row of the window are neighbours in memory, and the window of the next output
+# pixel starts stride * ci elements further on. So one output row is a matrix product whose A is x itself, read with
 # overlapping rows: no im2col copy is made. kh of these products, one per row of the window, add up in y:
 #
 #     y[n,i] (wo, co)  =  sum over a of  x[n, i*s+a] (wo windows, kw*ci)  w[a] (kw*ci, co)
@@ -84,104 +86,107 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 # The tile and the packed panels are those of cpu/gemm.py; a task is one output row, or a part of its columns.
 
 
-@parallel
-def pack_kernel(w, packed, groups, width):
-    """packed[group, panel, a] is a panel of depth kw * ci: row (b, c) holds w[a, b, c, columns of the panel].
+@inline
+def _windows(x, ho, wo, kh, depth, groups, runs, stride):
+    """x (n, hp, wp, c) seen as (n, ho, groups, runs, wo, kh, depth): for each output pixel what its window reads.
 
-    With groups it is packed[group, panel, b, a], of depth ci.
+    No element is copied: neighbouring windows overlap, so that most elements are seen several times.
     """
+    n, hp, wp, c = x.shape
+    pixel = c * x.itemsize
+    row = wp * pixel
+    shape = (n, ho, groups, runs, wo, kh, depth)
+    return as_strided(x, shape, (hp * row, stride * row, pixel // groups, pixel, stride * pixel, row, x.itemsize))
+
+
+@parallel
+def pack_kernel(w, packed):
+    """packed[group, panel, run, a] is a panel of w[a]: columns of that group, taps of that run (``packed_shape``)."""
     kh, kw, ci, co = w.shape
-    per_group = co // groups
-    panels = (per_group + width - 1) // width
-    ws = w.reshape(-1)
-    runs = 1 if groups == 1 else kw
-    depth = kw * ci // runs
+    groups, panels, runs, _, depth, width = packed.shape
+    rows = w.reshape(kh, kw * ci, co)
     for block in prange(groups * panels * runs * kh):
         group, panel = block // (panels * runs * kh), block // (runs * kh) % panels
         run, a = block // kh % runs, block % kh
-        column = panel * width
-        pack_panel(
-            ws, (a * kw * ci + run * depth) * co + group * per_group + column, co, 1, depth,
-            min(width, per_group - column), width, packed, block * depth * width,
-        )  # fmt: skip
+        columns = _columns(group, panel, co // groups, width)
+        pack_panel(rows[a, run * depth : (run + 1) * depth, columns], packed[group, panel, run, a])
+
+
+@inline
+def _columns(group, panel, per_group, width):
+    """The channels that a panel holds, of ``per_group`` in its group; the last panel of a group may be narrower."""
+    first = group * per_group + panel * width
+    return slice(first, min(first + width, (group + 1) * per_group))
 
 
 @parallel
-def convolve(xp, packed, y, kh, kw, ci, stride, groups, width, residual, add_residual, bias, add_bias, relu):
-    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; f is ReLU or nothing."""
-    n, hp, wp, channels = xp.shape
-    _, ho, wo, co = y.shape
-    per_group = co // groups
-    panels = (per_group + width - 1) // width
-    runs = 1 if groups == 1 else kw
-    depth = kw * ci // runs
-    xs, ys, residuals = xp.reshape(-1), y.reshape(-1), residual.reshape(-1)
+def convolve(xp, packed, y, stride, epilogue):
+    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py."""
+    groups, panels, runs, kh, depth, width = packed.shape
+    n, ho, wo, co = y.shape
+    windows = _windows(xp, ho, wo, kh, depth, groups, runs, stride)
+    flat = packed.reshape(-1)
     blocks = groups * panels
     parts = min(blocks, max(1, TASKS // (n * ho)))  # of the columns: more than one where there are few rows
     for task in prange(n * ho * parts):
         row, part = task // parts, task % parts
-        top_row = row // ho * hp + row % ho * stride
+        m, i = row // ho, row % ho
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-            group, column = block // panels, block % panels * width
+            group, panel = block // panels, block % panels
+            columns = _columns(group, panel, co // groups, width)
+            target, residual, bias = y[m, i, :, columns], epilogue.residual[m, i, :, columns], epilogue.bias[columns]
             for run in range(runs):
-                first, last = run == 0, run == runs - 1
-                panel = (block * runs + run) * kh * depth * width
-                strip(
-                    xs, top_row * wp * channels + run * channels + group * ci, stride * channels, 1, wo,
-                    packed, panel, depth, kh, wp * channels,
-                    ys, row * wo * co + group * per_group + column, co, min(width, per_group - column),
-                    residuals if first else ys, add_residual or not first,
-                    bias, group * per_group + column, add_bias and first, relu and last,
-                    packed, panel + kh * depth * width,
-                )  # fmt: skip
+                last = run == runs - 1
+                if run == 0:
+                    after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu and last)
+                else:
+                    after = Epilogue(target, True, bias[:0], epilogue.relu and last)
+                ahead = flat[(block * runs + run + 1) * kh * depth * width :]
+                strip(windows[m, i, group, run], packed[group, panel, run], target, after, ahead)
 
 
-# dx with stride 1 is a convolution itself: of dy with the kernel turned by half a turn, its input and output channels
+# dx with stride 1 is a convolution itself: of dy with the kernel rotated by 180 degrees, its input and output channels
 # exchanged. With a stride, input row u collects from every output row i and kernel row a with i*s + a - p = u. For one
 # tap the pixels of that row which receive something lie stride apart, each exactly once, so a product (wo, co) (co, ci)
-# can add straight into dx with rows of C stride * ci apart. Clipping the range of j keeps it inside of the image.
+# can add straight into dx, of which it sees every stride-th pixel. Clipping the range of j keeps it inside of dx.
 
 
 @parallel
-def _pack_transposed(w, packed, groups, width):
-    # packed[group, panel, a, b] is a panel of depth co/G: row o holds w[a, b, columns of the panel, o]
-    kh, kw, ci, co = w.shape
-    depth = co // groups
-    panels = (ci + width - 1) // width
-    ws = w.reshape(-1)
+def _pack_transposed(w, packed):
+    # packed[group, panel, a, b] (depth, width): row o holds w[a, b, columns of the panel, output o of the group]
+    kh, kw, ci, _ = w.shape
+    groups, panels, _, _, depth, width = packed.shape
     for block in prange(groups * panels * kh * kw):
-        tap, group, panel = block % (kh * kw), block // (panels * kh * kw), block // (kh * kw) % panels
-        column = panel * width
-        pack_panel(
-            ws, (tap * ci + column) * co + group * depth, 1, co, depth, min(width, ci - column), width,
-            packed, block * depth * width,
-        )  # fmt: skip
+        group, panel = block // (panels * kh * kw), block // (kh * kw) % panels
+        a, b = block // kw % kh, block % kw
+        taps = w[a, b, _columns(0, panel, ci, width), group * depth : (group + 1) * depth]
+        pack_panel(taps.T, packed[group, panel, a, b])
 
 
 @parallel
-def _backward_input_strided(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width):
+def _backward_input_strided(dy, packed, dx, stride, top, left):
     n, h, wd, channels = dx.shape
-    _, ho, wo, co = dy.shape
-    depth = co // groups
-    panels = (ci + width - 1) // width
-    dys, dxs = dy.reshape(-1), dx.reshape(-1)
+    groups, panels, kh, kw, depth, width = packed.shape
+    _, ho, wo, _ = dy.shape
+    flat = packed.reshape(-1)
     for task in prange(n * h):
         m, u = task // h, task % h + top
-        dxs[task * wd * channels : (task + 1) * wd * channels] = 0
+        row = dx[m, u - top]
+        row[:] = 0
         for block in range(groups * panels):
-            group, column = block // panels, block % panels * width
+            group, panel = block // panels, block % panels
+            columns = _columns(group, panel, channels // groups, width)
             for a in range(max(u % stride, u - stride * (ho - 1)), min(kh, u + 1), stride):
                 i = (u - a) // stride
                 for b in range(kw):
                     j0 = max(0, (left - b + stride - 1) // stride)
                     j1 = min(wo, (wd + left - b + stride - 1) // stride)
-                    pixel = task * wd + j0 * stride + b - left
-                    strip_sum(
-                        dys, ((m * ho + i) * wo + j0) * co + group * depth, co, 1, j1 - j0,
-                        packed, ((block * kh + a) * kw + b) * depth * width, depth,
-                        dxs, pixel * channels + group * ci + column, stride * channels, min(width, ci - column), True,
-                        packed, ((block * kh + a) * kw + b + 1) * depth * width,
-                    )  # fmt: skip
+                    if j0 < j1:
+                        first, last = j0 * stride + b - left, (j1 - 1) * stride + b - left
+                        ahead = flat[((block * kh + a) * kw + b + 1) * depth * width :]
+                        gradients = dy[m, i, j0:j1, None, group * depth : (group + 1) * depth]
+                        target = row[first : last + 1 : stride, columns]
+                        strip(gradients, packed[group, panel, a, b : b + 1], target, sums_only(target, True), ahead)
 
 
 # dw: for kernel row a the product (kw*ci, wo) (wo, co), summed over all output rows. A is x again, read as its
@@ -192,33 +197,28 @@ _PARTS = 16  # copies of dw, at most
 
 
 @parallel
-def _backward_weights(xp, dy, packed, partial, stride, groups, width):
-    n, hp, wp, channels = xp.shape
-    _, ho, wo, co = dy.shape
-    parts, kh, kw, ci, _ = partial.shape
-    per_group = co // groups
-    panels = (per_group + width - 1) // width
-    blocks = groups * panels
-    runs = 1 if groups == 1 else kw
-    height = kw * ci // runs  # rows of dw that one run reads as neighbours
-    xs, dys, partials = xp.reshape(-1), dy.reshape(-1), partial.reshape(-1)
-    for task in prange(parts * blocks):
+def _backward_weights(xp, dy, packed, partial, stride, groups):
+    n, ho, wo, co = dy.shape
+    parts, kh, runs, depth, _ = partial.shape  # of dw one run of taps at a time: those that lie next to each other in x
+    tasks, _, _, width = packed.shape
+    blocks = tasks // parts
+    panels = blocks // groups
+    windows = _windows(xp, ho, wo, kh, depth, groups, runs, stride)
+    flat = dy.reshape(-1)
+    for task in prange(tasks):
         part, block = task // blocks, task % blocks
-        group, column = block // panels, block % panels * width
-        columns, here = min(width, per_group - column), task * wo * width
+        group, panel = block // panels, block % panels
+        columns = _columns(group, panel, co // groups, width)
         first = part * n * ho // parts
         for row in range(first, (part + 1) * n * ho // parts):
-            dy_row = row * wo * co + group * per_group + column
-            pack_panel(dys, dy_row, co, 1, wo, columns, width, packed, here)
+            m, i = row // ho, row % ho
+            pack_panel(dy[m, i, :, columns], packed[task, 0])
+            ahead = flat[(row + 1) * wo * co + columns.start :]
             for a in range(kh):
-                x_row = row // ho * hp + row % ho * stride + a
                 for run in range(runs):
-                    strip_sum(
-                        xs, x_row * wp * channels + run * channels + group * ci, 1, stride * channels, height,
-                        packed, here, wo,
-                        partials, ((part * kh + a) * runs + run) * height * co + group * per_group + column, co,
-                        columns, row > first, dys, dy_row + wo * co,
-                    )  # fmt: skip
+                    pixels = windows[m, i, group, run, :, a].T  # (depth, wo)
+                    target = partial[part, a, run, :, columns]
+                    strip(pixels[:, None], packed[task], target, sums_only(target, row > first), ahead)
 
 
 def forward_cpu(
@@ -245,12 +245,28 @@ def pad(x: np.ndarray, top: int, left: int, y: tuple[int, ...], kernel: tuple[in
     return xp
 
 
+def packed_shape(w: Shape, groups: int, dtype: np.dtype) -> Shape:
+    """(groups, panels, runs, kh, depth, width): a kernel w (kh, kw, ci, co) as panels of its columns, row by row.
+
+    A run is what lies next to each other under one row of the window: all its taps, or with groups one tap at a time.
+
+    >>> packed_shape((3, 3, 4, 16), 2, np.dtype(np.float32))[:5]
+    (2, 1, 3, 3, 4)
+    """
+    kh, kw, ci, co = w
+    width, runs = panel_width(dtype), 1 if groups == 1 else kw
+    return (groups, -(-(co // groups) // width), runs, kh, kw * ci // runs, width)
+
+
+def no_epilogue(y: np.ndarray) -> Epilogue:
+    """The sums go to y as they are."""
+    return Epilogue(y, False, np.empty(0, y.dtype), False)
+
+
 def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int) -> None:
-    kh, kw, ci, co = w.shape
-    width = panel_width(w.dtype)
-    packed = memory.empty((_panels(co // groups, width) * groups * kh * kw * ci * width,), w.dtype)
-    pack_kernel(w, packed, groups, width)
-    convolve(xp, packed, y, kh, kw, ci, stride, groups, width, y, False, y.reshape(-1), False, False)
+    packed = memory.empty(packed_shape(w.shape, groups, w.dtype), w.dtype)
+    pack_kernel(w, packed)
+    convolve(xp, packed, y, stride, no_epilogue(y))
 
 
 def backward_cpu(
@@ -275,9 +291,9 @@ def _input_gradient(
         _product(pad(dy, kh - 1 - top, kw - 1 - left, dx.shape, w.shape, 1), turned, dx, 1, groups)
         return dx
     width = panel_width(w.dtype)
-    packed = memory.empty((_panels(ci, width) * groups * kh * kw * (co // groups) * width,), w.dtype)
-    _pack_transposed(w, packed, groups, width)
-    _backward_input_strided(dy, packed, dx, kh, kw, ci, stride, top, left, groups, width)
+    packed = memory.empty((groups, -(-ci // width), kh, kw, co // groups, width), w.dtype)
+    _pack_transposed(w, packed)
+    _backward_input_strided(dy, packed, dx, stride, top, left)
     return dx
 
 
@@ -287,13 +303,10 @@ def _weight_gradient(
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     xp = pad(x, top, left, dy.shape, w.shape, stride)
     n, ho, wo, co = dy.shape
-    k, rows, width = n * ho * wo, w.size // co, panel_width(w.dtype)
+    k, rows = n * ho * wo, w.size // co
     parts = max(1, min(_PARTS, n * ho, k * (rows + co) // (4 * w.size)))  # as long as the copies are the smaller thing
-    packed = memory.empty((parts * groups * _panels(co // groups, width) * wo * width,), w.dtype)
-    partial = memory.empty((parts, *w.shape), w.dtype)
-    _backward_weights(xp, dy, packed, partial, stride, groups, width)
-    return partial.sum(axis=0)
-
-
-def _panels(columns: int, width: int) -> int:
-    return -(-columns // width)
+    _, panels, runs, kh, depth, width = packed_shape(w.shape, groups, w.dtype)
+    packed = memory.empty((parts * groups * panels, 1, wo, width), w.dtype)
+    partial = memory.empty((parts, kh, runs, depth, co), w.dtype)
+    _backward_weights(xp, dy, packed, partial, stride, groups)
+    return partial.sum(axis=0).reshape(w.shape)

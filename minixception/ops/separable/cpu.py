@@ -10,11 +10,10 @@ import numpy as np
 
 from ...cpu import memory
 from ...cpu.depthwise_forward import filter_outputs
-from ...cpu.gemm import gemm, panel_width, strip
+from ...cpu.gemm import Epilogue, gemm, strip
 from ...cpu.jit import parallel, prange
-from ...cpu.simd import lanes
 from ...engine.op import Shape
-from ..conv2d.cpu import pack_kernel
+from ..conv2d.cpu import no_epilogue, pack_kernel, packed_shape
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
 from ..window import Padding, extents
@@ -35,15 +34,17 @@ backward_loops = chain_backward(depthwise_cpu.forward_loops, depthwise_cpu.backw
 
 
 @parallel
-def fused(
-    x, floor, wd, packed, bias, residual, add_residual, relu, y, scratch, stride, top, left, pixels, width, lanes
-):
-    """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``."""
+def fused(x, floor, wd, packed, epilogue, y, scratch, stride, top, left, pixels):
+    """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``.
+
+    packed: the pointwise kernel as ``pack_kernel`` of ops/conv2d/cpu.py leaves it; the epilogue of cpu/gemm.py.
+    """
     c = x.shape[3]
     n, ho, wo, co = y.shape
-    ys = y.reshape(-1)
-    residuals = residual.reshape(-1)
+    panels, width = packed.shape[1], packed.shape[5]
+    flat = packed.reshape(-1)
     total = n * ho * wo
+    ys, residuals = y.reshape(total, co), epilogue.residual.reshape(total, co)
     for task in prange((total + pixels - 1) // pixels):
         p0 = task * pixels
         p1 = min(total, p0 + pixels)
@@ -54,15 +55,15 @@ def fused(
             m, i = row // ho, row % ho
             rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
             j1 = min(wo, j0 + p1 - p)
-            z = buffer[(p - p0) * c : (p - p0 + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
-            filter_outputs(x[m], i * stride - top, j0 * stride - left, floor, wd, z, z[:0], stride)
+            here = buffer[(p - p0) * c : (p - p0 + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
+            filter_outputs(x[m], i * stride - top, j0 * stride - left, floor, wd, here, here[:0], stride)
             p += rows * (j1 - j0)
-        for column in range(0, co, width):
-            strip(
-                buffer, 0, c, 1, p1 - p0, packed, column * c, c, 1, 0,
-                ys, p0 * co + column, co, min(width, co - column),
-                residuals, add_residual, bias, column, True, relu, packed, (column + width) * c,
-            )  # fmt: skip
+        z = buffer[: (p1 - p0) * c].reshape(p1 - p0, 1, c)
+        for panel in range(panels):
+            columns = slice(panel * width, min(co, (panel + 1) * width))
+            bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
+            after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
+            strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, flat[(panel + 1) * c * width :])
 
 
 _STRIP = 3 << 15  # numbers a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
@@ -92,17 +93,15 @@ def forward_cpu(
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Strip by strip: filter into L2, multiply from there."""
     ci, co = wp.shape
-    width, vector = panel_width(x.dtype), lanes(x.dtype.type)
     (ho, top), (wo, left) = extents(x.shape, wd.shape, stride, padding)
     y = memory.empty((len(x), ho, wo, co), x.dtype)
-    packed = memory.empty((-(-co // width) * ci * width,), x.dtype)
-    pack_kernel(wp[None, None], packed, 1, width)
+    kernel = wp[None, None]  # (1, 1, ci, co)
+    packed = memory.empty(packed_shape(kernel.shape, 1, x.dtype), x.dtype)
+    pack_kernel(kernel, packed)
     pixels = strip_pixels(y.shape, ci)
     scratch = memory.empty((numba.get_num_threads(), pixels * ci), x.dtype)
-    fused(
-        x, depthwise_cpu.floor(x.dtype, relu), wd, packed, np.zeros(co, x.dtype), y, False, False, y, scratch,
-        stride, top, left, pixels, width, vector,
-    )  # fmt: skip
+    floor = depthwise_cpu.floor(x.dtype, relu)
+    fused(x, floor, wd, packed, no_epilogue(y), y, scratch, stride, top, left, pixels)
     return y, (x, wd, wp, stride, padding, relu)
 
 
