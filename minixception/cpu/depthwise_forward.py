@@ -21,9 +21,23 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .jit import forced, inline
-from .simd import fma, lanes, load, maximum, splat, store
-from .simd_runs import Inside, borrowed, fma_rows, load_run, prefetch_run, store_run, where_positive, zeros
+from .jit import inline, pasted
+from .simd import (
+    Inside,
+    borrowed,
+    fma,
+    fma_rows,
+    lanes,
+    load,
+    load_run,
+    maximum,
+    prefetch_run,
+    splat,
+    store,
+    store_run,
+    where_positive,
+    zeros,
+)
 
 ROWS = 2  # of outputs in a tile,
 COLUMNS = 5  # and columns: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
@@ -45,7 +59,7 @@ def _tiles(size, stride):
     ahead = COLUMNS * stride  # pixels of a row that lie under this tile and not under its neighbour
     spacing = (stride, 1)
 
-    @forced
+    @pasted
     def tile(x, line, column, floor, w, y, i, j, q, gate, border):
         """Outputs y[i : i + 2, j : j + 5], channels from q on; x[line, column] lies under their first tap, or would.
 
@@ -75,7 +89,7 @@ def _tiles(size, stride):
 
     @inline
     def run(x, line, column, floor, w, y, gate):
-        x, w, y = borrowed(x), borrowed(w), borrowed(y)
+        x, w, y, gate = borrowed(x), borrowed(w), borrowed(y), borrowed(gate)
         rows, columns, c = y.shape
         vector = lanes(y.dtype)
         for block in range(0, c, _BLOCK * vector):
@@ -95,7 +109,7 @@ def _tiles(size, stride):
     return run
 
 
-@forced
+@pasted
 def store_gated(y, index, run, gate, inside):
     """Store a run of outputs; where there is a gate, as 0 wherever it is not positive."""
     if len(gate) > 0:

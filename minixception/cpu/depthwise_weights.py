@@ -15,9 +15,22 @@ rows below are asked for meanwhile, as in the forward pass.
 from __future__ import annotations
 
 from .depthwise_forward import Border
-from .jit import forced, inline
-from .simd import fma, lanes, load, maximum, splat, store
-from .simd_runs import Inside, borrowed, fma_rows, load_run, opaque, prefetch_run, store_run
+from .jit import inline, pasted
+from .simd import (
+    Inside,
+    borrowed,
+    fma,
+    fma_rows,
+    lanes,
+    load,
+    load_run,
+    maximum,
+    opaque,
+    prefetch_run,
+    splat,
+    store,
+    store_run,
+)
 
 _PIXELS = 4  # of dy at a time
 _LINES = 3  # rows of the kernel whose sums are in registers at the same time
@@ -29,7 +42,7 @@ def _tiles(size, stride):
     ahead = _PIXELS * stride
     spacing = (1, stride)
 
-    @forced
+    @pasted
     def tile(sums, x, line, column, floor, dy, j, q, lines, border):
         """What dy[j : j + 4] adds to the sums of up to three rows of the kernel; x[line, column] is under the first."""
         for u in range(stride):

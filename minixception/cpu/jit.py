@@ -19,7 +19,7 @@ from typing import Any
 from numba import get_num_threads, njit, prange, set_num_threads
 from numba.extending import overload
 
-__all__ = ["closure_name", "forced", "get_num_threads", "inline", "loops", "parallel", "prange", "set_num_threads"]
+__all__ = ["closure_name", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange", "set_num_threads"]
 
 
 def _helpers_stamp() -> str:
@@ -75,5 +75,5 @@ def inline(function: Callable[..., Any]) -> Any:
     return function
 
 
-forced = _compile({"fastmath": {"contract"}, "forceinline": True})  # one whose vectors must stay in registers
+pasted = njit(inline="always", **_ALWAYS)  # one whose body is put in place of the call: its vectors stay in registers
 parallel = _compile({"parallel": True, "fastmath": {"contract"}})
