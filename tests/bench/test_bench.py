@@ -70,13 +70,13 @@ def test_limits_are_positive_and_plausible():
 
 
 def test_the_sums_behind_the_peak_are_computed():
-    width = limits.lanes(np.float32)
-    out = np.zeros(width, np.float32)
-    limits._fma(out, 1, 1, width)
-    starts = limits._START + np.arange(limits._CHAINS)
-    np.testing.assert_allclose(out, np.sum(starts / 2 + 1))
-    limits._fma(out, 1, 1000, width)
-    np.testing.assert_allclose(out, 2 * limits._CHAINS)  # where sum = sum / 2 + 1 stands still
+    starts = np.arange(3, 3 + limits.ROWS * limits.panel_width(np.float32), dtype=np.float32)
+    starts = starts.reshape(limits.ROWS, -1)
+    half, one, out = np.float32(0.5), np.float32(1), np.zeros((1, *starts.shape), np.float32)
+    limits._fma(starts, half, one, out, 1)
+    np.testing.assert_allclose(out[0], starts / 2 + 1)
+    limits._fma(starts, half, one, out, 1000)
+    np.testing.assert_allclose(out, 2)  # where sum = sum / 2 + 1 stands still
 
 
 def test_the_reader_reads_everything():
@@ -154,11 +154,11 @@ def test_the_tile_is_limited_by_arithmetic_alone(bar, monkeypatch):
 
 def test_the_tile_multiplies():
     m, k, width = 4, 3, tile.panel_width(np.dtype(np.float32))
-    a = np.arange(m * k, dtype=np.float32).reshape(1, m, k)
+    a = np.arange(m * k, dtype=np.float32).reshape(1, m, 1, k)
     b = np.arange(k * width, dtype=np.float32).reshape(k, width)
-    packed, c = np.empty(k * width, np.float32), np.empty((1, m, width), np.float32)
-    tile._products(a, b, packed, c, 1, 2, width)
-    np.testing.assert_allclose(c[0], a[0] @ b)
+    packed, c = np.empty((1, 1, k, width), np.float32), np.empty((1, m, width), np.float32)
+    tile._products(a, b, packed, c, 2)
+    np.testing.assert_allclose(c[0], a[0, :, 0] @ b)
 
 
 def test_results_that_differ_are_an_error():
