@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -75,9 +77,26 @@ def test_every_public_name_exists():
 # Files and errors -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+# All LLVM IR of the CPU kernels is in one file, one intrinsic after the other, each with an example that runs.
+VOCABULARY = PACKAGE / "cpu" / "simd.py"
+
+
+@pytest.mark.parametrize("path", sorted(set(FILES) - {VOCABULARY}), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_file_has_more_than_400_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_only_the_vocabulary_of_kernels_emits_ir():
+    emitting = {path for path in FILES if re.search(r"from llvmlite|import llvmlite\.", path.read_text("utf-8"))}
+    assert {path for path in emitting if path.parent.name != "gpu"} == {VOCABULARY}
+
+
+def test_no_function_has_more_parameters_than_an_eye_can_check():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                count = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs)
+                assert count <= 11, f"{path.relative_to(PACKAGE)}: {node.name} takes {count} parameters"
 
 
 def test_every_error_is_a_value_error_or_an_os_error():
