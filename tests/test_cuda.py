@@ -46,8 +46,14 @@ def test_every_operator_runs_on_the_gpu():
     assert [name for name, op in OPERATORS.items() if "cuda" not in op.rungs] == []
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("name", "rung"), RUNGS)
+@pytest.mark.parametrize(
+    ("name", "rung", "dtype"),
+    [
+        pytest.param(*case, dtype, marks=pytest.mark.slow if dtype == "float64" and case[1] != "cuda" else ())
+        for case in RUNGS
+        for dtype in TOLERANCE
+    ],
+)
 def test_rung_equals_definition(name, rung, dtype):
     op = OPERATORS[name]
     for seed in range(2 if rung == "cuda" else 1):  # the simulator is slow
