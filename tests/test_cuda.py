@@ -20,6 +20,7 @@ from tests.helpers.processes import python
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+FAST = ("cuda", "cuda_fused")
 RUNGS = [(name, rung) for name, op in OPERATORS.items() for rung in op.rungs if rung.startswith("cuda")]
 
 
@@ -49,7 +50,7 @@ def test_every_operator_runs_on_the_gpu():
 @pytest.mark.parametrize(
     ("name", "rung", "dtype"),
     [
-        pytest.param(*case, dtype, marks=pytest.mark.slow if dtype == "float64" and case[1] != "cuda" else ())
+        pytest.param(*case, dtype, marks=pytest.mark.slow if dtype == "float64" and case[1] not in FAST else ())
         for case in RUNGS
         for dtype in TOLERANCE
     ],
