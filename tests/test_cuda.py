@@ -20,6 +20,7 @@ from tests.helpers.processes import python
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+FAST = ("cuda", "cuda_fused")
 RUNGS = [(name, rung) for name, op in OPERATORS.items() for rung in op.rungs if rung.startswith("cuda")]
 
 
@@ -46,8 +47,14 @@ def test_every_operator_runs_on_the_gpu():
     assert [name for name, op in OPERATORS.items() if "cuda" not in op.rungs] == []
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("name", "rung"), RUNGS)
+@pytest.mark.parametrize(
+    ("name", "rung", "dtype"),
+    [
+        pytest.param(*case, dtype, marks=pytest.mark.slow if dtype == "float64" and case[1] not in FAST else ())
+        for case in RUNGS
+        for dtype in TOLERANCE
+    ],
+)
 def test_rung_equals_definition(name, rung, dtype):
     op = OPERATORS[name]
     for seed in range(2 if rung == "cuda" else 1):  # the simulator is slow

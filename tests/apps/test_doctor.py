@@ -68,8 +68,22 @@ def test_doctor_without_numba_cuda(error, reason, monkeypatch):
     assert doctor._gpu_facts() == [("numba.cuda", "cannot be imported"), ("GPU", f"none: {reason}")]
 
 
-def test_doctor_without_a_gpu_in_truth():
-    done = python("-m", "minixception", "doctor", "--json", MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="-1")
+PRINT_FACTS = """
+import json
+from minixception.apps import doctor
+print(json.dumps({"facts": dict(doctor._gpu_facts())}))
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("-c", PRINT_FACTS), id="facts"),
+        pytest.param(("-m", "minixception", "doctor", "--json"), id="command", marks=pytest.mark.slow),  # it measures
+    ],
+)
+def test_doctor_without_a_gpu_in_truth(command):
+    done = python(*command, MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="-1")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)["facts"]
     assert facts["numba.cuda"].startswith("of the package numba")

@@ -18,6 +18,7 @@ from tests.helpers import zoo
 
 NETWORKS = {"nexception_t": NEXcepTionT, "nexception_tp": NEXcepTionTP, "nexception_s": NEXcepTionS}
 CASES = {"full": (224, 224, 1), "small": (96, 64, 2)}  # height, width, images
+SIZES = [pytest.param("full", marks=pytest.mark.slow), "small"]
 
 # The authors' names ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ def assert_equal(ours, expected):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SIZES)
 def test_every_layer_in_float64(golden, case):
     name, model, data = golden
     seed = int(data["seed"])
@@ -126,7 +127,7 @@ def test_every_layer_in_float64(golden, case):
         assert_equal(records.last_map, data["small/f64/last_map"])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SIZES)
 def test_float32_and_the_compiled_network_within_the_stated_tolerances(golden, case):
     _, model, data = golden
     x = normalised(zoo.images(int(data["seed"]), *CASES[case])).astype(np.float32)

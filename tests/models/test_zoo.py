@@ -113,8 +113,8 @@ def run(model, x, records):
         return model(Tensor(x)).numpy()
 
 
-LARGE = ("vgg16", "full")  # 3 GB of weights in float64
-PARAMS = [pytest.param(key, marks=pytest.mark.slow if key == LARGE else (), id="-".join(key)) for key in CASES]
+LARGE = ("vgg16", "full"), ("resnet152", "full")  # 3 GB of weights in float64; 512 layers. Both have a small case too
+PARAMS = [pytest.param(key, marks=pytest.mark.slow if key in LARGE else (), id="-".join(key)) for key in CASES]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
