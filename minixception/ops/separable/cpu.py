@@ -66,12 +66,12 @@ def fused(x, floor, wd, packed, epilogue, y, scratch, stride, top, left, pixels)
             strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, flat[(panel + 1) * c * width :])
 
 
-_STRIP = 3 << 15  # numbers a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
+_STRIP = 3 << 15  # elements a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
 _UNEVEN = 0.02  # more work for one thread than for another that strips of whole rows may cause
 
 
 def strip_pixels(y: Shape, ci: int) -> int:
-    """Output pixels of a task: about _STRIP numbers of z, and no thread has much more to do than another.
+    """Output pixels of a task: about _STRIP elements of z, and no thread has much more to do than another.
 
     Strips of whole pairs of rows are filtered fastest; where they would be shared out unevenly, any even number.
 
