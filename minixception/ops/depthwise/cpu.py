@@ -117,8 +117,8 @@ def _backward_input_strided(dy, w, dx, stride, top, left):
                 store(dxs, (task * wd + v - left) * c + q, total, valid)
 
 
-# dw: each task sums its own rows into its own copy of dw, and along a row all sums stay in registers. Taking four
-# pixels of dy at a time, each pixel of x is loaded once for all the taps it meets.
+# dw: each task sums its own rows into its own copy of dw, and along a row the sums of three rows of the kernel stay in
+# registers (cpu/depthwise_weights.py).
 
 
 @parallel
