@@ -26,7 +26,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from . import memory
-from .jit import get_num_threads, inline, parallel, prange
+from .jit import forceinline, get_num_threads, parallel, prange
 from .simd import (
     REGISTER_BYTES,
     add,
@@ -77,7 +77,7 @@ class Epilogue(NamedTuple):
 # panel_width columns. A and C are NumPy's views, which carry the strides of what they are parts of.
 
 
-@inline
+@forceinline
 def tile(rows, vectors, i, a, b, c, epilogue, ahead):
     """C[i : i + rows] = f(A[i : i + rows] B + residual + bias) with C in rows x vectors registers throughout."""
     m, segments, depth = a.shape
@@ -106,7 +106,7 @@ def tile(rows, vectors, i, a, b, c, epilogue, ahead):
     store_tile(c, (i, 0), sums)
 
 
-@inline
+@forceinline
 def _strip(vectors, a, b, c, epilogue, ahead):
     m = c.shape[0]
     sixes, pairs = m // ROWS * ROWS, m // 2 * 2
@@ -118,7 +118,7 @@ def _strip(vectors, a, b, c, epilogue, ahead):
         tile(1, vectors, i, a, b, c, epilogue, ahead)
 
 
-@inline
+@forceinline
 def strip(a, b, c, epilogue, ahead):
     """``tile`` down the rows of A against one packed panel of B; meanwhile what comes next is asked for."""
     vector = lanes(c.dtype)
@@ -134,29 +134,34 @@ def strip(a, b, c, epilogue, ahead):
             _strip(3, a, b, c, epilogue, ahead)
 
 
-@inline
+@forceinline
 def sums_only(c, accumulate):
     """No epilogue: c (+)= the product."""
     return Epilogue(c, accumulate, np.empty(0, c.dtype), False)
 
 
-@inline
+@forceinline
 def pack_panel(b, panel):
     """Copy B (k, n), of any strides, to the panel (k, width), each row padded with zeros."""
     k, n = b.shape
     width, vector = panel.shape[1], lanes(b.dtype)
-    for p in range(k):
-        if b.strides[1] == b.itemsize:
-            for j in range(0, width, vector):
-                store(panel, (p, j), load(b, (p, j), max(0, min(vector, n - j))), vector)
-        else:
+    if b.strides[1] != b.itemsize:  # B is transposed: its elements are gathered one by one
+        for p in range(k):
             for j in range(n):
                 panel[p, j] = b[p, j]
             for j in range(n, width):
                 panel[p, j] = 0
+    elif n == width:
+        for p in range(k):
+            for j in range(0, width, vector):
+                store(panel, (p, j), load(b, (p, j), vector), vector)
+    else:
+        for p in range(k):
+            for j in range(0, width, vector):
+                store(panel, (p, j), load(b, (p, j), max(0, min(vector, n - j))), vector)
 
 
-@inline
+@forceinline
 def _oriented(matrix, transpose):
     """The matrix or its transpose; for Numba both are of one type."""
     return matrix.T if transpose else matrix

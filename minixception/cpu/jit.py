@@ -1,12 +1,13 @@
-"""The two decorators every CPU kernel is compiled with.
+"""How CPU kernels are compiled.
 
 ``loops``: the plain rung: one thread, no liberties with the arithmetic.
 ``parallel``: the fast rung: ``prange`` over tasks that own their outputs; a multiply and an add may be contracted
 into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
+``inline``, ``forceinline``, ``pasted``: helpers that kernels call.
 
 Compiled code is cached on disk. Numba looks only at the file a kernel is written in, so an edit of a helper in
-another file would go unnoticed: here the stamp of the cache also covers every file of this
-folder. And functions that a factory makes get names of their own.
+another file would go unnoticed: here the stamp of the cache also covers every file of this folder. And functions that
+a factory makes get names of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from typing import Any
 from numba import get_num_threads, njit, prange, set_num_threads
 from numba.extending import overload
 
-__all__ = ["closure_name", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange", "set_num_threads"]
+__all__ = [
+    "closure_name", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
+    "set_num_threads",
+]  # fmt: skip
 
 
 def _helpers_stamp() -> str:
@@ -65,15 +69,24 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
 loops = _compile({})
 
 
-def inline(function: Callable[..., Any]) -> Any:
-    """A helper called from inside of kernels."""
-    function.__qualname__ += closure_name(function)
-    overload(function, jit_options={"fastmath": {"contract"}, **_ALWAYS}, strict=False, prefer_literal=True)(
-        lambda *args: function
-    )
-    vars(function)["py_func"] = function
-    return function
+def _helper(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
+    """The decorator of a function that kernels call; for Python it stays the plain function.
+
+    An overload and not a dispatcher: Numba then compiles no wrappers for callers in Python and C, and a literal
+    argument, such as the rows of a tile, stays a literal.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        function.__qualname__ += closure_name(function)
+        flags = {"fastmath": {"contract"}, **_ALWAYS, **options}
+        overload(function, jit_options=flags, strict=False, prefer_literal=True)(lambda *arguments: function)
+        vars(function)["py_func"] = function
+        return function
+
+    return decorate
 
 
-pasted = njit(inline="always", **_ALWAYS)  # one whose body is put in place of the call: its vectors stay in registers
+inline = _helper({})  # LLVM decides whether the call stays a call
+forceinline = _helper({"forceinline": True})  # it does not: the helper's vectors stay in registers
+pasted = njit(inline="always", **_ALWAYS)  # Numba itself puts the body in place of the call, before LLVM sees it
 parallel = _compile({"parallel": True, "fastmath": {"contract"}})

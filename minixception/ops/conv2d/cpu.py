@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ...cpu import memory
 from ...cpu.gemm import TASKS, Epilogue, pack_panel, panel_width, strip, sums_only
-from ...cpu.jit import inline, loops, parallel, prange
+from ...cpu.jit import forceinline, loops, parallel, prange
 from ...engine.op import Shape
 from ..window import Padding, extents
 
@@ -86,7 +86,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 # The tile and the packed panels are those of cpu/gemm.py; a task is one output row, or a part of its columns.
 
 
-@inline
+@forceinline
 def _windows(x, ho, wo, kh, depth, groups, runs, stride):
     """x (n, hp, wp, c) seen as (n, ho, groups, runs, wo, kh, depth): for each output pixel what its window reads.
 
@@ -112,7 +112,7 @@ def pack_kernel(w, packed):
         pack_panel(rows[a, run * depth : (run + 1) * depth, columns], packed[group, panel, run, a])
 
 
-@inline
+@forceinline
 def _columns(group, panel, per_group, width):
     """The channels that a panel holds, of ``per_group`` in its group; the last panel of a group may be narrower."""
     first = group * per_group + panel * width
