@@ -44,7 +44,7 @@ def kernel_transposed(x, w, y):
                             y[m, i, j] += x[m, u, v] * w[a, b]
 
 
-def kernel_turned(x, w, y):
+def kernel_rotated(x, w, y):
     n, h, wd, _ = x.shape
     for m in prange(n):
         for i in range(h):
@@ -132,7 +132,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("tile-loads", 108, "the number of multiply-adds"),
     ("tile-loads", 117, "once for each output"),
     ("depthwise-kernel", kernel_transposed, "changed places"),
-    ("depthwise-kernel", kernel_turned, "half a turn"),
+    ("depthwise-kernel", kernel_rotated, "rotated by 180 degrees"),
     ("depthwise-kernel", padded_behind, "below and to the right"),
     ("depthwise-kernel", padded_before, "above and to the left"),
     ("depthwise-kernel", border_wraps, "index -1 is the last one"),

@@ -66,7 +66,7 @@ def forward_transposed(x, w, stride, top, left, y):
                             y[m, i, j] += x[m, u, v] * w[b, a]
 
 
-def forward_turned(x, w, stride, top, left, y):
+def forward_rotated(x, w, stride, top, left, y):
     n, h, wd, _ = x.shape
     kh, kw, _ = w.shape
     for m in prange(n):
@@ -147,7 +147,7 @@ def gradient_transposed(dy, x, stride, top, left, dw):
         add_image(dy.swapaxes(1, 2), x.swapaxes(1, 2), stride, left, top, dw, m)
 
 
-def gradient_turned(dy, x, stride, top, left, dw):
+def gradient_rotated(dy, x, stride, top, left, dw):
     dw[:] = 0
     for m in range(len(x)):
         add_image(dy, x, stride, top, left, dw[::-1, ::-1], m)
@@ -173,7 +173,7 @@ def images_in_parallel(dy, x, stride, top, left, dw):
 
 MISTAKES: list[tuple[str, Any, str]] = [
     ("own-forward", forward_transposed, "changed places"),
-    ("own-forward", forward_turned, "half a turn"),
+    ("own-forward", forward_rotated, "rotated by 180 degrees"),
     ("own-forward", forward_without_top_and_left, "all of it behind the image"),
     ("own-forward", forward_centred, "as PyTorch does"),
     ("own-forward", forward_scattered, "Let each own the cells"),
@@ -184,7 +184,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("own-weight-gradient", gradient_of_first_image, "sum over the batch"),
     ("own-weight-gradient", gradient_of_last_image, "do not write over"),
     ("own-weight-gradient", gradient_transposed, "changed places"),
-    ("own-weight-gradient", gradient_turned, "dw does not"),
+    ("own-weight-gradient", gradient_rotated, "dw does not"),
     ("own-weight-gradient", gradient_without_top_and_left, "top and left included"),
     ("own-weight-gradient", images_in_parallel, "Let each own the cells"),
 ]

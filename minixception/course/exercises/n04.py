@@ -35,9 +35,9 @@ def shifted(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int, mode
 
 
 TRANSPOSED = "Rows and columns of the kernel have changed places: w[a, b] meets the pixel a rows down and b across."
-TURNED = (
-    "The kernel is turned by half a turn. That is the convolution of mathematics; in a network w[0, 0] meets the pixel "
-    "above and to the left."
+ROTATED = (
+    "The kernel is rotated by 180 degrees. That is the convolution of mathematics; in a network w[0, 0] meets the "
+    "pixel above and to the left."
 )
 
 EXERCISES = (
@@ -67,7 +67,7 @@ EXERCISES = (
         timed=_timed,
         mistakes=(
             Mistake(lambda x, w: _forward(x, w.transpose(1, 0, 2)), TRANSPOSED),
-            Mistake(lambda x, w: _forward(x, w[::-1, ::-1]), TURNED),
+            Mistake(lambda x, w: _forward(x, w[::-1, ::-1]), ROTATED),
             Mistake(
                 lambda x, w: shifted(x, w, 1, 0, 0),
                 "All of the padding is below and to the right. Where does the first output's window begin?",

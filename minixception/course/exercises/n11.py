@@ -8,7 +8,7 @@ from ...engine.op import Case, RandomDraw
 from ...ops.depthwise.definition import backward_numpy, forward_numpy
 from ...ops.window import extents
 from ..checks import Function, Mistake, Number, WrongNumber
-from .n04 import TRANSPOSED, TURNED, shifted
+from .n04 import ROTATED, TRANSPOSED, shifted
 
 
 def _image(draw: RandomDraw, kernel: int) -> tuple[np.ndarray, dict[str, int]]:
@@ -66,7 +66,7 @@ EXERCISES = (
         fills=True,
         mistakes=(
             Mistake(lambda x, w, stride, top, left: _forward(x, w.transpose(1, 0, 2), stride, top, left), TRANSPOSED),
-            Mistake(lambda x, w, stride, top, left: _forward(x, w[::-1, ::-1], stride, top, left), TURNED),
+            Mistake(lambda x, w, stride, top, left: _forward(x, w[::-1, ::-1], stride, top, left), ROTATED),
             Mistake(
                 lambda x, w, stride, top, left: shifted(x, w, stride, 0, 0),
                 "The padding is on the wrong side, all of it behind the image: use top and left.",
@@ -115,7 +115,7 @@ EXERCISES = (
             ),
             Mistake(
                 lambda dy, x, stride, top, left: _weights(dy, x, stride, top, left)[::-1, ::-1].copy(),
-                "The kernel is turned by half a turn: dx needs that, and dw does not.",
+                "The kernel is rotated by 180 degrees: dx needs that, and dw does not.",
             ),
             Mistake(
                 _weights_unpadded,
