@@ -6,9 +6,9 @@ Seen from one row of the kernel this is a convolution as well: a row of x is fil
 outputs dw[a, b] and dw[a, b + 1] are one pixel of x apart, neighbouring "taps" dy[i, j] and dy[i, j + 1] stride pixels.
 So ``fma_rows`` serves here too, with the two distances exchanged.
 
-The sums of three rows of the kernel stay in registers along a whole row of dy. dy is taken five pixels at a time, and
+The sums of three rows of the kernel stay in registers along a whole row of dy. dy is taken four pixels at a time, and
 each pixel of x that lies under them is loaded once for each row of the kernel and multiplied into all sums that it
-touches: 3x3 takes 9 sums, 5 pixels of dy, one of x and the floor, and feeds 45 fused multiply-adds from 26 loads. The
+touches: 3x3 takes 9 sums, 4 pixels of dy, one of x and the floor, and feeds 36 fused multiply-adds from 22 loads. The
 rows below are asked for meanwhile, as in the forward pass.
 """
 
@@ -32,7 +32,7 @@ from .simd import (
     store_run,
 )
 
-_PIXELS = 5  # of dy at a time
+_PIXELS = 4  # of dy at a time
 _LINES = 3  # rows of the kernel whose sums are in registers at the same time
 
 
@@ -44,7 +44,7 @@ def _tiles(size, stride):
 
     @pasted
     def tile(sums, x, line, column, floor, dy, j, q, lines, border):
-        """What dy[j : j + 5] adds to the sums of up to three rows of the kernel; x[line, column] is under the first."""
+        """What dy[j : j + 4] adds to the sums of up to three rows of the kernel; x[line, column] is under the first."""
         for u in range(stride):
             prefetch_run(x, (line + lines + u, column, q), ahead, False)
         prefetch_run(dy, (dy.shape[0] + j, q), _PIXELS, False)  # the next row of dy begins where this one ends
