@@ -118,7 +118,7 @@ def zeroed_by_everybody(x, w, y):
 
 MISTAKES: list[tuple[str, Any, str]] = [
     ("tile-registers", 24, "What is added to them"),
-    ("tile-registers", 27, "the number of the input"),
+    ("tile-registers", 27, "the element of the input"),
     ("tile-registers", 35, "it may be forgotten"),
     ("tile-too-large", "A", "the same whatever the tile"),
     ("tile-too-large", "C", "Is the tallest tile wide?"),

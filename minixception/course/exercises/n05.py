@@ -23,7 +23,7 @@ def _pack(w: np.ndarray, width: int, before: int = 0) -> np.ndarray:
 
 
 def _cut(w: np.ndarray, width: int) -> np.ndarray:
-    """The right shape, but the numbers in the order in which they lie in w."""
+    """The right shape, but the elements in the order in which they lie in w."""
     packed = _pack(w, width)
     return packed.transpose(1, 0, 2).reshape(packed.shape)
 
@@ -61,11 +61,11 @@ EXERCISES = (
         notebook=5,
         title="How many registers does a tile of 8 x 3 vectors need?",
         expected=lambda: 28,
-        why="24 sums, 3 vectors of weights and one number of the input: it fits into 32 registers, and not into 16.",
+        why="24 sums, 3 vectors of weights and one element of the input: it fits into 32 registers, and not into 16.",
         mistakes=(
             WrongNumber(24, "These are the sums. What is added to them must be in registers as well."),
-            WrongNumber(27, "Sums and weights are there. Where is the number of the input that they meet?"),
-            WrongNumber(35, "A number of the input is needed for its own row only: then it may be forgotten."),
+            WrongNumber(27, "Sums and weights are there. Where is the element of the input that they meet?"),
+            WrongNumber(35, "An element of the input is needed for its own row only: then it may be forgotten."),
             WrongNumber(11, "8 + 3: a tile has a sum for each pair of a row and a vector."),
         ),
     ),
