@@ -3,7 +3,7 @@
 Four ideas, from the inside out:
 
 1. **Register tile** (``tile``). A block of ROWS x VECTORS registers of C stays in registers while k runs. Each step of
-   k loads VECTORS registers of B once and one number of A per row, broadcast: ROWS * VECTORS fused multiply-adds for
+   k loads VECTORS registers of B once and one element of A per row, broadcast: ROWS * VECTORS fused multiply-adds for
    ROWS + VECTORS loads. 6 x 4 accumulators + 4 of B + 1 broadcast = 29 of AVX-512's 32 registers; more, and the
    compiler spills to memory, which costs half the speed. With 16 registers (AVX2, SSE) the tile is 6 x 2.
 2. **Packing** (``pack_panel``). B is copied into panels one tile wide, so that the tile reads it as one straight
@@ -74,22 +74,28 @@ class Epilogue(NamedTuple):
 
 # A is an array (m, segments, depth): k = segments * depth, in one run of neighbours or, for the rows of a convolution's
 # window, in several that lie apart. B is a packed panel (segments, depth, panel_width), C is (m, n) with n of at most
-# panel_width columns. A and C are NumPy's views, which carry the strides of what they are parts of.
+# panel_width columns. A and C are NumPy's views, which carry the strides of what they are parts of: a transposed A, or
+# an image that is read as the rows of a matrix, needs no code of its own.
 
 
 @forceinline
 def tile(rows, vectors, i, a, b, c, epilogue, ahead):
-    """C[i : i + rows] = f(A[i : i + rows] B + residual + bias) with C in rows x vectors registers throughout."""
+    """C[i : i + rows] = f(A[i : i + rows] B + residual + bias) with C in rows x vectors registers throughout.
+
+    rows and vectors are literals. A tile of all ROWS also asks for the cache lines that come next: those of C below it,
+    the next rows of A (of a transposed A, which is read along its rows, the next block of k), and ``ahead`` a few lines
+    at a time, so that all of it has been asked for when the last tile of a strip ends.
+    """
     m, segments, depth = a.shape
     width = b.shape[2]
     vector = lanes(c.dtype)
     sums = load_tile(epilogue.residual, (i, 0), rows, vectors) if epilogue.add_residual else zeros(c, rows, vectors)
     if epilogue.bias.size > 0:
         sums = add(sums, load_tile(epilogue.bias, (0,), 1, vectors)[0])
-    step = width * ROWS // m + 1
+    step = width * ROWS // m + 1  # elements of ``ahead`` for each k: its depth * width are shared among m / ROWS tiles
     if a.strides[0] > a.strides[2]:
         row, column, down, right = i + ROWS, 0, 0, ROWS
-    else:
+    else:  # A is transposed
         row, column, down, right = i * depth, depth, ROWS, 0
     if rows == ROWS:
         for r in range(i + ROWS, i + 2 * ROWS):
@@ -120,7 +126,10 @@ def _strip(vectors, a, b, c, epilogue, ahead):
 
 @forceinline
 def strip(a, b, c, epilogue, ahead):
-    """``tile`` down the rows of A against one packed panel of B; meanwhile what comes next is asked for."""
+    """``tile`` down the rows of A against one packed panel of B; meanwhile what comes next is asked for.
+
+    The branches choose between copies of one loop: a tile's width in registers must be known when it is compiled.
+    """
     vector = lanes(c.dtype)
     vectors = (c.shape[1] + vector - 1) // vector
     if vectors == VECTORS:
