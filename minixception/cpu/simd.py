@@ -1,13 +1,21 @@
-"""Explicit vectors for Numba kernels: one register full of neighbouring channels, as a value.
+"""The vocabulary of the fast kernels: vectors, tiles and runs as values, and what is done with them.
 
-A kernel that says ``acc = fma(load(x, i, n), load(w, j, n), acc)`` is vectorised because it is written so, not because
-the compiler found out. The width follows the CPU: a 64-byte AVX-512 register holds 16 float32 (``lanes``), AVX2 8,
-NEON and plain SSE 4; float64 half of it. LLVM splits a vector that is wider than the machine's registers, so the
-same kernels run everywhere.
+This is the only file of the CPU kernels that emits LLVM's intermediate representation, one small intrinsic after the
+other. A kernel made of them is plain Numba: it can be read from top to bottom, and changed.
+
+- A **vector** is one register full of neighbouring elements. A kernel that says ``acc = fma(load(x, i, n), load(w, j,
+  n), acc)`` is vectorised because it is written so, not because the compiler found out. The width follows the CPU: a
+  64-byte AVX-512 register holds 16 float32 (``lanes``), AVX2 8, NEON and plain SSE 4; float64 half of it. LLVM splits a
+  vector that is wider than the machine's registers, so the same kernels run everywhere.
+- A **tile** is rows of vectors, a block of a matrix: ``sums = rank_one(sums, a, i, b, j)`` is a matrix product's step.
+- A **run** is vectors that lie one pixel apart, of an image or a kernel: ``sums = fma_rows(sums, x, ...)`` is a
+  depthwise convolution's step.
+
+Tiles and runs are tuples of vectors, immutable values that LLVM keeps in registers as long as there are enough.
 
 The last vector of a row is often not full. ``n`` says how many lanes count: with ``n == lanes`` load and store are one
 plain instruction, with fewer they are masked. Lanes past ``n`` read as zero and are never read from or written
-to memory. Indices count elements from the array's first; staying inside is the caller's duty.
+to memory. Staying inside of an array is the caller's duty.
 """
 
 from __future__ import annotations
@@ -87,12 +95,7 @@ def vector_type(dtype: types.Float) -> ir.VectorType:
     return ir.VectorType(_ELEMENT[dtype], lanes(dtype))
 
 
-def element_pointer(context: Any, builder: ir.IRBuilder, array_type: types.Array, array: Any, index: Any) -> Any:
-    """LLVM pointer to ``array.flat[index]``."""
-    return builder.gep(make_array(array_type)(context, builder, array).data, [index])
-
-
-def emit_splat(builder: ir.IRBuilder, dtype: types.Float, scalar: Any) -> Any:
+def _emit_splat(builder: ir.IRBuilder, dtype: types.Float, scalar: Any) -> Any:
     """LLVM code: the scalar in every lane."""
     undefined = ir.Constant(vector_type(dtype), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
@@ -114,27 +117,27 @@ def _intrinsic_function(builder: ir.IRBuilder, name: str, result: ir.Type, argum
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), f"{name}.{suffix}")
 
 
-def emit_mask(builder: ir.IRBuilder, dtype: types.Float, n: Any) -> Any:
+def _emit_mask(builder: ir.IRBuilder, dtype: types.Float, n: Any) -> Any:
     """LLVM code: a vector of flags, of which the first n are on."""
     count = lanes(dtype)
-    numbers = ir.VectorType(n.type, count)
-    undefined, zeros = ir.Constant(numbers, ir.Undefined), ir.Constant(ir.VectorType(_INT32, count), [0] * count)
+    integers = ir.VectorType(n.type, count)
+    undefined, zeros = ir.Constant(integers, ir.Undefined), ir.Constant(ir.VectorType(_INT32, count), [0] * count)
     first = builder.insert_element(undefined, n, ir.Constant(_INT32, 0))
     everywhere = builder.shuffle_vector(first, undefined, zeros)
-    return builder.icmp_signed("<", ir.Constant(numbers, list(range(count))), everywhere)
+    return builder.icmp_signed("<", ir.Constant(integers, list(range(count))), everywhere)
 
 
-def emit_whole_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any) -> Any:
+def _emit_whole_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any) -> Any:
     """LLVM code: a full vector from memory."""
     return builder.load(builder.bitcast(pointer, vector_type(dtype).as_pointer()), align=_ITEMSIZE[dtype])
 
 
-def emit_whole_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any) -> None:
+def _emit_whole_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any) -> None:
     """LLVM code: a full vector to memory."""
     builder.store(value, builder.bitcast(pointer, vector_type(dtype).as_pointer()), align=_ITEMSIZE[dtype])
 
 
-def emit_masked_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, mask: Any) -> Any:
+def _emit_masked_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, mask: Any) -> Any:
     """LLVM code: the lanes whose flag is on from memory, the rest zero."""
     vector = vector_type(dtype)
     typed = builder.bitcast(pointer, vector.as_pointer())
@@ -143,7 +146,7 @@ def emit_masked_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, ma
     return builder.call(function, [typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask, zero])
 
 
-def emit_masked_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, mask: Any) -> None:
+def _emit_masked_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, mask: Any) -> None:
     """LLVM code: the lanes whose flag is on to memory."""
     vector = vector_type(dtype)
     typed = builder.bitcast(pointer, vector.as_pointer())
@@ -151,18 +154,18 @@ def emit_masked_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, v
     builder.call(function, [value, typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask])
 
 
-def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any = None) -> Any:
+def _emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any = None) -> Any:
     """LLVM code: the first n lanes from memory, the rest zero; all of them without n."""
     if n is None:
-        return emit_whole_load(builder, dtype, pointer)
+        return _emit_whole_load(builder, dtype, pointer)
     vector = vector_type(dtype)
     full = builder.icmp_signed("==", n, ir.Constant(n.type, vector.count))
     with builder.if_else(full, likely=True) as (then, otherwise):
         with then:
-            whole = emit_whole_load(builder, dtype, pointer)
+            whole = _emit_whole_load(builder, dtype, pointer)
             from_then = builder.block
         with otherwise:
-            part = emit_masked_load(builder, dtype, pointer, emit_mask(builder, dtype, n))
+            part = _emit_masked_load(builder, dtype, pointer, _emit_mask(builder, dtype, n))
             from_otherwise = builder.block
     result = builder.phi(vector)
     result.add_incoming(whole, from_then)
@@ -170,39 +173,39 @@ def emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any = 
     return result
 
 
-def emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, n: Any = None) -> None:
+def _emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, n: Any = None) -> None:
     """LLVM code: the first n lanes to memory; all of them without n."""
     if n is None:
-        emit_whole_store(builder, dtype, pointer, value)
+        _emit_whole_store(builder, dtype, pointer, value)
         return
     full = builder.icmp_signed("==", n, ir.Constant(n.type, lanes(dtype)))
     with builder.if_else(full, likely=True) as (then, otherwise):
         with then:
-            emit_whole_store(builder, dtype, pointer, value)
+            _emit_whole_store(builder, dtype, pointer, value)
         with otherwise:
-            emit_masked_store(builder, dtype, pointer, value, emit_mask(builder, dtype, n))
+            _emit_masked_store(builder, dtype, pointer, value, _emit_mask(builder, dtype, n))
 
 
-def emit_prefetch(builder: ir.IRBuilder, pointer: Any, write: bool = False) -> None:
+def _emit_prefetch(builder: ir.IRBuilder, pointer: Any, write: bool = False) -> None:
     """LLVM code: ask for the cache line at pointer, so that it is near when it is read or written. Never faults."""
     line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     signature = ir.FunctionType(ir.VoidType(), [line.type, _INT32, _INT32, _INT32])
     function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
-    purpose, near, data = (ir.Constant(_INT32, number) for number in (int(write), 3, 1))
+    purpose, near, data = (ir.Constant(_INT32, value) for value in (int(write), 3, 1))
     builder.call(function, [line, purpose, near, data])
 
 
-def emit_barrier_to_unrolling(builder: ir.IRBuilder) -> None:
+def _emit_barrier_to_unrolling(builder: ir.IRBuilder) -> None:
     """LLVM code: no instruction, but one that LLVM cannot see through; it does not unroll a loop around it."""
     builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
 
 
-def emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+def _emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     """LLVM code: a * b + c, fused where the CPU can."""
     return builder.call(_intrinsic_function(builder, "llvm.fmuladd", a.type, [a.type] * 3), [a, b, c])
 
 
-def emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
+def _emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     """LLVM code: the greater of a and b, a where a is NaN. Written so that x86 needs one instruction."""
     return builder.select(builder.fcmp_ordered(">", b, a), b, a)
 
@@ -243,7 +246,7 @@ def load(typing_context, array, index, n):
     """
 
     def codegen(context, builder, signature, args):
-        return emit_load(builder, array.dtype, _address(context, builder, signature.args[0], *args[:2]), args[2])
+        return _emit_load(builder, array.dtype, _address(context, builder, signature.args[0], *args[:2]), args[2])
 
     return Vector(array.dtype)(array, _index_type(index), types.intp), codegen
 
@@ -253,7 +256,7 @@ def store(typing_context, array, index, value, n):
     """Write the first n lanes of the vector to ``array[index]`` and its neighbours; see ``load``."""
 
     def codegen(context, builder, signature, args):
-        emit_store(builder, array.dtype, _address(context, builder, signature.args[0], *args[:2]), *args[2:])
+        _emit_store(builder, array.dtype, _address(context, builder, signature.args[0], *args[:2]), *args[2:])
         return context.get_dummy_value()
 
     return types.void(array, _index_type(index), value, types.intp), codegen
@@ -274,14 +277,14 @@ def splat(typing_context, like, scalar):
     """
 
     def codegen(context, builder, signature, args):
-        return emit_splat(builder, like.dtype, args[1])
+        return _emit_splat(builder, like.dtype, args[1])
 
     return Vector(like.dtype)(like, like.dtype), codegen
 
 
 def _prefetch(array: types.Array, index: Any, write: bool) -> Any:
     def codegen(context, builder, signature, args):
-        emit_prefetch(builder, _address(context, builder, signature.args[0], *args), write)
+        _emit_prefetch(builder, _address(context, builder, signature.args[0], *args), write)
         return context.get_dummy_value()
 
     return types.void(array, _index_type(index)), codegen
@@ -357,7 +360,7 @@ def fma(typing_context, a, b, c):
     array([[3., 5.],
            [7., 9.]])
     """
-    return _lanewise(emit_fma, a, b, c)
+    return _lanewise(_emit_fma, a, b, c)
 
 
 @intrinsic
@@ -375,7 +378,7 @@ def multiply(typing_context, a, b):
 @intrinsic
 def maximum(typing_context, a, b):
     """The greater of a and b, lane by lane, of vectors or tiles; a where a is NaN. See ``fma``."""
-    return _lanewise(emit_maximum, a, b)
+    return _lanewise(_emit_maximum, a, b)
 
 
 # Tiles: rows of vectors, as one value. Its vectors stay in registers as long as there are enough of them.
@@ -458,7 +461,7 @@ def load_tile(typing_context, array, index, rows, vectors):
         source = _Tile(context, builder, signature.args[0], *args[:2])
         counts = list(enumerate(source.lanes(tile.dtype.count)))
         rows = [
-            [emit_load(builder, array.dtype, source.pointer(i, j), n) for j, n in counts] for i in range(tile.count)
+            [_emit_load(builder, array.dtype, source.pointer(i, j), n) for j, n in counts] for i in range(tile.count)
         ]
         return _make_tile(context, builder, tile, rows)
 
@@ -474,7 +477,7 @@ def store_tile(typing_context, array, index, tile):
         counts = target.lanes(tile.dtype.count)
         for i, row in enumerate(cgutils.unpack_tuple(builder, args[2])):
             for j, vector in enumerate(cgutils.unpack_tuple(builder, row)):
-                emit_store(builder, array.dtype, target.pointer(i, j), vector, counts[j])
+                _emit_store(builder, array.dtype, target.pointer(i, j), vector, counts[j])
         return context.get_dummy_value()
 
     return types.void(array, _index_type(index), tile), codegen
@@ -511,13 +514,13 @@ def rank_one(typing_context, sums, a, a_index, b, b_index):
         sums_, a_, a_index_, b_, b_index_ = args
         column = _Tile(context, builder, signature.args[1], a_, a_index_)
         row = _Tile(context, builder, signature.args[3], b_, b_index_)
-        emit_barrier_to_unrolling(builder)
-        vectors = [emit_whole_load(builder, dtype, row.pointer(0, j)) for j in range(sums.dtype.count)]
+        _emit_barrier_to_unrolling(builder)
+        vectors = [_emit_whole_load(builder, dtype, row.pointer(0, j)) for j in range(sums.dtype.count)]
         rows = []
         for i, totals in enumerate(cgutils.unpack_tuple(builder, sums_)):
-            element = emit_splat(builder, dtype, builder.load(column.pointer(i, 0)))
+            element = _emit_splat(builder, dtype, builder.load(column.pointer(i, 0)))
             pairs = zip(vectors, cgutils.unpack_tuple(builder, totals), strict=True)
-            rows.append([emit_fma(builder, element, vector, total) for vector, total in pairs])
+            rows.append([_emit_fma(builder, element, vector, total) for vector, total in pairs])
         return _make_tile(context, builder, sums, rows)
 
     return sums(sums, a, _index_type(a_index), b, _index_type(b_index)), codegen
@@ -563,14 +566,14 @@ class _Run:
 
     def load(self, v):
         if not self.inside:
-            return emit_whole_load(self.builder, self.dtype, self.pointer(v))
-        return emit_masked_load(self.builder, self.dtype, self.pointer(v), self.flags(v))
+            return _emit_whole_load(self.builder, self.dtype, self.pointer(v))
+        return _emit_masked_load(self.builder, self.dtype, self.pointer(v), self.flags(v))
 
     def store(self, v, value):
         if not self.inside:
-            emit_whole_store(self.builder, self.dtype, self.pointer(v), value)
+            _emit_whole_store(self.builder, self.dtype, self.pointer(v), value)
         else:
-            emit_masked_store(self.builder, self.dtype, self.pointer(v), value, self.flags(v))
+            _emit_masked_store(self.builder, self.dtype, self.pointer(v), value, self.flags(v))
 
 
 def _indices(array):
@@ -633,7 +636,7 @@ def prefetch_run(typing_context, array, index, count, write):
     def codegen(context, builder, signature, args):
         lines = _Run(context, builder, array, args[0], args[1])
         for v in range(pixels):
-            emit_prefetch(builder, lines.pointer(v), to_write)
+            _emit_prefetch(builder, lines.pointer(v), to_write)
         return context.get_dummy_value()
 
     return types.void(array, _indices(array), count, write), codegen
@@ -669,10 +672,10 @@ def fma_rows(typing_context, sums, x, index, taps, spacing, floor, inside):
         for v in sorted({v for v, _, _ in meet}):
             pixel = pixels.load(v)
             if not isinstance(floor, types.NoneType):
-                pixel = emit_maximum(builder, pixel, emit_splat(builder, x.dtype, args[5]))
+                pixel = _emit_maximum(builder, pixel, _emit_splat(builder, x.dtype, args[5]))
             for _, j, b in (pair for pair in meet if pair[0] == v):
                 for row, tap in zip(rows, weights, strict=True):
-                    row[j] = emit_fma(builder, pixel, tap[b], row[j])
+                    row[j] = _emit_fma(builder, pixel, tap[b], row[j])
         return context.make_tuple(builder, sums, [context.make_tuple(builder, sums.dtype, row) for row in rows])
 
     return sums(sums, x, _indices(x), taps, spacing, floor, inside), codegen
