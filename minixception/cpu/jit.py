@@ -72,8 +72,8 @@ loops = _compile({})
 def _helper(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
     """The decorator of a function that kernels call; for Python it stays the plain function.
 
-    An overload and not a dispatcher: Numba then compiles no wrappers for callers in Python and C, and a literal
-    argument, such as the rows of a tile, stays a literal.
+    An overload and not a dispatcher: Numba then compiles no wrapper for callers in Python, and a literal argument, such
+    as the rows of a tile, stays a literal.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
