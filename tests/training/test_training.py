@@ -391,8 +391,7 @@ def test_the_recipes_of_the_package_survive_json(name):
 # Memory and threads ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
-def test_memory_does_not_grow(count, tmp_path):
+def test_memory_does_not_grow(tmp_path, count=200):
     run = tiny_trainer(tmp_path)
     x = np.random.default_rng(0).standard_normal((8, 16, 16, 3)).astype(np.float32)
     labels = np.arange(8)
