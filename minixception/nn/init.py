@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def glorot_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int, dtype: Any
     """
     _check(shape)
     limit = math.sqrt(6.0 / (fan_in + fan_out))
-    return generator().uniform(-limit, limit, shape).astype(dtype)
+    return _drawn(shape, dtype, lambda count: generator().uniform(-limit, limit, count))
 
 
 def he_normal(shape: tuple[int, ...], fan_in: int, dtype: Any = np.float32) -> np.ndarray:
@@ -29,7 +30,20 @@ def he_normal(shape: tuple[int, ...], fan_in: int, dtype: Any = np.float32) -> n
     dtype('float32')
     """
     _check(shape)
-    return (generator().standard_normal(shape) * math.sqrt(2.0 / fan_in)).astype(dtype)
+    return _drawn(shape, dtype, lambda count: generator().standard_normal(count) * math.sqrt(2.0 / fan_in))
+
+
+def _drawn(shape: tuple[int, ...], dtype: Any, draw: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Values drawn a part at a time: a part stays in the cache, where all in float64 would take new pages of memory."""
+    values = np.empty(shape, dtype)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _PART):
+        part = flat[start : start + _PART]
+        part[:] = draw(part.size)
+    return values
+
+
+_PART = 1 << 16  # elements
 
 
 def _check(shape: tuple[int, ...]) -> None:
