@@ -71,16 +71,12 @@ def entries() -> list[Entry]:
         (
             "spectrum",
             "parameters and MACs from g = 1 to g = c segments",
-            lambda: viz.spectrum_costs(192, 192, (28, 28)),
+            partial(viz.spectrum_costs, 192, 192, (28, 28)),
         ),
         ("layers", "MACs and parameters of Xception, layer by layer", lambda: viz.layer_costs(Xception())),
         ("zoo", "published accuracy over parameters and MACs", lambda: viz.accuracy_costs(viz.zoo_points())),
         ("padding", "padding and window positions along a row of pixels", partial(strips, padding)),
-        (
-            "padding-extra",
-            "where the extra pixel goes, beside PyTorch's padding",
-            partial(strips, extra),
-        ),
+        ("padding-extra", "where the extra pixel goes, beside PyTorch's padding", partial(strips, extra)),
         ("windows", "the window of every output of a small image", lambda: viz.window_frames((5, 5), 3, 2, "same")),
         ("feature-maps", "what an untrained mini_xception makes of a picture", _feature_maps),
         ("tape", "the tape of a residual block", _tape),
@@ -116,10 +112,6 @@ def _inception(form: int) -> VectorFigure:
 def _extreme() -> VectorFigure:
     convolution = nn.SpectrumConv2d(192, 240, 3, segments=240)
     return viz.module(convolution, (35, 35, 192), "Figure 4: a segment for each channel")
-
-
-def _spectrum() -> VectorFigure:
-    return viz.spectrum_costs(192, 192, (28, 28))
 
 
 def _feature_maps() -> VectorFigure:

@@ -159,7 +159,8 @@ def _arrays(count: int, nbytes: int, dtype: np.dtype[Any]) -> list[np.ndarray]:
 def fastest(function: Callable[[], Any], clock: Clock = wall_clock) -> float:
     """Seconds of the fastest of several calls, after one that may compile: a limit is what is possible."""
     function()
-    seconds: list[float] = []
-    while len(seconds) < _CALLS or sum(seconds) < _SECONDS:
-        seconds.append(clock(function))
-    return min(seconds)
+    best, total, calls = math.inf, 0.0, 0
+    while calls < _CALLS or total < _SECONDS:
+        seconds = clock(function)
+        best, total, calls = min(best, seconds), total + seconds, calls + 1
+    return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections import Counter
@@ -29,10 +30,10 @@ def log(top1):
     return [{"epoch": epoch, "test_loss": 2.0 / epoch, "test_top1": top1 - 0.2 / epoch} for epoch in (1, 2, 3)]
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """Every figure by its name."""
-    return {entry.name: figure for entry, figure in gallery.draw_all()}
+@functools.cache
+def drawn(name):
+    """The figure of this name."""
+    return next(entry for entry in gallery.entries() if entry.name == name).picture()
 
 
 def gids(figure):
@@ -45,9 +46,9 @@ def gids(figure):
 NAMES = [entry.name for entry in gallery.entries()]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_figure_is_drawn_and_can_be_read(name, drawn):
-    figure = drawn[name]
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "zoo" else ()) for n in NAMES])
+def test_every_figure_is_drawn_and_can_be_read(name):
+    figure = drawn(name)
     assert problems(figure) == []
     assert ElementTree.fromstring(figure.svg()).tag == "{http://www.w3.org/2000/svg}svg"
 
@@ -123,8 +124,8 @@ def test_what_others_read_too_has_a_box_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["figure1", "figure2", "figure3", "figure4", "figure5"])
-def test_boxes_do_not_overlap_and_hold_their_text(name, drawn):
-    figure = drawn[name]
+def test_boxes_do_not_overlap_and_hold_their_text(name):
+    figure = drawn(name)
     words = drawn_texts(figure)
     boxes = [patch.get_window_extent() for patch in figure.axes[0].patches if patch.get_gid() == "box"]
     assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
@@ -136,7 +137,10 @@ def test_boxes_do_not_overlap_and_hold_their_text(name, drawn):
     assert held >= len(boxes)
 
 
-@pytest.mark.parametrize("make", [mx.models.ResNet152, mx.models.NEXcepTionT, mx.models.InceptionV3])
+LARGE = [pytest.param(model, marks=pytest.mark.slow) for model in (mx.models.ResNet152, mx.models.NEXcepTionT)]
+
+
+@pytest.mark.parametrize("make", [mx.models.InceptionV3, *LARGE])
 def test_other_networks_are_columns_too(make):
     small = {"input_shape": (96, 96, 3)} if make is mx.models.InceptionV3 else {}
     figure = viz.architecture(make(**small))
@@ -253,8 +257,8 @@ def test_each_part_of_a_cost_is_what_the_layer_does():
     assert "Depthwise blur 3×3 /2" in texts(viz.module(nn.BlurPool2d(), (8, 8, 4)))
 
 
-def test_the_zoo_shows_published_accuracy_over_counts(drawn):
-    figure = drawn["zoo"]
+def test_the_zoo_shows_published_accuracy_over_counts():
+    figure = drawn("zoo")
     left, right = figure.axes
     names = [text.get_text() for text in left.texts]
     assert names == [text.get_text() for text in right.texts]
