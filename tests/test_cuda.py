@@ -20,7 +20,6 @@ from tests.helpers.processes import python
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-FAST = ("cuda", "cuda_fused")
 RUNGS = [(name, rung) for name, op in OPERATORS.items() for rung in op.rungs if rung.startswith("cuda")]
 
 
@@ -50,7 +49,7 @@ def test_every_operator_runs_on_the_gpu():
 @pytest.mark.parametrize(
     ("name", "rung", "dtype"),
     [
-        pytest.param(*case, dtype, marks=pytest.mark.slow if dtype == "float64" and case[1] not in FAST else ())
+        pytest.param(*case, dtype, marks=pytest.mark.slow if dtype == "float64" else ())  # as is gradcheck, below
         for case in RUNGS
         for dtype in TOLERANCE
     ],

@@ -197,6 +197,7 @@ print(json.dumps([sum(stats.cache_hits.values()), sum(stats.cache_misses.values(
 """
 
 
+@pytest.mark.slow  # eight processes
 def test_kernels_come_from_the_cache_until_a_file_they_depend_on_changes(tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(PACKAGE, copy / "minixception", ignore=shutil.ignore_patterns("__pycache__"))

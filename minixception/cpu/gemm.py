@@ -263,9 +263,9 @@ def gemm(
 
     All three are C-contiguous 2-D arrays of one dtype, float32 or float64. 2 m n k FLOP.
 
-    >>> gemm(np.ones((2, 3)), np.ones((3, 2)), np.empty((2, 2)))
+    >>> gemm(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), np.empty((2, 2), np.float32))
     array([[3., 3.],
-           [3., 3.]])
+           [3., 3.]], dtype=float32)
     """
     m, n = out.shape
     k = a.shape[0] if transpose_a else a.shape[1]

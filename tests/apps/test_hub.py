@@ -140,7 +140,7 @@ def test_probabilities_are_the_softmax_of_the_logits(hub, colour, name):
     assert np.argmax(got) == NUMBERS[name.replace(" ", "_")]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_pictures_are_squeezed_by_lanczos_without_a_crop(rng, dtype):
     image = Image.fromarray(rng.integers(0, 256, (40, 67, 3), dtype=np.uint8))
     file = io.BytesIO()

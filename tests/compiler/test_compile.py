@@ -63,7 +63,10 @@ ZOO = {  # small networks of the parts that Xception does not have, for images (
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+DTYPES = [("float32", 1e-5), pytest.param("float64", 1e-13, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize("shape", [(1, 71, 71, 3), (3, 80, 73, 3)])
 def test_xception(rng, shape, dtype, tolerance):
     model = randomise(Xception(10, input_shape=shape[1:]).astype(dtype), rng)
@@ -99,7 +102,7 @@ def test_inception_modules(rng, form):
     check(model, rng.standard_normal((2, 9, 8, 5)).astype(np.float32), 1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
 def test_what_the_zoo_is_made_of(rng, make, dtype, tolerance):
     model = randomise(make(), rng).astype(dtype)
@@ -141,8 +144,8 @@ def test_what_is_read_twice_is_not_fused_away(rng):
     check(randomise(Branches(), rng), rng.standard_normal((2, 7, 6, 3)).astype(np.float32), 1e-5)
 
 
-@pytest.mark.parametrize("case", ["full", "s71"])
-def test_golden(case):
+def golden_model(case):
+    """Xception with its golden weights, an image, and what Keras gives for it."""
     data = np.load(GOLDEN / "xception_forward.npz")
     image = data[f"{case}/input_u8"]
     top = {"include_top": True} if case == "full" else {"include_top": False, "pooling": "avg"}
@@ -150,9 +153,21 @@ def test_golden(case):
     expected = data[f"{case}/f64/{key}"]
     model = Xception(input_shape=image.shape[1:], **top).eval()
     load_golden_weights(model)
+    return model, image, expected
+
+
+@pytest.mark.parametrize("case", ["full", "s71"])
+def test_golden(case):
+    model, image, expected = golden_model(case)
     y = mx.compile(model)(image.astype(np.float32) / np.float32(127.5) - np.float32(1))
     assert np.abs(y - expected).max() <= 1e-3
     assert np.linalg.norm(y - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["full", "s71"])
+def test_golden_in_float64(case):
+    model, image, expected = golden_model(case)
     y = mx.compile(model.astype(np.float64))(image / 127.5 - 1)
     np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-10)
 

@@ -122,7 +122,9 @@ def test_an_entry_flow(rng, activation):
     assert sum("fused_strips" in name for name in launched(compiled, x)) == 3
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), pytest.param("float64", 1e-12, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("make", ZOO.values(), ids=ZOO)
 def test_other_endings(rng, make, dtype, tolerance):
     x = rng.standard_normal((2, 5, 4, 4)).astype(dtype)

@@ -13,7 +13,7 @@ from minixception.cpu.gemm import gemm, panel_width
 from minixception.cpu.jit import loops
 from minixception.cpu.simd import fma, lanes, load, maximum, splat, store
 
-DTYPES = (np.float32, np.float64)
+DTYPES = (np.float32, pytest.param(np.float64, marks=pytest.mark.slow))  # their kernels compile for long
 GUARD = -777.0
 
 
@@ -63,11 +63,11 @@ def _check(rng, m, n, k, dtype, transpose_a, transpose_b, accumulate):
     np.testing.assert_array_equal(guarded[m * n :], GUARD)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @given(
     m=st.integers(1, 40),
     n=st.integers(1, 150),
     k=st.integers(1, 60),
-    dtype=st.sampled_from(DTYPES),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
 def test_product_of_any_small_shape(m, n, k, dtype, flags):
@@ -87,9 +87,9 @@ def test_product_across_all_blocks(rng, dtype, transposed, accumulate):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_product_keeps_what_is_not_finite_where_it_belongs(rng, value):
-    a, b = rng.standard_normal((7, 9)), rng.standard_normal((9, 5))
+    a, b = rng.standard_normal((7, 9), np.float32), rng.standard_normal((9, 5), np.float32)
     a[2, 3] = value
-    y = gemm(a, b, np.empty((7, 5)))
+    y = gemm(a, b, np.empty((7, 5), np.float32))
     assert not np.isfinite(y[2]).any()
     assert np.isfinite(np.delete(y, 2, axis=0)).all()
 

@@ -13,7 +13,6 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 from codespell_lib import main as codespell
 
@@ -239,6 +238,8 @@ def test_spelling(tmp_path, capsys):
 
 
 def student(folder, *cells, notebook="08_x.ipynb"):
+    import nbformat  # takes seconds, and few tests need it
+
     folder.mkdir(parents=True)
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), folder / notebook

@@ -13,11 +13,13 @@ from minixception.engine.tensor import Tensor
 from minixception.errors import DTypeError, GradientError
 from minixception.ops import OPERATORS
 
+pytestmark = pytest.mark.usefixtures("on_the_definition")
+
 
 def _with_backward(op, backward):
     """The operator with another backward pass."""
     forward = op.rung("numpy").forward
-    return replace(op, rungs={"cpu": Rung(forward, backward)})
+    return replace(op, rungs={"numpy": Rung(forward, backward)})
 
 
 def _zero(op):

@@ -6,7 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
+
+COMPILED_FOR_LONG = (
+    "linear",
+    "conv2d",
+    "depthwise_conv2d",
+    "pointwise_conv2d",
+    "separable_conv2d",
+    "relu_separable_conv2d",
+)
+
+
+def in_float64(name: str) -> Any:
+    """The marks of a test of an operator's fast CPU rung in float64: slow where its kernels compile for long.
+
+    They are of the same source as in float32, in which every rung of every operator meets the definition.
+    """
+    return pytest.mark.slow if name in COMPILED_FOR_LONG else ()
 
 
 class HypothesisDraw:

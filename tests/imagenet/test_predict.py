@@ -156,7 +156,7 @@ def softmax(z):
     return e / e.sum()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", sorted(FORMULAS))
 def test_predict_is_softmax_of_the_network_on_scaled_pixels(mode, dtype):
     photo = np.full((5, 9, 3), [40, 10, 70], np.uint8)

@@ -14,7 +14,6 @@ from tests.helpers.golden_rule import GOLDEN
 DATA = dict(np.load(GOLDEN / "block_gradients.npz"))
 NAMES = [str(name) for name in DATA["names"]]
 ROLES = {"kernel": "weight"}  # golden role -> our attribute, where they differ
-BACKENDS = ("numpy", "loops", "cpu")
 
 
 class Miniature(Module):
@@ -55,7 +54,7 @@ class Miniature(Module):
         return x
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["numpy", "loops", pytest.param("cpu", marks=pytest.mark.slow)])
 def model(request):
     with mx.use_backend(request.param):
         model = Miniature().astype(np.float64)

@@ -51,6 +51,7 @@ def run(case, dtype):
     return y.numpy(), layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["full", "s71"])
 def test_every_layer_in_float64(case):
     y, layers = run(case, np.float64)

@@ -109,7 +109,8 @@ def assert_equal(ours, expected):
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", SIZES)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_every_layer_in_float64(golden, case):
     name, model, data = golden
     seed = int(data["seed"])
@@ -142,6 +143,7 @@ def test_float32_and_the_compiled_network_within_the_stated_tolerances(golden, c
         assert np.abs(logits - data[f"{case}/f64/logits"]).max() <= 2e-4
 
 
+@pytest.mark.slow
 def test_the_compiled_network_in_float64(golden):
     _, model, data = golden
     x = normalised(zoo.images(int(data["seed"]), *CASES["small"]))
@@ -164,6 +166,7 @@ ODD = {  # logits 0 to 2 of both images at 106x71 pixels, from the same network 
 }
 
 
+@pytest.mark.slow
 def test_odd_sizes(golden):
     name, model, data = golden
     y = run(model, normalised(zoo.images(int(data["seed"]), 106, 71, 2)), np.float64)
@@ -256,6 +259,7 @@ def randomise(block):
     return block
 
 
+@pytest.mark.usefixtures("on_the_definition")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("make", [down, bottleneck])
 def test_gradients_of_the_blocks(make, training, rng):
@@ -322,6 +326,7 @@ def test_a_few_training_steps(network, rng):
 # Layers ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("on_the_definition")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("reduced", [None, 3])
 def test_squeeze_excite_gradients(rng, training, reduced):
@@ -337,6 +342,7 @@ def test_squeeze_excite_reduces_to_a_multiple_of_8(channels, reduced):
     assert layer.num_parameters(trainable=True) == 2 * channels * reduced + channels + 3 * reduced
 
 
+@pytest.mark.usefixtures("on_the_definition")
 @pytest.mark.parametrize("shape", [(1, 2, 2, 1), (2, 3, 2, 5), (1, 6, 9, 17), (2, 7, 4, 3)])
 def test_blur_pool(rng, shape):
     x = mx.tensor(rng.standard_normal(shape), requires_grad=True)

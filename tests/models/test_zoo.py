@@ -72,18 +72,24 @@ def recorded(name, model, data, case):
 
 @dataclass
 class Golden:
-    """A network with its golden weights: what it gave in float64, and itself in float32."""
+    """A network with its golden weights, in float32, and its input, in float64."""
 
     name: str
     case: str
     data: dict[str, np.ndarray]
     x: np.ndarray
-    y: np.ndarray
-    records: zoo.Records
     model: Module
 
     def expected(self, dtype):
         return self.data[f"{self.case}/{dtype}/{'logits' if self.case == 'full' else 'features'}"]
+
+    def run(self, dtype):
+        """The network's output, and what its layers gave."""
+        records = zoo.Records(int(self.data["seed"]), recorded(self.name, self.model, self.data, self.case))
+        with mx.no_grad(), observe(records):
+            y = self.model.astype(dtype)(Tensor(self.x.astype(dtype))).numpy()
+        self.model.astype(np.float32)
+        return y, records
 
     def in_float32(self, y):
         """Whether y is within the stated tolerances of both golden dtypes."""
@@ -108,11 +114,6 @@ def build(name, case):
     return model
 
 
-def run(model, x, records):
-    with mx.no_grad(), observe(records):
-        return model(Tensor(x)).numpy()
-
-
 LARGE = ("vgg16", "full"), ("resnet152", "full")  # 3 GB of weights in float64; 512 layers. Both have a small case too
 PARAMS = [pytest.param(key, marks=pytest.mark.slow if key in LARGE else (), id="-".join(key)) for key in CASES]
 
@@ -121,42 +122,37 @@ PARAMS = [pytest.param(key, marks=pytest.mark.slow if key in LARGE else (), id="
 def golden(request):
     name, case = request.param
     data = zoo.cases(name)
-    seed = int(data["seed"])
-    pixels = zoo.images(seed, *CASES[name, case])
-    model = build(name, case).astype(np.float64)
+    pixels = zoo.images(int(data["seed"]), *CASES[name, case])
+    model = build(name, case)
     x = pixels / 127.5 - 1  # "tf"
     if model.preprocessing == "caffe":
         x = pixels[..., ::-1] - np.array([103.939, 116.779, 123.68])  # blue, green, red
-    records = zoo.Records(seed, recorded(name, model, data, case))
-    y = run(model, x, records)
-    return Golden(name, case, data, x, y, records, model.astype(np.float32))
+    return Golden(name, case, data, x, model)
 
 
+@pytest.mark.slow
 def test_every_layer_in_float64(golden):
-    assert len(golden.records.stats) == len(golden.records.layers)
-    golden.records.compare(golden.data, golden.case, 1e-10)
-
-
-def test_logits_and_features_in_float64(golden):
-    data, case, records = golden.data, golden.case, golden.records
-    expected = golden.expected("f64")
-    np.testing.assert_allclose(golden.y, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    y, records = golden.run(np.float64)
+    assert len(records.stats) == len(records.layers)
+    records.compare(golden.data, golden.case, 1e-10)
+    data, case, expected = golden.data, golden.case, golden.expected("f64")
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
     if case == "small":
         last_map = data["small/f64/last_map"]
         np.testing.assert_allclose(records.last_map, last_map, rtol=0, atol=1e-10 * last_map.max())
         return
     features = data["full/f64/features"]
     np.testing.assert_allclose(records.vectors[FEATURES[golden.name]], features, rtol=0, atol=1e-10 * features.max())
-    np.testing.assert_array_equal(np.argsort(-golden.y)[:, :5], data["full/f64/top5"])
-    probabilities = mx.ops.softmax(Tensor(golden.y)).numpy()
+    np.testing.assert_array_equal(np.argsort(-y)[:, :5], data["full/f64/top5"])
+    probabilities = mx.ops.softmax(Tensor(y)).numpy()
     np.testing.assert_allclose(probabilities, data["full/f64/probs"], rtol=1e-9, atol=1e-12)
     if golden.name == "vgg16":
         np.testing.assert_allclose(records.last_map.mean((1, 2)), data["full/f64/pooled"], rtol=1e-10)
 
 
 def test_float32_within_the_stated_tolerances(golden):
-    records = zoo.Records(golden.records.seed, recorded(golden.name, golden.model, golden.data, golden.case))
-    assert golden.in_float32(run(golden.model, golden.x.astype(np.float32), records))
+    y, records = golden.run(np.float32)
+    assert golden.in_float32(y)
     records.compare(golden.data, golden.case, 2e-5, stats=False)
 
 
@@ -171,6 +167,7 @@ def test_parameters_and_macs(golden):
         assert (table.params, table.trainable, table.macs) == expected
 
 
+@pytest.mark.slow  # compiled, beside it: within the same tolerances, in float32
 @pytest.mark.parametrize("name", ["vgg16", "resnet152"])
 def test_compiled_in_float64(name):
     data = zoo.cases(name)

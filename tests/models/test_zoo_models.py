@@ -191,6 +191,7 @@ def test_the_command_line_knows_them_all(capsys):
 # Training -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "options"),
     [

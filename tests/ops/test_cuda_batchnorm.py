@@ -197,6 +197,7 @@ def print_shuffles():
     print(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_what_reduces_by_shuffles_has_them_in_its_ptx():
     (found,) = compiled_elsewhere("tests.ops.test_cuda_batchnorm", "print_shuffles()")
     assert {name for name, counts in found.items() if all(counts)} == {

@@ -10,6 +10,7 @@ import pytest
 import minixception as mx
 from minixception import ops
 from minixception.engine.tensor import Tensor
+from tests.helpers.cases import in_float64
 from tests.helpers.golden_rule import GOLDEN
 
 DATA = dict(np.load(GOLDEN / "single_ops.npz"))
@@ -21,8 +22,17 @@ def _close(got, expected):
     np.testing.assert_allclose(got.reshape(expected.shape), expected, rtol=RTOL, atol=RTOL * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("backend", ["numpy", "loops", "cpu"])
-@pytest.mark.parametrize("case", CASES)
+OF = {"conv": "conv2d", "depthwise": "depthwise_conv2d", "separable": "separable_conv2d"}
+
+
+def walk(cases):
+    """Each case on each rung."""
+    for case in cases:
+        name = OF.get(case.split("_")[1], "pooling")
+        yield from ((case, "numpy"), (case, "loops"), pytest.param(case, "cpu", marks=in_float64(name)))
+
+
+@pytest.mark.parametrize(("case", "backend"), list(walk(CASES)))
 def test_case(case, backend):
     match = re.fullmatch(r"\d+_(\w+)_k(\d)_s(\d)_(same|valid)_\d+x\d+", case)
     kind, size, stride, padding = match[1], int(match[2]), int(match[3]), match[4]
@@ -50,8 +60,7 @@ def test_case(case, backend):
         _close(w.grad, data[f"d{name}"])
 
 
-@pytest.mark.parametrize("backend", ["numpy", "loops", "cpu"])
-@pytest.mark.parametrize("case", [case for case in CASES if "conv_k1" in case])
+@pytest.mark.parametrize(("case", "backend"), list(walk(case for case in CASES if "conv_k1" in case)))
 def test_pointwise_is_the_1x1_convolution(case, backend):
     stride = int(re.search(r"_s(\d)", case)[1])
     x = Tensor(DATA[f"{case}/x"], requires_grad=True)

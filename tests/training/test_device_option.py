@@ -104,7 +104,7 @@ def arrays_of(run):
     return [*tensors, *run.optimizer._flat_slots().values(), *run.ema._flat().values()]
 
 
-@pytest.mark.parametrize("first", ["cpu", "cuda"])
+@pytest.mark.parametrize("first", ["cuda", pytest.param("cpu", marks=pytest.mark.slow)])
 def test_a_run_goes_on_on_the_other_device(first, tmp_path, on_the_cpu, monkeypatch):
     """One of four steps on one device, the second of the first epoch and all after it on the other."""
     original = Trainer.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -391,31 +392,51 @@ def test_the_recipes_of_the_package_survive_json(name):
 # Memory and threads ---------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def collected_by_hand():
+    """What lies in a reference cycle stays until gc.collect() counts it."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def several_steps(run, count):
+    """Train ``count`` steps; returns how many objects they left in reference cycles."""
+    x, labels = np.random.default_rng(0).standard_normal((8, 16, 16, 3)).astype(np.float32), np.arange(8)
+    for _ in range(count):
+        run.step(x, labels)
+    return gc.collect()  # also empties Python's lists of free objects, which fill slowly
+
+
+def test_a_step_leaves_no_cycle_no_object_and_no_block_behind(tmp_path, count=20):
+    run = tiny_trainer(tmp_path)
+    with collected_by_hand():
+        several_steps(run, count)
+        objects, cached = len(gc.get_objects()), memory.cached_bytes()
+        in_cycles = several_steps(run, count)
+        more_objects, more_cached = len(gc.get_objects()) - objects, memory.cached_bytes() - cached
+    assert max(in_cycles, more_objects) < count / 2  # not one a step
+    assert more_cached <= 0
+
+
+@pytest.mark.slow  # tracemalloc sees arrays too, and makes a step take several times as long
 def test_memory_does_not_grow(tmp_path, count=200):
     run = tiny_trainer(tmp_path)
-    x = np.random.default_rng(0).standard_normal((8, 16, 16, 3)).astype(np.float32)
-    labels = np.arange(8)
-
-    def steps(number):
-        for _ in range(number):
-            run.step(x, labels)
-        in_cycles = gc.collect()  # also empties Python's lists of free objects, which fill slowly
-        return in_cycles, tracemalloc.get_traced_memory()[0], memory.cached_bytes()
-
-    run.step(x, labels)  # compiles what is not compiled yet, for which tracemalloc would take twice as long
-    gc.collect()
-    gc.disable()  # so that what lies in a reference cycle stays until it is counted
-    tracemalloc.start()
-    try:
-        readings = [steps(number) for number in (100, count, count)]
-    finally:
-        tracemalloc.stop()
-        gc.enable()
-    in_cycles, traced, cached = zip(*readings, strict=True)
-    assert in_cycles[-1] < count / 2  # not one object per step
+    several_steps(run, 1)  # compiles what is not compiled yet, for which tracemalloc would take twice as long
+    traced = []
+    with collected_by_hand():
+        tracemalloc.start()
+        try:
+            for number in (100, count, count):
+                several_steps(run, number)
+                traced.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
     # A leak grows all the time, a cache of Python or NumPy that fills up does it once: the smaller growth counts.
     assert min(np.diff(traced)) < 24 * count  # bytes: not one float a step
-    assert cached[-1] <= cached[0]
 
 
 def whole_step():
