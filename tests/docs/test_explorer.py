@@ -285,7 +285,7 @@ def test_an_address_that_makes_no_sense(page):
 
 
 @pytest.mark.parametrize("text", ["", "ten", "0", "-3", "2.5", "99999", "1e3", "NaN"])
-@pytest.mark.parametrize("key", ["size", "segments"])
+@pytest.mark.parametrize("key", ["size", pytest.param("segments", marks=pytest.mark.slow)])
 def test_bad_input_says_so_and_keeps_the_last_good_curve(page, key, text):
     page.type("in", "64")
     rows, charts = page.rows(), page.charts()

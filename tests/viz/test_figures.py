@@ -214,7 +214,9 @@ def test_the_spectrum_runs_from_regular_to_a_channel_each():
     assert problems(viz.spectrum_costs(728, 728, (19, 19))) == []
 
 
-@pytest.mark.parametrize("make", [mx.models.Xception, mx.models.mini_xception, mx.models.InceptionV3])
+@pytest.mark.parametrize(
+    "make", [mx.models.Xception, mx.models.mini_xception, pytest.param(mx.models.InceptionV3, marks=pytest.mark.slow)]
+)
 def test_layer_costs_add_up_to_the_network(make):
     model = make()
     figure, table = viz.layer_costs(model), cost.table(model, model.input_shape)
@@ -257,6 +259,7 @@ def test_each_part_of_a_cost_is_what_the_layer_does():
     assert "Depthwise blur 3×3 /2" in texts(viz.module(nn.BlurPool2d(), (8, 8, 4)))
 
 
+@pytest.mark.slow  # all networks are built
 def test_the_zoo_shows_published_accuracy_over_counts():
     figure = drawn("zoo")
     left, right = figure.axes
