@@ -70,12 +70,12 @@ def rng() -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(161002357))
 
 
-@pytest.fixture
-def on_the_definition() -> Iterator[None]:
-    """For what a test puts together of operators in float64: the fast rungs would have to be compiled for it."""
+@pytest.fixture(params=["numpy", pytest.param("cpu", marks=pytest.mark.slow)])
+def each_backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For what a test puts together of operators in float64; slow on the fast rungs, which are compiled for it."""
     import minixception as mx
 
-    with mx.use_backend("numpy"):
+    with mx.use_backend(request.param):
         yield
 
 

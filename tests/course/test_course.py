@@ -11,7 +11,7 @@ import pytest
 import minixception as mx
 from minixception.course.checks import progress
 
-pytestmark = pytest.mark.usefixtures("on_the_definition")
+pytestmark = pytest.mark.usefixtures("each_backend")
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 EXERCISES = mx.lab.EXERCISES
 

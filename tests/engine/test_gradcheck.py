@@ -13,7 +13,7 @@ from minixception.engine.tensor import Tensor
 from minixception.errors import DTypeError, GradientError
 from minixception.ops import OPERATORS
 
-pytestmark = pytest.mark.usefixtures("on_the_definition")
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def _with_backward(op, backward):

@@ -210,7 +210,7 @@ def test_a_gradient_reaches_every_parameter(make, rng):
         assert b.grad is None, name
 
 
-@pytest.mark.usefixtures("on_the_definition")
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("training", [True, False])
 def test_gradcheck_through_the_whole_small_network(training):
     mx.seed(2)

@@ -259,7 +259,7 @@ def randomise(block):
     return block
 
 
-@pytest.mark.usefixtures("on_the_definition")
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("make", [down, bottleneck])
 def test_gradients_of_the_blocks(make, training, rng):
@@ -326,7 +326,7 @@ def test_a_few_training_steps(network, rng):
 # Layers ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("on_the_definition")
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("reduced", [None, 3])
 def test_squeeze_excite_gradients(rng, training, reduced):
@@ -342,7 +342,7 @@ def test_squeeze_excite_reduces_to_a_multiple_of_8(channels, reduced):
     assert layer.num_parameters(trainable=True) == 2 * channels * reduced + channels + 3 * reduced
 
 
-@pytest.mark.usefixtures("on_the_definition")
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("shape", [(1, 2, 2, 1), (2, 3, 2, 5), (1, 6, 9, 17), (2, 7, 4, 3)])
 def test_blur_pool(rng, shape):
     x = mx.tensor(rng.standard_normal(shape), requires_grad=True)

@@ -14,7 +14,7 @@ from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from minixception.nn import init
 
-pytestmark = pytest.mark.usefixtures("on_the_definition")
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: equal but for the order of additions
 
