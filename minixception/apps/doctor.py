@@ -43,7 +43,7 @@ def examine() -> Report:
     from ..cpu.simd import REGISTER_BYTES, lanes
     from ..engine.op import RandomDraw
     from ..ops import OPERATORS
-    from ..ops.depthwise.cpu import _forward as kernel
+    from ..ops.depthwise.cpu import _forward_loops as kernel
 
     case = OPERATORS["depthwise_conv2d"].sample(RandomDraw(0, np.float32))
     OPERATORS["depthwise_conv2d"].rungs["cpu"].forward(*case.arrays, **case.params)  # starts the threading layer

@@ -10,13 +10,13 @@ import numba
 import numpy as np
 
 from ..cpu import memory
+from ..cpu.depthwise_forward import window_of
 from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
 from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
 from ..ops.pooling.max_pool import pool_into
-from ..ops.separable.cpu import fused as run_fused
-from ..ops.separable.cpu import strip_pixels
+from ..ops.separable.cpu import FUSED, strip_pixels
 from ..ops.window import extents
 from .fold import Folded, Key, as_image
 from .fuse import Step, last_read
@@ -134,9 +134,11 @@ class CpuKernels:
         floor = self.dtype.type(0 if step.relu_before else -np.inf)
         pixels = self._strip(step)
 
+        kernel = FUSED[window_of(folded.depthwise.shape, stride)]
+
         def fused(x: Array, residual: Array = y) -> Array:
             epilogue = Epilogue(residual, add_residual, folded.bias, relu)
-            run_fused(x, floor, folded.depthwise, folded.packed, epilogue, y, self.scratch, stride, top, left, pixels)
+            kernel(x, floor, folded.depthwise, folded.packed, epilogue, y, self.scratch, stride, top, left, pixels)
             return y
 
         return fused

@@ -119,23 +119,36 @@ def store_gated(y, index, run, gate, inside):
 
 _filter_3_1, _filter_3_2, _filter_5_1, _filter_5_2 = (_tiles(size, s) for size in (3, 5) for s in (1, 2))
 
+# A kernel that calls ``filter_outputs`` is made once for each of these windows, which is a constant in it: only the
+# tiles of this one window are compiled with it, when it is first called.
+WINDOWS = ("3x3", "3x3 stride 2", "5x5", "5x5 stride 2", "any")
 
-@inline
-def filter_outputs(x, line, column, floor, w, y, gate, stride):
-    """Outputs y (rows, columns, c) of one image x (h, w, c): by tiles for the usual kernels, else one at a time.
+
+def window_of(kernel: tuple[int, ...], stride: int) -> str:
+    """Which of WINDOWS a kernel (kh, kw, ...) with this stride belongs to.
+
+    >>> window_of((3, 3, 728), 1), window_of((3, 3, 728), 2), window_of((7, 3, 728), 1)
+    ('3x3', '3x3 stride 2', 'any')
+    """
+    name = f"{kernel[0]}x{kernel[1]}" + (f" stride {stride}" if stride > 1 else "")
+    return name if name in WINDOWS else "any"
+
+
+@pasted
+def filter_outputs(x, line, column, floor, w, y, gate, stride, window):
+    """Outputs y (rows, columns, c) of one image x (h, w, c): by tiles for the usual windows, else one at a time.
 
     line, column: where in x the window of y[0, 0] begins; less than 0 if in the padding. f(x) = max(x, floor): a floor
     of 0 is a ReLU on the way in, and needs no pass of its own; None is no floor, and costs no instruction. gate: empty,
-    or laid out like y, which is then 0 wherever the gate is not positive (the gradient of a ReLU).
+    or laid out like y, which is then 0 wherever the gate is not positive (the gradient of a ReLU). window: a constant.
     """
-    size = w.shape[:2]
-    if size == (3, 3) and stride == 1:
+    if window == "3x3":
         _filter_3_1(x, line, column, floor, w, y, gate)
-    elif size == (3, 3) and stride == 2:
+    elif window == "3x3 stride 2":
         _filter_3_2(x, line, column, floor, w, y, gate)
-    elif size == (5, 5) and stride == 1:
+    elif window == "5x5":
         _filter_5_1(x, line, column, floor, w, y, gate)
-    elif size == (5, 5) and stride == 2:
+    elif window == "5x5 stride 2":
         _filter_5_2(x, line, column, floor, w, y, gate)
     else:
         _filter_any(x, line, column, floor, w, y, gate, stride)

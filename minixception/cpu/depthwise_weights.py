@@ -94,21 +94,20 @@ def _tiles(size, stride):
 _correlate_3_1, _correlate_3_2, _correlate_5_1, _correlate_5_2 = (_tiles(size, s) for size in (3, 5) for s in (1, 2))
 
 
-@inline
-def correlate_outputs(x, line, left, floor, dy, dw, stride):
-    """What one row dy (columns, c) adds to dw (kh, kw, c): by tiles for the usual kernels, else one tap at a time.
+@pasted
+def correlate_outputs(x, line, left, floor, dy, dw, stride, window):
+    """What one row dy (columns, c) adds to dw (kh, kw, c): by tiles for the usual windows, else one tap at a time.
 
     x (h, w, c) is the image, and its row ``line`` the one under the kernel's first, which may be in the padding; left:
-    columns of padding. f(x) = max(x, floor), and x itself where floor is None.
+    columns of padding. f(x) = max(x, floor), and x itself where floor is None. window: one of WINDOWS, a constant.
     """
-    size = dw.shape[:2]
-    if size == (3, 3) and stride == 1:
+    if window == "3x3":
         _correlate_3_1(x, line, left, floor, dy, dw)
-    elif size == (3, 3) and stride == 2:
+    elif window == "3x3 stride 2":
         _correlate_3_2(x, line, left, floor, dy, dw)
-    elif size == (5, 5) and stride == 1:
+    elif window == "5x5":
         _correlate_5_1(x, line, left, floor, dy, dw)
-    elif size == (5, 5) and stride == 2:
+    elif window == "5x5 stride 2":
         _correlate_5_2(x, line, left, floor, dy, dw)
     else:
         _correlate_any(x, line, left, floor, dy, dw, stride)

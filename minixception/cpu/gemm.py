@@ -231,11 +231,13 @@ def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate
                 here, ahead = block.reshape(1, depth, width), flat[(k0 + depth) * n + panel * depth * width :]
                 target = partial[part, :, columns]
                 strip(left[:, None, k0 : k0 + depth], here, target, sums_only(target, k0 > first), ahead)
-    for i in prange(m):
+    for i in prange(m):  # element by element: an expression of rows compiles their check, and its message, for 2 s
         if not accumulate:
-            c[i] = 0
+            for j in range(n):
+                c[i, j] = 0
         for part in range(parts):
-            c[i] += partial[part, i]
+            for j in range(n):
+                c[i, j] += partial[part, i, j]
 
 
 def _tasks(m: int, panels: int) -> tuple[int, int]:

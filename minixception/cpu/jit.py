@@ -34,7 +34,11 @@ def _helpers_stamp() -> str:
 
 
 _STAMP = _helpers_stamp()
-_ALWAYS = {"nogil": True, "error_model": "numpy"}
+_ALWAYS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,  # for callers in C, which there are none of: one copy less of each kernel to optimise
+}
 
 
 NAMES: list[str] = []  # of all kernels; no two may be equal

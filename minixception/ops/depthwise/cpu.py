@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...cpu import memory
-from ...cpu.depthwise_forward import filter_outputs
+from ...cpu.depthwise_forward import WINDOWS, filter_outputs, window_of
 from ...cpu.depthwise_weights import correlate_outputs
 from ...cpu.jit import loops, parallel, prange
 from ...cpu.simd import fma, lanes, load, splat, store
@@ -79,18 +79,21 @@ def _output(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding) -> tupl
 # is the memory: x once in, y once out.
 
 
-@parallel
-def _forward(x, floor, w, y, gate, stride, top, left):
-    n, ho = y.shape[:2]
-    pairs = (ho + 1) // 2
-    bands = max(1, min(pairs, _TASKS // n))
-    for task in prange(n * bands):
-        m, band = task // bands, task % bands
-        i0, i1 = 2 * (band * pairs // bands), 2 * ((band + 1) * pairs // bands)
-        filter_outputs(x[m], i0 * stride - top, -left, floor, w, y[m, i0:i1], gate[m, i0:i1], stride)
+def _forward_kernel(window: str) -> Any:
+    @parallel
+    def forward(x, floor, w, y, gate, stride, top, left):
+        n, ho = y.shape[:2]
+        pairs = (ho + 1) // 2
+        bands = max(1, min(pairs, _TASKS // n))
+        for task in prange(n * bands):
+            m, band = task // bands, task % bands
+            i0, i1 = 2 * (band * pairs // bands), 2 * ((band + 1) * pairs // bands)
+            filter_outputs(x[m], i0 * stride - top, -left, floor, w, y[m, i0:i1], gate[m, i0:i1], stride, window)
+
+    return forward
 
 
-# dx with stride 1 is a convolution of dy with the kernel rotated by 180 degrees, so _forward computes it. With a
+# dx with stride 1 is a convolution of dy with the kernel rotated by 180 degrees, so ``forward`` computes it. With a
 # stride, input row u gets a contribution from output row i only through tap a = u + top - i*stride: a runs over one
 # residue class modulo the stride. Gathering them, each task alone writes its row of dx.
 
@@ -121,16 +124,22 @@ def _backward_input_strided(dy, w, dx, stride, top, left):
 # registers (cpu/depthwise_weights.py).
 
 
-@parallel
-def _backward_weights(dy, x, floor, partial, stride, top, left):
-    n, ho = dy.shape[:2]
-    chunks = len(partial)
-    for chunk in prange(chunks):
-        partial[chunk] = 0
-        for row in range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks):
-            m, i = row // ho, row % ho
-            correlate_outputs(x[m], i * stride - top, left, floor, dy[m, i], partial[chunk], stride)
+def _weights_kernel(window: str) -> Any:
+    @parallel
+    def backward_weights(dy, x, floor, partial, stride, top, left):
+        n, ho = dy.shape[:2]
+        chunks = len(partial)
+        for chunk in prange(chunks):
+            partial[chunk] = 0
+            for row in range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks):
+                m, i = row // ho, row % ho
+                correlate_outputs(x[m], i * stride - top, left, floor, dy[m, i], partial[chunk], stride, window)
 
+    return backward_weights
+
+
+_FORWARD = {window: _forward_kernel(window) for window in WINDOWS}
+_WEIGHTS = {window: _weights_kernel(window) for window in WINDOWS}
 
 _TASKS = 32  # bands of rows in all, about: enough to share among threads, and few rows of x are read by two
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
@@ -159,7 +168,8 @@ def backward_cpu(
 def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, relu: bool) -> np.ndarray:
     """y, the forward pass."""
     y, top, left = _output(x, w, stride, padding)
-    _forward(x, floor(x.dtype, True) if relu else None, w, y, _no_gate(y), stride, top, left)
+    kernel = _FORWARD[window_of(w.shape, stride)]
+    kernel(x, floor(x.dtype, True) if relu else None, w, y, _no_gate(y), stride, top, left)
     return y
 
 
@@ -173,7 +183,7 @@ def input_gradient(
     if stride == 1:
         rotated = np.ascontiguousarray(w[::-1, ::-1])
         least, gate = (floor(dy.dtype, False), x) if relu else (None, _no_gate(dx))
-        _forward(dy, least, rotated, dx, gate, 1, kh - 1 - top, kw - 1 - left)
+        _FORWARD[window_of(w.shape, 1)](dy, least, rotated, dx, gate, 1, kh - 1 - top, kw - 1 - left)
     else:
         _backward_input_strided(dy, w, dx, stride, top, left)
         if relu:
@@ -187,7 +197,8 @@ def weight_gradient(
     """dw (kh, kw, c)."""
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *kernel), x.dtype)
     (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
-    _backward_weights(dy, x, floor(x.dtype, True) if relu else None, partial, stride, top, left)
+    summed = _WEIGHTS[window_of(kernel, stride)]
+    summed(dy, x, floor(x.dtype, True) if relu else None, partial, stride, top, left)
     return partial.sum(axis=0)
 
 

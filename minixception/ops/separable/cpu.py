@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from ...cpu import memory
-from ...cpu.depthwise_forward import filter_outputs
+from ...cpu.depthwise_forward import WINDOWS, filter_outputs, window_of
 from ...cpu.gemm import Epilogue, gemm, strip
 from ...cpu.jit import parallel, prange
 from ...engine.op import Shape
@@ -33,38 +33,44 @@ backward_loops = chain_backward(depthwise_cpu.forward_loops, depthwise_cpu.backw
 # product, limited by the multipliers.
 
 
-@parallel
-def fused(x, floor, wd, packed, epilogue, y, scratch, stride, top, left, pixels):
-    """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``.
+def _fused_kernel(window: str) -> Any:
+    @parallel
+    def fused(x, floor, wd, packed, epilogue, y, scratch, stride, top, left, pixels):
+        """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``.
 
-    packed: the pointwise kernel as ``pack_kernel`` of ops/conv2d/cpu.py leaves it; the epilogue of cpu/gemm.py.
-    """
-    c = x.shape[3]
-    n, ho, wo, co = y.shape
-    panels, width = packed.shape[1], packed.shape[5]
-    flat = packed.reshape(-1)
-    total = n * ho * wo
-    ys, residuals = y.reshape(total, co), epilogue.residual.reshape(total, co)
-    for task in prange((total + pixels - 1) // pixels):
-        p0 = task * pixels
-        p1 = min(total, p0 + pixels)
-        buffer = scratch[numba.get_thread_id()]
-        p = p0
-        while p < p1:  # the rest of a row, as many whole rows of an image as there are, the start of a row
-            row, j0 = p // wo, p % wo
-            m, i = row // ho, row % ho
-            rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
-            j1 = min(wo, j0 + p1 - p)
-            here = buffer[(p - p0) * c : (p - p0 + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
-            filter_outputs(x[m], i * stride - top, j0 * stride - left, floor, wd, here, here[:0], stride)
-            p += rows * (j1 - j0)
-        z = buffer[: (p1 - p0) * c].reshape(p1 - p0, 1, c)
-        for panel in range(panels):
-            columns = slice(panel * width, min(co, (panel + 1) * width))
-            bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
-            after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
-            strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, flat[(panel + 1) * c * width :])
+        packed: the pointwise kernel as ``pack_kernel`` of ops/conv2d/cpu.py leaves it; the epilogue of cpu/gemm.py.
+        """
+        c = x.shape[3]
+        n, ho, wo, co = y.shape
+        panels, width = packed.shape[1], packed.shape[5]
+        flat = packed.reshape(-1)
+        total = n * ho * wo
+        ys, residuals = y.reshape(total, co), epilogue.residual.reshape(total, co)
+        for task in prange((total + pixels - 1) // pixels):
+            p0 = task * pixels
+            p1 = min(total, p0 + pixels)
+            buffer = scratch[numba.get_thread_id()]
+            p = p0
+            while p < p1:  # the rest of a row, as many whole rows of an image as there are, the start of a row
+                row, j0 = p // wo, p % wo
+                m, i = row // ho, row % ho
+                rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
+                j1 = min(wo, j0 + p1 - p)
+                here = buffer[(p - p0) * c : (p - p0 + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
+                filter_outputs(x[m], i * stride - top, j0 * stride - left, floor, wd, here, here[:0], stride, window)
+                p += rows * (j1 - j0)
+            z = buffer[: (p1 - p0) * c].reshape(p1 - p0, 1, c)
+            z = z[:, :, :c]  # of any strides, for Numba, like the matrices of other products: ``strip`` compiles once
+            for panel in range(panels):
+                columns = slice(panel * width, min(co, (panel + 1) * width))
+                bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
+                after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
+                strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, flat[(panel + 1) * c * width :])
 
+    return fused
+
+
+FUSED = {window: _fused_kernel(window) for window in WINDOWS}
 
 _STRIP = 3 << 15  # elements a task filters before it multiplies them: 384 KiB of float32 of a usual L2 of 1 MiB
 _UNEVEN = 0.02  # more work for one thread than for another that strips of whole rows may cause
@@ -101,6 +107,7 @@ def forward_cpu(
     pixels = strip_pixels(y.shape, ci)
     scratch = memory.empty((numba.get_num_threads(), pixels * ci), x.dtype)
     floor = depthwise_cpu.floor(x.dtype, relu)
+    fused = FUSED[window_of(wd.shape, stride)]
     fused(x, floor, wd, packed, no_epilogue(y), y, scratch, stride, top, left, pixels)
     return y, (x, wd, wp, stride, padding, relu)
 
