@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .jit import inline, pasted
+from .jit import forceinline, inline, pasted
 from .simd import (
     Inside,
     borrowed,
@@ -87,24 +87,28 @@ def _tiles(size, stride):
         if two:
             store_gated(y, (i + 1, j, q), below, gate, border.outputs)
 
+    @forceinline
+    def two_rows(x, line, column, floor, w, y, i, gate, block):
+        """Two rows of outputs, from row i on, in a block of channels; x[line, column] lies under the first, or would."""
+        c = y.shape[2]
+        vector = lanes(y.dtype)
+        for j in range(0, y.shape[1], COLUMNS):
+            v = column + j * stride
+            whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
+            for q in range(block, min(c, block + _BLOCK * vector), vector):
+                n = min(vector, c - q)
+                if whole and n == vector:
+                    tile(x, line, v, floor, w, y, i, j, q, gate, Border(None, None, None))
+                else:
+                    exist = Inside(-v, x.shape[1] - v, n), Inside(0, size, n), Inside(0, y.shape[1] - j, n)
+                    tile(x, line, v, floor, w, y, i, j, q, gate, Border(*exist))
+
     @inline
     def run(x, line, column, floor, w, y, gate):
         x, w, y, gate = borrowed(x), borrowed(w), borrowed(y), borrowed(gate)
-        rows, columns, c = y.shape
-        vector = lanes(y.dtype)
-        for block in range(0, c, _BLOCK * vector):
-            for i in range(0, rows, ROWS):
-                u = line + i * stride
-                for j in range(0, columns, COLUMNS):
-                    v = column + j * stride
-                    whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= columns
-                    for q in range(block, min(c, block + _BLOCK * vector), vector):
-                        n = min(vector, c - q)
-                        if whole and n == vector:
-                            tile(x, u, v, floor, w, y, i, j, q, gate, Border(None, None, None))
-                        else:
-                            exist = Inside(-v, x.shape[1] - v, n), Inside(0, size, n), Inside(0, columns - j, n)
-                            tile(x, u, v, floor, w, y, i, j, q, gate, Border(*exist))
+        for block in range(0, y.shape[2], _BLOCK * lanes(y.dtype)):
+            for i in range(0, y.shape[0], ROWS):
+                two_rows(x, line + i * stride, column, floor, w, y, i, gate, block)
 
     return run
 

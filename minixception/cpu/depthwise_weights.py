@@ -15,7 +15,7 @@ rows below are asked for meanwhile, as in the forward pass.
 from __future__ import annotations
 
 from .depthwise_forward import Border
-from .jit import inline, pasted
+from .jit import forceinline, inline, pasted
 from .simd import (
     Inside,
     borrowed,
@@ -57,36 +57,40 @@ def _tiles(size, stride):
             (third,) = fma_rows((third,), x, (line + 2, column, q), gradients, spacing, floor, border.pixels)
         return first, second, third
 
+    @forceinline
+    def three_rows(x, line, left, floor, dy, dw, a, lines, q):
+        """Rows a, a + 1 and a + 2 of dw, of which there are ``lines``, and one vector of channels, along all of dy."""
+        columns, c = dy.shape
+        vector = lanes(dw.dtype)
+        n = min(vector, c - q)
+        taps = Inside(0, size, n)
+        b, d = min(a + 1, a + lines - 1), min(a + 2, a + lines - 1)  # a row that is not there is loaded and not stored
+        sums = (
+            load_run(dw, (a, 0, q), size, taps),
+            load_run(dw, (b, 0, q), size, taps),
+            load_run(dw, (d, 0, q), size, taps),
+        )
+        for count in range(0, columns, _PIXELS):
+            j = opaque(count)
+            v = j * stride - left
+            if v >= 0 and v + pixels <= x.shape[1] and j + _PIXELS <= columns and n == vector:
+                sums = tile(sums, x, line + a, v, floor, dy, j, q, lines, Border(None, None, None))
+            else:
+                border = Border(Inside(-v, x.shape[1] - v, n), taps, Inside(0, columns - j, n))
+                sums = tile(sums, x, line + a, v, floor, dy, j, q, lines, border)
+        store_run(dw, (a, 0, q), sums[0], taps)
+        if lines > 1:
+            store_run(dw, (b, 0, q), sums[1], taps)
+        if lines > 2:
+            store_run(dw, (d, 0, q), sums[2], taps)
+
     @inline
     def run(x, line, left, floor, dy, dw):
         x, dy, dw = borrowed(x), borrowed(dy), borrowed(dw)
-        columns, c = dy.shape
-        vector = lanes(dw.dtype)
         last = min(size, x.shape[0] - line)
-        for q in range(0, c, vector):
-            n = min(vector, c - q)
-            taps = Inside(0, size, n)
+        for q in range(0, dy.shape[1], lanes(dw.dtype)):
             for a in range(max(0, -line), last, _LINES):
-                lines = min(_LINES, last - a)
-                b, d = min(a + 1, last - 1), min(a + 2, last - 1)  # a row that is not there is loaded and not stored
-                sums = (
-                    load_run(dw, (a, 0, q), size, taps),
-                    load_run(dw, (b, 0, q), size, taps),
-                    load_run(dw, (d, 0, q), size, taps),
-                )
-                for count in range(0, columns, _PIXELS):
-                    j = opaque(count)
-                    v = j * stride - left
-                    if v >= 0 and v + pixels <= x.shape[1] and j + _PIXELS <= columns and n == vector:
-                        sums = tile(sums, x, line + a, v, floor, dy, j, q, lines, Border(None, None, None))
-                    else:
-                        border = Border(Inside(-v, x.shape[1] - v, n), taps, Inside(0, columns - j, n))
-                        sums = tile(sums, x, line + a, v, floor, dy, j, q, lines, border)
-                store_run(dw, (a, 0, q), sums[0], taps)
-                if lines > 1:
-                    store_run(dw, (b, 0, q), sums[1], taps)
-                if lines > 2:
-                    store_run(dw, (d, 0, q), sums[2], taps)
+                three_rows(x, line, left, floor, dy, dw, a, min(_LINES, last - a), q)
 
     return run
 
