@@ -89,7 +89,7 @@ def _tiles(size, stride):
 
     @forceinline
     def two_rows(x, line, column, floor, w, y, i, gate, block):
-        """Two rows of outputs, from row i on, in a block of channels; x[line, column] lies under the first, or would."""
+        """Two rows of outputs, from row i on, of a block of channels; x[line, column] lies under their first tap."""
         c = y.shape[2]
         vector = lanes(y.dtype)
         for j in range(0, y.shape[1], COLUMNS):

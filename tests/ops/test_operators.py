@@ -23,6 +23,10 @@ from tests.helpers.cases import cases, in_float64
 BACKENDS = ("numpy", "loops", "cpu")
 TOLERANCE = {"float32": {"rtol": 3e-5, "atol": 3e-5}, "float64": {"rtol": 1e-11, "atol": 1e-11}}
 
+# Each window has a kernel of its own, compiled for seconds. Those of other sizes are slow tests of these two operators;
+# depthwise convolution, of which their tiles are, meets the definition with all.
+MANY_WINDOWS = ("separable_conv2d", "relu_separable_conv2d")
+
 walk = pytest.mark.parametrize("name", OPERATORS)
 
 
@@ -33,18 +37,27 @@ def _cotangent(y, seed=0):
 @pytest.mark.parametrize(
     ("name", "backend", "dtype"),
     [
+        *((name, "loops", dtype) for name in OPERATORS for dtype in ("float32", "float64")),
         *(
-            (name, *case)
+            pytest.param(name, "cpu", "float32", marks=pytest.mark.slow if name in MANY_WINDOWS else ())
             for name in OPERATORS
-            for case in (("loops", "float32"), ("loops", "float64"), ("cpu", "float32"))
         ),
         *(pytest.param(name, "cpu", "float64", marks=in_float64(name)) for name in OPERATORS),
     ],
 )
 @given(data=st.data())
 def test_rung_equals_definition(name, backend, dtype, data):
-    op = OPERATORS[name]
-    case = data.draw(cases(op, dtype))
+    _equals_definition(OPERATORS[name], backend, dtype, data.draw(cases(OPERATORS[name], dtype)))
+
+
+@pytest.mark.parametrize("name", MANY_WINDOWS)
+@given(data=st.data())
+def test_the_fast_rung_equals_the_definition_for_3x3_kernels(name, data):
+    threes = cases(OPERATORS[name], "float32").filter(lambda case: case.arrays[1].shape[:2] == (3, 3))
+    _equals_definition(OPERATORS[name], "cpu", "float32", data.draw(threes))
+
+
+def _equals_definition(op, backend, dtype, case):
     originals = [a.copy() for a in case.arrays]
     law, rung = op.rung("numpy"), op.rung(backend)
     y, saved = law.forward(*case.arrays, **case.params)

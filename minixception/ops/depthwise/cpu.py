@@ -147,7 +147,7 @@ _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of th
 
 def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Tiles of 2 x 5 outputs and 16 channels in registers; one task per band of rows."""
-    return filter_images(x, w, stride, padding, relu=False), (x, w, stride, padding)
+    return filter_images(x, w, stride, padding, None), (x, w, stride, padding)
 
 
 def backward_cpu(
@@ -156,25 +156,26 @@ def backward_cpu(
     """dx gathers from dy like another depthwise convolution; dw is summed per chunk of rows, then over chunks."""
     x, w, stride, padding = saved
     return (
-        input_gradient(dy, x, w, stride, padding, relu=False) if wanted[0] else None,
-        weight_gradient(dy, x, w.shape, stride, padding, relu=False) if wanted[1] else None,
+        input_gradient(dy, x, w, stride, padding, None, relu=False) if wanted[0] else None,
+        weight_gradient(dy, x, w.shape, stride, padding, None) if wanted[1] else None,
     )
 
 
-# The three passes as functions, for separable convolution to use as well; relu: of x, on the way in. Where there is
-# none, floor is None, and the kernels are compiled without; behind one dx needs no floor and yet takes the same kernel.
+# The three passes as functions, for separable convolution to use as well. least: the ``floor`` of x, for a ReLU on the
+# way in, or None, which costs no instruction. Separable convolution always gives a number, so that its layers with and
+# without a ReLU share a kernel: compiling another takes seconds.
 
 
-def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, relu: bool) -> np.ndarray:
+def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, least: Any) -> np.ndarray:
     """y, the forward pass."""
     y, top, left = _output(x, w, stride, padding)
     kernel = _FORWARD[window_of(w.shape, stride)]
-    kernel(x, floor(x.dtype, True) if relu else None, w, y, _no_gate(y), stride, top, left)
+    kernel(x, least, w, y, _no_gate(y), stride, top, left)
     return y
 
 
 def input_gradient(
-    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, relu: bool
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, least: Any, relu: bool
 ) -> np.ndarray:
     """dx, the gradient of the input; behind a ReLU 0 where x is not positive."""
     kh, kw, _ = w.shape
@@ -182,8 +183,8 @@ def input_gradient(
     dx = memory.empty(x.shape, x.dtype)
     if stride == 1:
         rotated = np.ascontiguousarray(w[::-1, ::-1])
-        least, gate = (floor(dy.dtype, False), x) if relu else (None, _no_gate(dx))
-        _FORWARD[window_of(w.shape, 1)](dy, least, rotated, dx, gate, 1, kh - 1 - top, kw - 1 - left)
+        kernel, gate = _FORWARD[window_of(w.shape, 1)], x if relu else _no_gate(dx)
+        kernel(dy, least, rotated, dx, gate, 1, kh - 1 - top, kw - 1 - left)
     else:
         _backward_input_strided(dy, w, dx, stride, top, left)
         if relu:
@@ -192,13 +193,13 @@ def input_gradient(
 
 
 def weight_gradient(
-    dy: np.ndarray, x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: Padding, relu: bool
+    dy: np.ndarray, x: np.ndarray, kernel: tuple[int, ...], stride: int, padding: Padding, least: Any
 ) -> np.ndarray:
     """dw (kh, kw, c)."""
     partial = memory.empty((min(_CHUNKS, dy.shape[0] * dy.shape[1]), *kernel), x.dtype)
     (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
     summed = _WEIGHTS[window_of(kernel, stride)]
-    summed(dy, x, floor(x.dtype, True) if relu else None, partial, stride, top, left)
+    summed(dy, x, least, partial, stride, top, left)
     return partial.sum(axis=0)
 
 

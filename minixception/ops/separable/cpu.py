@@ -125,15 +125,16 @@ def backward_cpu(
     ci, co = wp.shape
     rows = dy.reshape(-1, co)  # (pixels, co)
     dx = dwd = dwp = None
+    least, none = depthwise_cpu.floor(x.dtype, relu), depthwise_cpu.floor(x.dtype, False)
     if want_wp:
-        z = depthwise_cpu.filter_images(x, wd, stride, padding, relu)
+        z = depthwise_cpu.filter_images(x, wd, stride, padding, least)
         dwp = gemm(z.reshape(-1, ci), rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
         del z  # its memory is free for dz
     if want_x or want_wd:
         dz = memory.empty((*dy.shape[:3], ci), dy.dtype)
         gemm(rows, wp, dz.reshape(-1, ci), transpose_b=True)
         if want_wd:
-            dwd = depthwise_cpu.weight_gradient(dz, x, wd.shape, stride, padding, relu)
+            dwd = depthwise_cpu.weight_gradient(dz, x, wd.shape, stride, padding, least)
         if want_x:
-            dx = depthwise_cpu.input_gradient(dz, x, wd, stride, padding, relu)
+            dx = depthwise_cpu.input_gradient(dz, x, wd, stride, padding, none, relu)
     return dx, dwd, dwp
