@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.metadata
 import inspect
 import json
 import re
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import minixception as mx
 from minixception import errors, training, viz
@@ -19,6 +20,25 @@ from tests.helpers.processes import python
 
 PACKAGE = Path(mx.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+# What it stands on ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_installed_is_what_was_declared():
+    """Also of the extras that are installed: numba-cuda, for one, compiles nothing with a NumPy that is too new."""
+    wrong = []
+    for requirement in map(Requirement, importlib.metadata.requires("minixception")):
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        wanted = requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("", "test", "notebooks", "docs", "cuda")
+        )
+        if wanted and found not in requirement.specifier:
+            wrong.append(f"{requirement}: {found} is installed")
+    assert wrong == []
 
 
 # Importing ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ a factory makes get names of their own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,26 @@ from numba import get_num_threads, njit, prange, set_num_threads
 from numba.extending import overload
 
 __all__ = [
-    "closure_name", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
-    "set_num_threads",
+    "closure_name", "extend_stamp", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
+    "set_num_threads", "stamp_of",
 ]  # fmt: skip
 
 
-def _helpers_stamp() -> str:
+def stamp_of(files: Iterable[Path]) -> str:
+    """A digest of the files' contents."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-_STAMP = _helpers_stamp()
+def extend_stamp(dispatcher: Any, stamp: str) -> None:
+    """Let the code that a dispatcher has cached be stale when the stamp is another."""
+    index = dispatcher._cache._cache_file
+    index._source_stamp = (index._source_stamp, stamp)
+
+
+_STAMP = stamp_of(Path(__file__).parent.glob("*.py"))
 _ALWAYS = {
     "nogil": True,
     "error_model": "numpy",
@@ -63,8 +70,7 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
             dispatcher = njit(cache=True, **_ALWAYS, **options)(function)
         except RuntimeError:  # no folder that the cache could be written to
             return njit(**_ALWAYS, **options)(function)
-        index = dispatcher._cache._cache_file
-        index._source_stamp = (index._source_stamp, _STAMP)
+        extend_stamp(dispatcher, _STAMP)
         return dispatcher
 
     return decorate

@@ -22,15 +22,17 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from types import CellType, FunctionType
+from pathlib import Path
+from types import CellType, FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from ..cpu.jit import closure_name
+from ..cpu.jit import closure_name, extend_stamp, stamp_of
 from ..errors import BackendError
 from .memory import GpuMemory, Pool, SimulatedMemory
 from .simulator import SimulatedCuda, take_turns
@@ -107,8 +109,10 @@ class Source:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.__doc__, self.__qualname__ = function.__doc__, function.__qualname__ + closure_name(function)
         self._made: dict[Any, Any] = {}
+        closure = closure_name(function)
+        self.__doc__, self.__qualname__ = function.__doc__, function.__qualname__ + closure
+        self._tag = f"_{zlib.crc32(closure.encode()):08x}" if closure else ""  # short enough for the name of a file
 
     @property
     def name(self) -> str:
@@ -128,7 +132,7 @@ class Source:
         names |= {"cuda": cuda, "dtype": dtype, "__name__": f.__module__}
         cells = tuple(CellType(filled(cell.cell_contents)) for cell in f.__closure__ or ())
         made = FunctionType(f.__code__, names, f.__name__, f.__defaults__, cells)
-        made.__qualname__, made.__module__ = f.__qualname__, f.__module__
+        made.__qualname__, made.__module__ = f.__qualname__ + self._tag, f.__module__
         return made
 
     def made_for(self, dtype: Any) -> Any:
@@ -139,9 +143,28 @@ class Source:
             function = self.with_names(cuda, dtype, lambda source: source.made_for(dtype))
             plain = simulated and self.is_helper
             self._made[dtype] = function if plain else numba_cuda().jit(device=self.is_helper)(function)
+            if not simulated and not self.is_helper:
+                _keep_on_disk(self._made[dtype])
         return self._made[dtype]
 
     is_helper = True
+
+
+def _keep_on_disk(dispatcher: Any) -> None:
+    """Cache what is compiled; any edit of the package makes it stale, for kernels call helpers of other files."""
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # no folder that the cache could be written to
+        return
+    extend_stamp(dispatcher, _sources_stamp())
+    # What a kernel closes over stands in the file's name. Numba's own key would hold random numbers of intrinsics.
+    code = dispatcher.py_func.__code__
+    dispatcher._cache._py_func = SimpleNamespace(__code__=code, __closure__=None)
+
+
+@cache
+def _sources_stamp() -> str:
+    return stamp_of(Path(__file__).parents[1].rglob("*.py"))
 
 
 class Kernel(Source):

@@ -107,17 +107,21 @@ def host_view(owner: Any) -> np.ndarray:
     return np.asarray(_AsHostMemory(owner))
 
 
-class _Owner:
-    """Owner of one block while arrays look at it: they keep it alive."""
+class _Lease:
+    """The use of one block while arrays look at it: they keep it alive, and with the last of them it ends.
 
-    __slots__ = ("__cuda_array_interface__", "_block", "_pool", "_size")
+    It holds the block's address and not the block. What an object holds may die before its ``__del__`` runs: where a
+    cycle is collected, Python first calls the weak references into it, and such a call is how numba.cuda frees a block.
+    """
 
-    def __init__(self, pool: Pool, size: int, block: Any, interface: dict[str, Any]) -> None:
-        self._pool, self._size, self._block = pool, size, block
+    __slots__ = ("__cuda_array_interface__", "_address", "_pool")
+
+    def __init__(self, pool: Pool, address: int, interface: dict[str, Any]) -> None:
+        self._pool, self._address = pool, address
         self.__cuda_array_interface__ = interface
 
     def __del__(self) -> None:
-        self._pool.take_back(self._size, self._block)
+        self._pool.take_back(self._address)
 
 
 class Pool:
@@ -130,6 +134,7 @@ class Pool:
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self._free: dict[int, list[Any]] = {}  # by size; no lock, as in cpu/memory.py
+        self._used: dict[int, tuple[int, Any]] = {}  # size and block, by address
         self._allocations = self._held = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -142,10 +147,12 @@ class Pool:
             block = self._new_block(size, f"an array of shape {shape}, {dtype}")
         address = self.memory.address(block)
         interface = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (address, False), "strides": None}
-        return self.memory.view(_Owner(self, size, block, interface))
+        self._used[address] = size, block
+        return self.memory.view(_Lease(self, address, interface))
 
-    def take_back(self, size: int, block: Any) -> None:
-        """A block whose last array is gone."""
+    def take_back(self, address: int) -> None:
+        """The last array of the block that begins there is gone."""
+        size, block = self._used.pop(address)
         self._free.setdefault(size, []).append(block)
 
     def _unused(self, size: int) -> Any:

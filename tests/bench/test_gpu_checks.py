@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,20 @@ def test_without_a_gpu_make_gpu_fails_and_says_what_was_not_run():
     assert [line for line in done.stdout.splitlines() if "not run" in line] == [
         f"{step}: not run: no GPU" for step in ("tests", "sanitizers", "benchmark")
     ]
+
+
+def test_where_there_is_no_gpu_what_needs_none_passes_and_the_rest_is_skipped():
+    done = python("-m", "pytest", "tests/gpu/test_cuda_gemm.py", MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d+ passed, \d+ skipped", done.stdout)
+
+
+def test_tests_of_a_gpu_are_collected_without_what_notebooks_need():
+    code = (
+        "import sys; sys.modules['nbformat'] = None; import pytest; sys.exit(pytest.main(['-m', 'gpu', '--co', '-q']))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stdout
 
 
 def test_tests_of_a_gpu_that_is_not_there_are_skipped_with_the_reason():

@@ -60,6 +60,7 @@ def _assert_equal(name, rung, arrays, params, rng):
         ("cuda", 4, 4, 6, 1),  # a k of whole vectors, and columns that are not
     ],
 )
+@pytest.mark.gpu
 def test_pointwise_around_the_edges_of_tiles(rng, rung, pixels, ci, co, stride):
     x, w = rng.standard_normal((1, 1, pixels, ci)), rng.standard_normal((ci, co))
     _assert_equal("pointwise_conv2d", rung, (x, w), {"stride": stride}, rng)
@@ -77,6 +78,7 @@ def test_pointwise_around_the_edges_of_tiles(rng, rung, pixels, ci, co, stride):
         ((1, 3, 2, 1), (2, 2, 1, 4), 1, 1, "same"),  # k is 4, but not 4 neighbours
     ],
 )
+@pytest.mark.gpu
 def test_conv2d_strides_groups_and_borders(rng, image, kernel, groups, stride, padding):
     arrays = (rng.standard_normal(image), rng.standard_normal(kernel))
     _assert_equal("conv2d", "cuda", arrays, {"stride": stride, "padding": padding, "groups": groups}, rng)
@@ -84,6 +86,7 @@ def test_conv2d_strides_groups_and_borders(rng, image, kernel, groups, stride, p
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.gpu
 def test_linear(rng, dtype, bias):
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in [(3, 9), (9, 5), (5,)][: 3 if bias else 2]]
     _assert_equal("linear", "cuda", arrays, {}, rng)
@@ -92,6 +95,7 @@ def test_linear(rng, dtype, bias):
 
 
 @pytest.mark.filterwarnings("ignore:.*invalid value encountered:RuntimeWarning")  # the simulator's threads, at Inf * 0
+@pytest.mark.gpu
 def test_a_long_sum_in_parts_is_the_same_sum_in_every_run(rng, monkeypatch):
     monkeypatch.setattr(product, "_SHORTEST_PART", 10)
     monkeypatch.setattr(product, "_ENOUGH_BLOCKS", 3)
@@ -109,6 +113,7 @@ def test_a_long_sum_in_parts_is_the_same_sum_in_every_run(rng, monkeypatch):
     "ignore:.*invalid value encountered:RuntimeWarning"
 )  # the simulator's threads, at Inf - Inf
 @pytest.mark.parametrize("rung", ["cuda_naive", "cuda_tiled", "cuda"])
+@pytest.mark.gpu
 def test_nan_and_inf_go_where_the_definition_sends_them(rng, rung):
     x, w = rng.standard_normal((1, 3, 3, 5)), rng.standard_normal((5, 3))
     x[0, 0, 1, 2], x[0, 2, 2, 4], w[3, 1] = np.nan, np.inf, -np.inf
@@ -120,6 +125,7 @@ def test_nan_and_inf_go_where_the_definition_sends_them(rng, rung):
 
 
 @pytest.mark.parametrize("name", ["pointwise_conv2d", "conv2d", "linear"])
+@pytest.mark.gpu
 def test_only_the_wanted_gradient_is_computed(rng, name):
     shapes = {
         "pointwise_conv2d": [(1, 2, 2, 3), (3, 2)],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -96,6 +99,82 @@ def test_arrays_in_use_never_overlap(rng):
     arrays.clear()
     del array
     assert pool.use() == MemoryUse(use.allocations, use.held, cached=use.held)
+
+
+class Block:
+    """A block of a driver's memory, as numba.cuda holds one: freed by a weak reference's callback."""
+
+    def __init__(self, address, freed):
+        self.address = address
+        weakref.finalize(self, freed.append, address)
+
+
+class View:
+    """An array of Python objects only, like numba.cuda's: the collector sees whom it keeps alive."""
+
+    def __init__(self, owner):
+        self.owner = owner
+        self.interface = owner.__cuda_array_interface__
+
+
+class CountedMemory:
+    """A driver that counts the blocks it has given out and those that were freed."""
+
+    def __init__(self):
+        self.given, self.freed = 0, []
+
+    def allocate(self, size):
+        self.given += 1
+        return Block(1000 * self.given, self.freed)
+
+    def address(self, block):
+        return block.address
+
+    def view(self, owner):
+        return View(owner)
+
+
+def _leave_a_cycle(array):
+    """The array in a cycle, as the traceback of a caught error leaves one."""
+    cycle = [array]
+    cycle.append(cycle)
+
+
+def test_a_block_outlives_an_array_that_the_collector_frees():
+    memory = CountedMemory()
+    pool = Pool(memory)
+    _leave_a_cycle(pool.empty((100,), np.float32))
+    gc.collect()
+    assert memory.freed == []
+    again = pool.empty((100,), np.float32)
+    assert (again.interface["data"], memory.given) == ((1000, False), 1)
+    del again
+    pool.empty_cache()
+    assert memory.freed == [1000]
+
+
+def test_the_collector_may_come_at_any_time(rng):
+    memory = CountedMemory()
+    pool = Pool(memory)
+    kept = []
+    for number in range(500):
+        array = pool.empty((int(rng.integers(1, 200)),), np.float64)
+        if number % 3:
+            _leave_a_cycle(array)
+        else:
+            kept = [*kept[-20:], array]
+        if number % 7 == 0:
+            gc.collect()
+        addresses = [view.interface["data"][0] for view in kept]
+        assert len(set(addresses)) == len(addresses)
+        assert memory.freed == []
+    assert memory.given < 200
+    del array
+    kept.clear()
+    gc.collect()
+    assert pool.use().cached == pool.use().held
+    pool.empty_cache()
+    assert len(memory.freed) == memory.given
 
 
 def test_an_emptied_cache_holds_what_is_in_use():

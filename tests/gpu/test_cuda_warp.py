@@ -12,6 +12,7 @@ from minixception.errors import KernelError
 from minixception.gpu.device import to_cpu, to_gpu
 from minixception.gpu.kernel import cuda, dtype, is_simulated, kernel, redirected
 from minixception.gpu.reduce import warp_sum
+from minixception.gpu.scheduler import _Carrier
 from minixception.gpu.warps import ALL_LANES
 
 LOWER, UPPER = 0x0000FFFF, 0xFFFF0000
@@ -262,10 +263,10 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("wrong", "threads", "message"), MISTAKES)
 def test_mistakes_are_named_and_end_the_block(run_wrong, wrong, threads, message):
-    before = threading.active_count()
     arrays = [np.zeros(threads)] * wrong.function.__code__.co_argcount
     with pytest.raises(KernelError, match=message):
         run_wrong(wrong, threads, *arrays)
-    assert threading.active_count() == before
+    carriers = [thread for thread in threading.enumerate() if isinstance(thread, _Carrier)]
+    assert [carrier for carrier in carriers if carrier not in _Carrier.idle] == []
     x = np.ones(32)
     assert run_wrong(sums, 32, x, np.zeros(32))[1].tolist() == [32] * 32

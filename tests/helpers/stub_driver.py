@@ -1,0 +1,39 @@
+"""A driver that does nothing, built of stub_driver.c: with it the GPU's host code runs where there is no GPU."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.processes import NVVM_REQUIRED, python
+
+SOURCE = Path(__file__).with_suffix(".c")
+COUNTS = """
+import ctypes
+stub = ctypes.CDLL("libcuda.so.1")
+for count in (stub.stub_launches, stub.stub_allocations, stub.stub_frees):
+    count.restype = ctypes.c_long
+"""
+
+
+def build(folder: Path) -> Path:
+    """The folder, with the driver in it; skips the test where there is no C compiler, or no Linux to load it."""
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        assert not NVVM_REQUIRED, "Linux's build machines must have a C compiler"
+        pytest.skip("the stub of a driver needs Linux and a C compiler")
+    library = folder / "libcuda.so.1"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+    return folder
+
+
+def run(driver: Path, code: str, **environment: Any) -> str:
+    """What code prints in a process of its own, in which this driver is the GPU's and ``stub`` has its counts."""
+    done = python("-c", COUNTS + code, LD_LIBRARY_PATH=driver, MINIXCEPTION_CUDA="", **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
