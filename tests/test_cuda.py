@@ -74,6 +74,7 @@ def test_rung_equals_definition(name, rung, dtype):
             np.testing.assert_array_equal(device.to_cpu(array), original)  # inputs are never written to
 
 
+@pytest.mark.slow  # the same gradients meet the definition's above, which are gradchecked
 @pytest.mark.parametrize("name", OPERATORS)
 def test_gradcheck(name):
     op = OPERATORS[name]
@@ -149,7 +150,8 @@ def test_a_model_moves_and_its_weights_are_read_and_written(tmp_path):
         np.testing.assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize(("steps", "lr"), [(4, 0.3), pytest.param(20, 0.05, marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/training/test_device_option.py trains there too, a few steps
+@pytest.mark.parametrize(("steps", "lr"), [(4, 0.3), (20, 0.05)])
 def test_a_model_trains_there_as_it_does_here(steps, lr):
     """A tiny mini_xception: the losses of both devices, and the weights after them."""
     rng = np.random.default_rng(0)

@@ -232,8 +232,17 @@ def test_a_server_that_is_gone(browser, photo):
     assert page.error() == "The server does not answer. Is “minixception serve” still running?"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080), (390, 844)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"),
+    [
+        (1280, 720, "light"),
+        (390, 844, "dark"),
+        *(
+            pytest.param(*screen, marks=pytest.mark.slow)
+            for screen in ((1280, 720, "dark"), (390, 844, "light"), (1920, 1080, "light"), (1920, 1080, "dark"))
+        ),
+    ],
+)
 def test_it_fits_the_screen_in_light_and_dark(page, photo, tmp_path, width, height, scheme):
     page.view(width, height, scheme)
     page.choose(photo(RED, size=(900, 600)))

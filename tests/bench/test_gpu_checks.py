@@ -222,6 +222,7 @@ def test_where_there_is_no_gpu_what_needs_none_passes_and_the_rest_is_skipped():
     assert re.search(r"\d+ passed, \d+ skipped", done.stdout)
 
 
+@pytest.mark.slow
 def test_tests_of_a_gpu_are_collected_without_what_notebooks_need():
     code = (
         "import sys; sys.modules['nbformat'] = None; import pytest; sys.exit(pytest.main(['-m', 'gpu', '--co', '-q']))"

@@ -46,7 +46,12 @@ def test_every_exercise_has_a_solution_and_no_solution_is_left_over():
     assert SOLUTIONS.keys() == EXERCISES.keys()
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+COMPILED_FOR_LONG = ("fused-kernel", "own-forward", "own-weight-gradient")  # students' parallel kernels
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in COMPILED_FOR_LONG else ()) for name in EXERCISES]
+)
 def test_the_solution_passes(name):
     verdict = mx.lab.check(name, SOLUTIONS[name], time=False)
     assert verdict, verdict

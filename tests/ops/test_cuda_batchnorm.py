@@ -53,7 +53,13 @@ EDGES = [
 
 
 @pytest.mark.parametrize(
-    ("rung", "training"), [*((rung, True) for rung in RUNGS), ("cuda_naive", False), ("cuda", False)]
+    ("rung", "training"),
+    [
+        ("cuda", True),
+        ("cuda", False),
+        *(pytest.param(rung, True, marks=pytest.mark.slow) for rung in RUNGS if rung != "cuda"),
+        pytest.param("cuda_naive", False, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(("shape", "dtype"), [*zip(EDGES, ["float32", "float64"] * 3, strict=True)])
 def test_edges_of_slabs_and_warps(rung, shape, dtype, training):

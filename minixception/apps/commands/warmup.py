@@ -1,4 +1,4 @@
-"""minixception warmup: all kernels compiled ahead."""
+"""minixception warmup: kernels compiled ahead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .common import Add, add_json, show
 
 def register(add: Add) -> None:
     """The command and its options."""
-    parser = add("warmup", run, "compile all kernels now, so that nothing waits later")
+    parser = add("warmup", run, "compile the kernels of operators and models now, so that the first run does not wait")
     parser.add_argument("--all", action="store_true", help="float64 and the loops rung too")
     add_json(parser)
 
