@@ -231,7 +231,7 @@ def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate
                 here, ahead = block.reshape(1, depth, width), flat[(k0 + depth) * n + panel * depth * width :]
                 target = partial[part, :, columns]
                 strip(left[:, None, k0 : k0 + depth], here, target, sums_only(target, k0 > first), ahead)
-    for i in prange(m):  # element by element: an expression of rows compiles their check, and its message, for 2 s
+    for i in prange(m):  # element by element: an expression of rows compiles the check of their shapes and its message
         if not accumulate:
             for j in range(n):
                 c[i, j] = 0

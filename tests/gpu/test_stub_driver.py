@@ -65,9 +65,9 @@ except ShapeError as error:
 del y
 gc.collect()
 gpu.numba_cuda().current_context().memory_manager.deallocations.clear()  # frees what waits to be freed
-print(memory_use().cached == memory_use().held > 0, stub.stub_frees())
+print(memory_use().cached > 0, stub.stub_frees())
 """
 
 
 def test_a_caught_error_frees_no_block_that_the_pool_hands_out(driver, tmp_path):
-    assert stub_driver.run(driver, CAUGHT, NUMBA_CACHE_DIR=tmp_path) == "False 0\n"
+    assert stub_driver.run(driver, CAUGHT, NUMBA_CACHE_DIR=tmp_path) == "True 0\n"

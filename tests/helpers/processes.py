@@ -38,12 +38,15 @@ def compiled_elsewhere(module: str, call: str) -> list[Any]:
 
     Returns what it prints, one JSON value a line. Skips the test where nothing can compile for a GPU.
     """
-    code = (
-        f"import {module} as m; from minixception.analysis.machine_code import require_nvvm; require_nvvm(); m.{call}"
-    )
-    done = python("-c", code, MINIXCEPTION_CUDA="")
+    return [json.loads(line) for line in with_nvvm(f"import {module} as m; m.{call}").splitlines()]
+
+
+def with_nvvm(code: str, **environment: Any) -> str:
+    """What code prints in a process without the simulator; skips the test where nothing can compile for a GPU."""
+    require = "from minixception.analysis.machine_code import require_nvvm\nrequire_nvvm()\n"
+    done = python("-c", require + code, MINIXCEPTION_CUDA="", **environment)
     # Nothing but NVVM compiles for a GPU, and there is none for macOS. Linux's build machines must have it.
     if "needs NVIDIA's NVVM library" in done.stderr and not NVVM_REQUIRED:
         pytest.skip("no NVVM: python -m pip install 'minixception[cuda]'")
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return done.stdout

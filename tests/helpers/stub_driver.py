@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.processes import NVVM_REQUIRED, python
+from tests.helpers.processes import NVVM_REQUIRED, with_nvvm
 
 SOURCE = Path(__file__).with_suffix(".c")
 COUNTS = """
@@ -34,6 +34,4 @@ def build(folder: Path) -> Path:
 
 def run(driver: Path, code: str, **environment: Any) -> str:
     """What code prints in a process of its own, in which this driver is the GPU's and ``stub`` has its counts."""
-    done = python("-c", COUNTS + code, LD_LIBRARY_PATH=driver, MINIXCEPTION_CUDA="", **environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return with_nvvm(COUNTS + code, LD_LIBRARY_PATH=driver, **environment)
