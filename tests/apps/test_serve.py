@@ -242,8 +242,9 @@ def weights(tmp_path):
 
 
 def test_the_command_serves_until_ctrl_c(weights):
-    script = (
-        "import sys; from tests.helpers.colours import Colours;"
+    script = (  # a shell that starts the tests in the background has them, and what they start, ignore Ctrl-C
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from tests.helpers.colours import Colours;"
         "from minixception.models import MODELS; from minixception.apps import cli;"
         "MODELS['colours'] = lambda num_classes: Colours(); sys.exit(cli.main(sys.argv[1:]))"
     )

@@ -216,6 +216,7 @@ def test_without_a_gpu_make_gpu_fails_and_says_what_was_not_run():
     ]
 
 
+@pytest.mark.slow
 def test_where_there_is_no_gpu_what_needs_none_passes_and_the_rest_is_skipped():
     done = python("-m", "pytest", "tests/gpu/test_cuda_gemm.py", MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stdout

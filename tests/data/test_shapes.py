@@ -103,6 +103,7 @@ def test_channel_means_and_variances_say_nothing(splits):
     assert abs(accuracy(channel_statistics, splits) - CHANCE) < MARGIN
 
 
+@pytest.mark.slow
 def test_shuffled_pixels_say_almost_nothing(splits):
     assert abs(accuracy(colour_moments, splits) - CHANCE) < 0.05
     assert abs(order_accuracy(colour_moments, splits) - 0.5) < 4 * 0.5 / np.sqrt(N)

@@ -382,21 +382,14 @@ def test_one_file_that_asks_for_nothing_with_the_colours_of_the_figures(page):
 
 
 SCREENS = [
-    (width, height, scheme) for width, height in ((390, 844), (740, 900), (1280, 720)) for scheme in ("light", "dark")
+    (width, height, scheme)
+    for width, height in ((320, 600), (390, 844), (740, 900), (1280, 720), (1920, 1080))
+    for scheme in ("light", "dark")
 ]
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "scheme"),
-    [
-        (320, 600, "light"),
-        (1920, 1080, "dark"),
-        *(
-            pytest.param(*screen, marks=pytest.mark.slow)
-            for screen in (*SCREENS, (320, 600, "dark"), (1920, 1080, "light"))
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "scheme"), SCREENS)
 def test_it_fits_the_screen_in_light_and_dark(page, tmp_path, width, height, scheme):
     page.view(width, height, scheme)
     page.open("#size=512&in=2048&out=2048&kernel=11&segments=1&batch=64&gbs=1")  # the longest numbers

@@ -153,6 +153,16 @@ def test_a_block_outlives_an_array_that_the_collector_frees():
     assert memory.freed == [1000]
 
 
+@pytest.fixture
+def small_heap():
+    """The collector looks at what the test makes only, not at all that other tests have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("small_heap")
 def test_the_collector_may_come_at_any_time(rng):
     memory = CountedMemory()
     pool = Pool(memory)

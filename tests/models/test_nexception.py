@@ -301,7 +301,7 @@ def test_a_dropped_block_is_the_identity(rng):
     assert (y != x).any((1, 2, 3)).sum() == 64 - dropped.sum()
 
 
-@pytest.mark.parametrize("network", [NEXcepTionT, NEXcepTionTP])
+@pytest.mark.parametrize("network", [pytest.param(NEXcepTionT, marks=pytest.mark.slow), NEXcepTionTP])
 def test_a_few_training_steps(network, rng):
     mx.seed(4)
     model = network(num_classes=4, input_shape=(40, 36, 3), drop_path=0.05)

@@ -163,6 +163,7 @@ def test_fully_connected_layers_need_the_size_they_were_made_for(rng):
             model(mx.tensor(np.zeros((2, 64, 64, 3), np.float32)))
 
 
+@pytest.mark.slow
 def test_weights_are_loaded(tmp_path):
     saved = ResNet152(include_top=False, input_shape=(32, 32, 3))
     saved.save_weights(tmp_path / "resnet.safetensors")

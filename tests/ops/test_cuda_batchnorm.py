@@ -56,9 +56,8 @@ EDGES = [
     ("rung", "training"),
     [
         ("cuda", True),
-        ("cuda", False),
         *(pytest.param(rung, True, marks=pytest.mark.slow) for rung in RUNGS if rung != "cuda"),
-        pytest.param("cuda_naive", False, marks=pytest.mark.slow),
+        *(pytest.param(rung, False, marks=pytest.mark.slow) for rung in ("cuda_naive", "cuda")),
     ],
 )
 @pytest.mark.parametrize(("shape", "dtype"), [*zip(EDGES, ["float32", "float64"] * 3, strict=True)])
@@ -214,7 +213,7 @@ def test_what_reduces_by_shuffles_has_them_in_its_ptx():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("rung", ["cuda_block", "cuda"])
+@pytest.mark.parametrize("rung", [pytest.param("cuda_block", marks=pytest.mark.slow), "cuda"])
 def test_blocks_have_no_race_and_no_bank_conflict(rung, direction, dtype):
     traced = mx.lab.trace("batch_norm", rung, (1, 7, 13, 33), dtype, direction)  # raises at a race
     first = traced.counts[0]

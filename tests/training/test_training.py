@@ -159,9 +159,9 @@ def child(folder, where, number, epoch, step):
     ("where", "number", "epoch", "step"),
     [
         ("training", KILL, 1, 3),
-        ("training", signal.SIGINT, 0, 4),
+        pytest.param("training", signal.SIGINT, 0, 4, marks=pytest.mark.slow),
         ("evaluation", signal.SIGINT, 2, 0),
-        ("evaluation", KILL, 1, 0),
+        pytest.param("evaluation", KILL, 1, 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_process_resumes_bit_for_bit(where, number, epoch, step, tmp_path, uninterrupted):

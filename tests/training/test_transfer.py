@@ -226,6 +226,7 @@ def printed_losses(text):
     return [float(number) for number in re.findall(r"^epoch \d+: loss ([\d.]+), test top-1 [\d.]+%$", text, re.M)]
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_docs(tmp_path, monkeypatch, capsys):
     settings, *steps = re.findall(r"^```python\n(.*?)^```$", RECIPE.read_text(), re.M | re.S)
     build, head, block, save = (compile(step, f"step {i}", "exec") for i, step in enumerate(steps, start=2))
