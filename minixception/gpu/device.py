@@ -1,7 +1,7 @@
 """Arrays of the CPU and of the GPU: which is which, and copies from one to the other.
 
-An array of the GPU is a device array of numba.cuda. It has shape, dtype, size and ndim like an ndarray and can be
-reshaped; only kernels see its elements.
+An array of the GPU has shape, dtype, size and ndim like an ndarray and can be reshaped; only kernels see its elements.
+It is ours (array.py), or in the simulator Numba's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from . import kernel as gpu
+from .array import GpuArray
 from .memory import MemoryUse
 
 DEVICES = ("cpu", "cuda")
@@ -119,9 +120,7 @@ def share_memory(a: Any, b: Any) -> bool:
 
 def _address(array: Any) -> int:
     """Where a device array begins; reshaping keeps it, and no operator hands out a later part of an array."""
-    if gpu.is_simulated():
-        return int(array._ary.ctypes.data)
-    return int(array.device_ctypes_pointer.value or 0)
+    return array.address if isinstance(array, GpuArray) else int(array._ary.ctypes.data)
 
 
 def memory_use() -> MemoryUse:

@@ -25,7 +25,8 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import CellType, FunctionType, SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ import numpy as np
 
 from ..cpu.jit import closure_name, extend_stamp, stamp_of
 from ..errors import BackendError
+from .launch import Grid, Launcher
 from .memory import GpuMemory, Pool, SimulatedMemory
 from .simulator import SimulatedCuda, take_turns
 
@@ -92,15 +94,15 @@ def is_simulated() -> bool:
 
 def is_available() -> bool:
     """Whether kernels can run: on a GPU or in the simulator."""
-    return is_simulated() or bool(numba_cuda().is_available())
+    return is_simulated() or (find_spec("numba_cuda") is not None and bool(numba_cuda().is_available()))
 
 
 def require_gpu() -> None:
     """BackendError, saying what to do, unless kernels can run."""
     if not is_available():
         raise BackendError(
-            "backend 'cuda' needs an NVIDIA GPU with its driver, and none was found. To run the same kernels without "
-            f"one, slowly, start Python with {VARIABLE}=simulator in the environment"
+            "backend 'cuda' needs an NVIDIA GPU with its driver, and pip install 'minixception[cuda]': one of them was "
+            f"not found. To run the same kernels without, slowly, start Python with {VARIABLE}=simulator set"
         )
 
 
@@ -176,15 +178,24 @@ class Kernel(Source):
         super().__init__(function)
         assert self.name not in KERNELS, f"two kernels are called {self.name}"
         KERNELS[self.name] = self
+        self._launcher = Launcher(self._compiled_for)
 
-    def __getitem__(self, grid: tuple[Any, Any]) -> Callable[..., None]:
-        def launch(*arguments: Any) -> None:
-            if _machine is not None:
-                _machine.launch(self, grid, arguments)
-                return
+    def __getitem__(self, grid: Grid) -> Callable[..., None]:
+        return partial(self._launch, grid)
+
+    def _launch(self, grid: Grid, *arguments: Any) -> None:
+        if _machine is not None:
+            _machine.launch(self, grid, arguments)
+        elif is_simulated():
             self.made_for(element_type(arguments))[(*grid, stream())](*arguments)
+        else:
+            self._launcher(grid, arguments, stream())
 
-        return launch
+    def _compiled_for(self, arguments: tuple[Any, ...]) -> Any:
+        """The driver's kernel for such arguments."""
+        dispatcher = self.made_for(element_type(arguments))
+        types = tuple(map(dispatcher.typeof_pyval, arguments))
+        return dispatcher.compile(types).library.get_cufunc().kernel
 
 
 def element_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
@@ -243,7 +254,7 @@ def redirected(machine: Any) -> Iterator[None]:
 
 def flat(array: Any) -> Any:
     """The elements of a device array, one after the other: a view of one dimension."""
-    return array.reshape(array.size)
+    return array if array.ndim == 1 else array.reshape(array.size)
 
 
 def elementwise(kernel: Kernel, *arrays: Any) -> Any:

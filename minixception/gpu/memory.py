@@ -21,6 +21,7 @@ import numpy as np
 
 from ..cpu.memory import rounded
 from ..errors import DeviceMemoryError
+from .array import GpuArray
 
 _OUT_OF_MEMORY = 2  # the driver's error code (CUDA_ERROR_OUT_OF_MEMORY)
 _ALIGN = 256  # where the driver's allocations begin, at least
@@ -48,8 +49,11 @@ class Memory(Protocol):
     def address(self, block: Any) -> int:
         """Where it begins."""
 
+    def array(self, lease: Any, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A device array that begins at an address of a block and keeps the block's lease."""
+
     def view(self, owner: Any) -> Any:
-        """A device array where ``owner.__cuda_array_interface__`` says, which keeps the owner alive."""
+        """A device array where ``owner.__cuda_array_interface__`` says, C-contiguous, which keeps the owner alive."""
 
 
 class GpuMemory:
@@ -66,9 +70,14 @@ class GpuMemory:
         """On the GPU."""
         return int(block.__cuda_array_interface__["data"][0])
 
-    def view(self, owner: Any) -> Any:
+    def array(self, lease: Any, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> GpuArray:
+        """One of ours, made without a question to numba.cuda or the driver."""
+        return GpuArray(lease, address, shape, dtype)
+
+    def view(self, owner: Any) -> GpuArray:
         """Waits first for the stream that the owner names, if it names one."""
-        return self._cuda.as_cuda_array(owner)
+        seen = self._cuda.as_cuda_array(owner)
+        return GpuArray(seen, self.address(seen), tuple(seen.shape), seen.dtype)
 
 
 class SimulatedMemory:
@@ -83,6 +92,10 @@ class SimulatedMemory:
     def address(self, block: np.ndarray) -> int:
         """On the processor."""
         return block.ctypes.data
+
+    def array(self, lease: Any, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """The simulator's kind of array."""
+        return self.view(GpuArray(lease, address, shape, dtype))
 
     def view(self, owner: Any) -> Any:
         """The simulator's kind of array."""
@@ -114,11 +127,10 @@ class _Lease:
     cycle is collected, Python first calls the weak references into it, and such a call is how numba.cuda frees a block.
     """
 
-    __slots__ = ("__cuda_array_interface__", "_address", "_pool")
+    __slots__ = ("_address", "_pool")
 
-    def __init__(self, pool: Pool, address: int, interface: dict[str, Any]) -> None:
+    def __init__(self, pool: Pool, address: int) -> None:
         self._pool, self._address = pool, address
-        self.__cuda_array_interface__ = interface
 
     def __del__(self) -> None:
         self._pool.take_back(self._address)
@@ -133,8 +145,8 @@ class Pool:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self._free: dict[int, list[Any]] = {}  # by size; no lock, as in cpu/memory.py
-        self._used: dict[int, tuple[int, Any]] = {}  # size and block, by address
+        self._free: dict[int, list[tuple[int, Any]]] = {}  # addresses and blocks, by size; no lock, as in cpu/memory.py
+        self._used: dict[int, tuple[int, Any]] = {}  # sizes and blocks, by address
         self._allocations = self._held = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -142,39 +154,35 @@ class Pool:
         dtype = np.dtype(dtype)
         shape = tuple(map(int, shape))  # the simulator has a kind of tuple, and NumPy of integers, of its own
         size = rounded(max(1, math.prod(shape) * dtype.itemsize))
-        block = self._unused(size)
-        if block is None:
-            block = self._new_block(size, f"an array of shape {shape}, {dtype}")
-        address = self.memory.address(block)
-        interface = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (address, False), "strides": None}
+        address, block = self._unused(size) or self._new_block(size, shape, dtype)
         self._used[address] = size, block
-        return self.memory.view(_Lease(self, address, interface))
+        return self.memory.array(_Lease(self, address), address, shape, dtype)
 
     def take_back(self, address: int) -> None:
         """The last array of the block that begins there is gone."""
         size, block = self._used.pop(address)
-        self._free.setdefault(size, []).append(block)
+        self._free.setdefault(size, []).append((address, block))
 
-    def _unused(self, size: int) -> Any:
-        """A block that no array uses, or None."""
+    def _unused(self, size: int) -> tuple[int, Any] | None:
+        """A block that no array uses, and where it begins; or None."""
         try:
             return self._free[size].pop()
         except (KeyError, IndexError):
             return None
 
-    def _new_block(self, size: int, what: str) -> Any:
+    def _new_block(self, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, Any]:
         block = self._attempt(size)
         if block is None:
             self.empty_cache()
             block = self._attempt(size)
         if block is None:
             raise DeviceMemoryError(
-                f"the GPU has no memory for {what}: {size:,} bytes were asked for, {self._held:,} are in use by "
-                "other arrays, and none are kept unused. A smaller batch needs less"
+                f"the GPU has no memory for an array of shape {shape}, {dtype}: {size:,} bytes were asked for, "
+                f"{self._held:,} are in use by other arrays, and none are kept unused. A smaller batch needs less"
             )
         self._allocations += 1
         self._held += size
-        return block
+        return self.memory.address(block), block
 
     def _attempt(self, size: int) -> Any:
         """A new block, or None where no memory is left for it."""

@@ -46,6 +46,65 @@ def test_kernels_are_compiled_once_and_then_come_from_the_disk(driver, tmp_path)
     assert hits_and_misses(stamp="as after an edit of the package") == [0, 2]
 
 
+# Launches -------------------------------------------------------------------------------------------------------------
+
+ARGUMENTS = """
+import numpy as np
+from minixception.gpu import kernel as gpu
+from minixception.gpu.device import to_gpu
+
+@gpu.kernel
+def takes_all(x, flag, count, y, scale, key, place, exact):
+    pass
+
+x, y = to_gpu(np.zeros((3, 4), np.float32)), to_gpu(np.zeros(5, np.int64))
+key, place = np.uint64(2**64 - 3), (7, -8, np.int64(9))
+arguments = (x, True, 2**40, y, np.float32(0.1), key, place, np.float64(0.2))
+widths = [8] * 9 + [1, 8] + [8] * 7 + [4, 8] + [8] * 3 + [8]
+
+def passed(launch):
+    stub.stub_watch(len(widths))
+    launch()
+    stub.stub_watch(0)
+    words = [stub.stub_argument(i).to_bytes(8, "little") for i in range(len(widths))]
+    return [word[:width] for word, width in zip(words, widths)]
+
+cuda = gpu.numba_cuda()
+numbas = [cuda.as_cuda_array(a) if a is x or a is y else a for a in arguments]
+ours = passed(lambda: takes_all[1, 32](*arguments))
+numba_cudas = passed(lambda: takes_all.made_for(np.float32)[1, 32](*numbas))
+print(ours == numba_cudas, int.from_bytes(ours[4], "little") == x.address)
+"""
+
+
+def test_a_kernel_gets_the_very_bytes_that_numba_cuda_would_pass(driver, tmp_path):
+    assert stub_driver.run(driver, ARGUMENTS, NUMBA_CACHE_DIR=tmp_path) == "True True\n"
+
+
+THREADS = """
+import threading
+import numpy as np
+from minixception.gpu.device import to_gpu
+from minixception.ops import OPERATORS
+
+x = to_gpu(np.zeros(9, np.float32))
+
+def launch():  # and nothing else: what allocates or copies makes the GPU's context the thread's by itself
+    OPERATORS["relu"].rungs["cuda"].forward(x)
+
+launch()
+for _ in range(2):
+    thread = threading.Thread(target=launch)
+    thread.start()
+    thread.join()
+print(stub.stub_launches())
+"""
+
+
+def test_any_thread_may_launch(driver, tmp_path):
+    assert stub_driver.run(driver, THREADS, NUMBA_CACHE_DIR=tmp_path) == "3\n"
+
+
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 CAUGHT = """

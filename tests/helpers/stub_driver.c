@@ -1,12 +1,13 @@
 // A stand-in for libcuda.so.1, so that all host code of the GPU runs where there is none: memory of the device is memory
 // of the processor, copies copy, kernels do nothing. A launch that no device would take is an error, as from a driver.
-// Whatever is not here succeeds and does nothing. stub_launches, stub_allocations and stub_frees count.
+// Whatever is not here succeeds and does nothing. stub_launches, stub_allocations and stub_frees count. After
+// stub_watch(n) a launch must have n arguments, of which stub_argument(i) is the first 8 bytes of the last launch's.
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NOT_READY = 600 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_READY = 600 };
 
 typedef unsigned long long address;
 
@@ -45,15 +46,16 @@ static int attribute(int *value, int which, int device) {
     return OK;
 }
 
-// One context, which may be pushed and popped.
+// One context, which each thread may push and pop.
 
-static void *stack[64], *the_context = handles;
-static int depth;
+static void *the_context = handles;
+static _Thread_local void *stack[64];
+static _Thread_local int depth;
 static int retain(void **context, int device) { *context = the_context; return OK; }
 static int current(void **context) { *context = depth ? stack[depth - 1] : NULL; return OK; }
 static int set_current(void *context) { depth = context ? (depth ? depth : 1) : 0; if (depth) stack[depth - 1] = context; return OK; }
 static int push(void *context) { stack[depth++] = context; return OK; }
-static int pop(void **context) { if (!depth) return 201; depth--; if (context) *context = stack[depth]; return OK; }
+static int pop(void **context) { if (!depth) return NO_CONTEXT; depth--; if (context) *context = stack[depth]; return OK; }
 static int context_of(void *stream, void **context) { *context = the_context; return OK; }
 static int context_id(void *context, address *id) { *id = 1; return OK; }
 
@@ -91,10 +93,16 @@ static int same(void **to, void *from) { *to = from; return OK; }
 static int kernel_attribute(int *value, int which, void *kernel) { *value = which == 0 ? 1024 : 32; return OK; }
 static int occupancy(int *blocks, void *kernel, int size, size_t shared) { *blocks = 4; return OK; }
 static int capturing(void *stream, int *status) { *status = 0; return OK; }
+static address arguments_seen[64];
+static int watched;
+void stub_watch(int n) { watched = n; }
+address stub_argument(int i) { return arguments_seen[i]; }
 static int launch(const unsigned *grid, void *kernel, void **arguments, void **extra) {  // grid and block begin the struct
+    if (!depth) return NO_CONTEXT;
     size_t threads = (size_t)grid[3] * grid[4] * grid[5];
     if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535 || !threads || threads > 1024) return INVALID;
     launches++;
+    for (int i = 0; i < watched; i++) memcpy(&arguments_seen[i], arguments[i], 8);
     return OK;
 }
 static int error_text(int error, const char **text) { *text = "an error of the stub"; return OK; }

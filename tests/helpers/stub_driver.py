@@ -18,6 +18,7 @@ import ctypes
 stub = ctypes.CDLL("libcuda.so.1")
 for count in (stub.stub_launches, stub.stub_allocations, stub.stub_frees):
     count.restype = ctypes.c_long
+stub.stub_argument.restype = ctypes.c_ulonglong
 """
 
 
