@@ -27,6 +27,10 @@ class BackendError(ValueError):
     """The backend asked for does not exist or cannot run here."""
 
 
+class RecordingError(ValueError):
+    """What a function does on the GPU cannot be recorded: it reads or waits for results while nothing runs."""
+
+
 class DeviceMemoryError(ValueError, MemoryError):
     """The GPU has no memory left for an array, even with nothing kept for later."""
 

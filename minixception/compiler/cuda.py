@@ -1,8 +1,8 @@
 """The steps of a plan on the GPU: fused kernels, and the matrix products of the operators with another ending.
 
-Results are taken from the device's pool, which hands out the same blocks in every call (``gpu.empty``): buffers of
-their own, as on the CPU, would save nothing. A result goes back to the pool when its last reader has been launched. The
-next kernel may then be given its memory at once: all kernels run one after the other, in one stream.
+All launches of a call are the same in the next one: they are recorded and replayed as one graph (gpu/graph.py).
+Results are taken from the recording's pool (``gpu.empty``). A result goes back to it when its last reader has been
+launched. The next kernel may then be given its memory at once: all kernels run one after the other, in one stream.
 """
 
 from __future__ import annotations
@@ -54,10 +54,6 @@ class CudaKernels:
     def place(folded: dict[Key, Folded]) -> dict[Key, Folded]:
         """The weights on the GPU; those of separable convolutions in panels."""
         return {key: _moved(layer) for key, layer in folded.items()}
-
-    def answer(self, y: Array) -> Array:
-        """The array itself: no later call writes to it."""
-        return y
 
     memory = "pool"
 

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engine.op import Shape
+from ..gpu.device import copy
+from ..gpu.graph import Repeated
 from ..graph.trace import trace
 from ..nn import Module
 from ..tables import Table
@@ -35,15 +37,39 @@ class Kernels(Protocol):
     def describe(self, step: Step) -> tuple[str, str]:
         """What ``action`` runs, and where its result lies."""
 
-    def answer(self, y: Any) -> Any:
-        """The network's result for the caller to keep."""
-
     @property
     def memory(self) -> str:
         """What the results take."""
 
 
 _KERNELS: dict[str, type[Kernels]] = {"cpu": CpuKernels, "cuda": CudaKernels}
+
+
+class _Pass:
+    """The steps, one after the other."""
+
+    def __init__(
+        self, steps: list[Step], actions: list[Callable[..., Any]], constants: dict[int, Any], result: int
+    ) -> None:
+        self._steps = list(zip(steps, actions, last_read(steps, result), strict=True))
+        self._constants, self._result = constants, result
+        self._has_run = False
+
+    def __call__(self, x: Any) -> Any:
+        values = {0: x} | self._constants
+        for step, action, done in self._shown():
+            values[step.result] = action(*[values[index] for index in step.inputs])
+            for index in done:  # its memory may be used again
+                del values[index]
+        self._has_run = True
+        return values[self._result]
+
+    def _shown(self) -> Iterable[Any]:
+        if self._has_run:
+            return self._steps
+        from tqdm import tqdm
+
+        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1)
 
 
 class Plan:
@@ -55,31 +81,18 @@ class Plan:
         self.result = graph.result
         self.device = device
         self.shapes = {0: shape} | {node.makes: node.output for node in graph.nodes}
-        self.constants = {index: t.data for index, t in graph.constants.items()}
-        self.last_read = last_read(self.steps, self.result)
         make = _KERNELS[device]
         if new := {step.key: fold(*step.key) for step in self.steps if step.fused and step.key not in weights}:
             weights.update(make.place(new))
         self.kernels = make(self.steps, self.shapes, np.dtype(dtype), self.result, weights)
-        self.actions = [self.kernels.action(step) for step in self.steps]
-        self._has_run = False
+        actions = [self.kernels.action(step) for step in self.steps]
+        constants = {index: t.data for index, t in graph.constants.items()}
+        steps = _Pass(self.steps, actions, constants, self.result)
+        self._pass = Repeated(steps) if device == "cuda" else steps
 
     def run(self, x: Any) -> Any:
         """The network's answer for x; a new array. While kernels are compiled, if that takes long, a bar shows it."""
-        values = {0: x} | self.constants
-        for step, action, done in self._shown(zip(self.steps, self.actions, self.last_read, strict=True)):
-            values[step.result] = action(*[values[index] for index in step.inputs])
-            for index in done:  # its memory may be used again
-                del values[index]
-        self._has_run = True
-        return self.kernels.answer(values[self.result])
-
-    def _shown(self, steps: Iterable[Any]) -> Iterable[Any]:
-        if self._has_run:
-            return steps
-        from tqdm import tqdm
-
-        return tqdm(steps, "compiling kernels", len(self.steps), leave=False, unit="layer", delay=1)
+        return copy(self._pass(x))  # the next call writes to the array
 
     def table(self) -> Table:
         """One row per step: its layers, what runs them, the shape of its result and where it lies."""

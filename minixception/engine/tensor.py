@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DTypeError, GraphError, ShapeError
-from ..gpu.device import device_of, to_cpu
+from ..gpu.device import device_of, full_like, to_cpu
 from ..gpu.device import to as move
 from . import tape
 from .tape import Node
@@ -110,7 +110,7 @@ class Tensor:
         if grad is None:
             if self.data.size != 1:
                 raise GraphError(f"backward() of shape {self.shape} needs grad=, the cotangent of the same shape")
-            grad = np.ones(self.shape, self.dtype)
+            return full_like(self.data, 1)
         grad = np.array(grad, dtype=self.dtype, order="C")  # a copy: ours to add to
         if grad.shape != self.shape:
             raise ShapeError(f"grad must have the tensor's shape {self.shape}, got {grad.shape}")

@@ -6,6 +6,8 @@ It is ours (array.py), or in the simulator Numba's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from ..errors import ArgumentError
 from . import kernel as gpu
 from .array import GpuArray
+from .kernel import THREADS, blocks, cuda, flat, kernel
 from .memory import MemoryUse
 
 DEVICES = ("cpu", "cuda")
@@ -48,6 +51,7 @@ def to_gpu(array: Any) -> Any:
 
 def _upload(there: Any, array: Any) -> None:
     """Overwrite an array of the GPU; waits, since the copy may read ``array`` at any time until it is done."""
+    gpu.require_running("copy an array from the processor")
     flat = np.ascontiguousarray(array).reshape(-1)
     _queue_copy(there, flat.reshape(array.shape))  # numba.cuda trips over the strides that x[None] has
     gpu.synchronize()
@@ -55,13 +59,19 @@ def _upload(there: Any, array: Any) -> None:
 
 def _queue_copy(there: Any, array: Any) -> None:
     if array.size:  # an empty array's strides may be anything, which numba.cuda takes for a mistake
-        there.copy_to_device(array, stream=gpu.stream())
+        gpu.queue(partial(_copy, gpu.stream()), (there, array))
+
+
+def _copy(stream: Any, arrays: Sequence[Any]) -> None:
+    there, array = arrays
+    there.copy_to_device(array, stream=stream)
 
 
 def to_cpu(array: Any) -> np.ndarray:
     """The array as a NumPy array: itself if it is one, else a copy, made after all queued work of the GPU."""
     if not is_on_gpu(array):
         return np.asarray(array)
+    gpu.require_running("read an array of the GPU")
     here = array.copy_to_host(stream=gpu.stream())
     gpu.synchronize()
     return here
@@ -92,8 +102,24 @@ def copy(array: Any) -> Any:
 
 def full_like(array: Any, value: float) -> Any:
     """An array of the same device, shape and dtype, with one value everywhere."""
-    filled = np.full(array.shape, value, array.dtype)
-    return to_gpu(filled) if is_on_gpu(array) else filled
+    if not is_on_gpu(array):
+        return np.full(array.shape, value, array.dtype)
+    filled = gpu.empty(array.shape, array.dtype)
+    fill(filled, value)
+    return filled
+
+
+def fill(array: Any, value: float) -> None:
+    """Write one value to all elements of an array of the GPU: it travels with the launch, and nothing waits for it."""
+    if array.size:
+        _fill[blocks(array.size), THREADS](array.dtype.type(value), flat(array))
+
+
+@kernel
+def _fill(value, array):
+    i = cuda.grid(1)
+    if i < array.size:
+        array[i] = value
 
 
 def assign(array: Any, values: Any) -> None:
@@ -114,11 +140,11 @@ def is_writable(array: Any) -> bool:
 def share_memory(a: Any, b: Any) -> bool:
     """Whether a change of one array may be seen in the other."""
     if is_on_gpu(a) and is_on_gpu(b):
-        return _address(a) == _address(b)
+        return address(a) == address(b)
     return not is_on_gpu(a) and not is_on_gpu(b) and np.may_share_memory(a, b)
 
 
-def _address(array: Any) -> int:
+def address(array: Any) -> int:
     """Where a device array begins; reshaping keeps it, and no operator hands out a later part of an array."""
     return array.address if isinstance(array, GpuArray) else int(array._ary.ctypes.data)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib.util import find_spec
@@ -47,6 +47,7 @@ dtype: Any = None  # in kernels: the type of the elements
 
 KERNELS: dict[str, Kernel] = {}  # all of them, by module and name
 _machine: Any = None  # a stand-in for a GPU: see analysis/fake_device.py
+_recording: Any = None  # what notes launches and copies: see graph.py
 
 
 def numba_cuda() -> Any:
@@ -186,19 +187,21 @@ class Kernel(Source):
     def _launch(self, grid: Grid, *arguments: Any) -> None:
         if _machine is not None:
             _machine.launch(self, grid, arguments)
-        elif is_simulated():
-            self.made_for(element_type(arguments))[(*grid, stream())](*arguments)
         else:
-            self._launcher(grid, arguments, stream())
+            queue(partial(self._simulated if is_simulated() else self._launcher, grid, stream()), arguments)
 
-    def _compiled_for(self, arguments: tuple[Any, ...]) -> Any:
+    def _simulated(self, grid: Grid, stream: Any, arguments: Sequence[Any]) -> None:
+        """Run by the simulator."""
+        self.made_for(element_type(arguments))[(*grid, stream)](*arguments)
+
+    def _compiled_for(self, arguments: Sequence[Any]) -> Any:
         """The driver's kernel for such arguments."""
         dispatcher = self.made_for(element_type(arguments))
         types = tuple(map(dispatcher.typeof_pyval, arguments))
         return dispatcher.compile(types).library.get_cufunc().kernel
 
 
-def element_type(arguments: tuple[Any, ...]) -> type[np.floating[Any]]:
+def element_type(arguments: Sequence[Any]) -> type[np.floating[Any]]:
     """What ``dtype`` stands for in a kernel launched on these arguments; float32 where no array holds floats."""
     floats = (a.dtype.type for a in arguments if getattr(a, "ndim", 0) and a.dtype.kind == "f")
     return next(floats, np.float32)
@@ -252,6 +255,36 @@ def redirected(machine: Any) -> Iterator[None]:
         _machine = before
 
 
+def is_redirected() -> bool:
+    """Whether this is inside of ``redirected``."""
+    return _machine is not None
+
+
+def record(recording: Any) -> None:
+    """From now on give this what is queued, and take new arrays from its pool; None ends it. See graph.py."""
+    global _recording
+    _recording = recording
+
+
+def recording() -> Any:
+    """What notes launches and copies here; None where they just run."""
+    return _recording
+
+
+def require_running(what: str) -> None:
+    """RecordingError where work is recorded and not run, and this cannot be done."""
+    if _recording is not None:
+        _recording.refuse(what)
+
+
+def queue(work: Callable[[Sequence[Any]], None], arguments: Sequence[Any]) -> None:
+    """Call work(arguments), which queues a launch or a copy, or let it be noted."""
+    if _recording is None:
+        work(arguments)
+    else:
+        _recording.note(work, arguments)
+
+
 def flat(array: Any) -> Any:
     """The elements of a device array, one after the other: a view of one dimension."""
     return array if array.ndim == 1 else array.reshape(array.size)
@@ -281,7 +314,8 @@ def _made_stream() -> Any:
 
 
 def synchronize() -> None:
-    """Wait until the GPU has done all the work that was queued."""
+    """Wait until the GPU has done all the work that was queued; RecordingError where it is recorded, not run."""
+    require_running("wait for the GPU")
     if _machine is None:
         stream().synchronize()
 
@@ -299,4 +333,4 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """An uninitialised C-contiguous array on the device, from the pool; DeviceMemoryError where no memory is left."""
     if _machine is not None:
         return _machine.device_array(shape, np.dtype(dtype))
-    return pool().empty(shape, dtype)
+    return (pool() if _recording is None else _recording.pool).empty(shape, dtype)

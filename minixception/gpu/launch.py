@@ -9,7 +9,7 @@ argument it is and which numbers stand for it (array.py), and the same kinds get
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -21,11 +21,11 @@ Grid = tuple[Any, Any]  # blocks, threads of a block: integers or tuples of up t
 class Launcher:
     """Launches one kernel; compile(arguments) is asked for the driver's kernel once for each kind of arguments."""
 
-    def __init__(self, compile: Callable[[tuple[Any, ...]], Any]) -> None:
+    def __init__(self, compile: Callable[[Sequence[Any]], Any]) -> None:
         self._compile = compile
         self._compiled: dict[Any, Any] = {}
 
-    def __call__(self, grid: Grid, arguments: tuple[Any, ...], stream: Any) -> None:
+    def __call__(self, grid: Grid, stream: Any, arguments: Sequence[Any]) -> None:
         """Queue it on arrays of the GPU, scalars and tuples of integers."""
         kinds: list[Any] = []
         words: list[Any] = []
@@ -42,7 +42,7 @@ class Launcher:
         compiled = self._compiled.get(key := tuple(kinds))
         if compiled is None:
             compiled = self._compiled[key] = self._compile(arguments)
-        _launch()(_core_stream(stream), _extent(*grid), compiled, *words)
+        _launch()(core_stream(stream), _extent(*grid), compiled, *words)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -53,7 +53,7 @@ def _extent(blocks: Any, threads: Any) -> Any:
 
 
 @cache
-def _core_stream(stream: Any) -> Any:
+def core_stream(stream: Any) -> Any:
     """A stream of numba.cuda's as the library that launches knows it."""
     from cuda.core import Stream
 

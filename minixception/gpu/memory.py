@@ -158,6 +158,10 @@ class Pool:
         self._used[address] = size, block
         return self.memory.array(_Lease(self, address), address, shape, dtype)
 
+    def lends(self, address: int) -> bool:
+        """Whether arrays lie in its block that begins there."""
+        return address in self._used
+
     def take_back(self, address: int) -> None:
         """The last array of the block that begins there is gone."""
         size, block = self._used.pop(address)

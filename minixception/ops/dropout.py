@@ -22,6 +22,7 @@ from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.random import generator
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
+from ..gpu.graph import drawn
 from ..gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, flat, kernel
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -142,11 +143,11 @@ def _philox(c0, c1, c2, c3, k0, k1):
 
 
 @kernel
-def _draw_mask(x, key, threshold, keep):
-    """keep[i] is 1 with probability 1 - threshold / 2^32, else 0; a thread draws four, for x of any values."""
+def _draw_mask(x, keys, threshold, keep):
+    """keep[i] is 1 with probability 1 - threshold / 2^32, else 0, by the key keys[0]; a thread draws four."""
     thread = cuda.grid(1)
     counter = np.uint64(thread)
-    zero = np.uint64(0)
+    zero, key = np.uint64(0), keys[0]
     drawn = _philox(counter & _LOW, counter >> _HALF, zero, zero, key & _LOW, key >> _HALF)
     for j in range(4):
         i = 4 * thread + j
@@ -154,11 +155,11 @@ def _draw_mask(x, key, threshold, keep):
             keep[i] = drawn[j] >= threshold
 
 
-def _mask_cuda(x: Any, rate: float, key: int) -> Any:
-    """A mask for x on the GPU; the same one for the same key, shape and rate."""
+def _mask_cuda(x: Any, rate: float, key: Any) -> Any:
+    """A mask for x on the GPU; the same one for the same key (1,), shape and rate."""
     keep = empty(x.shape, np.uint8)
     if x.size:
-        arguments = flat(x), np.uint64(key), np.uint64(round(rate * 2**32)), flat(keep)
+        arguments = flat(x), key, np.uint64(round(rate * 2**32)), flat(keep)
         _draw_mask[blocks(x.size, 4 * THREADS), THREADS](*arguments)
     return keep
 
@@ -217,7 +218,7 @@ def dropout(x: Tensor, rate: float, training: bool = True, rng: np.random.Genera
         return x
     rng = rng or generator()
     if x.device == "cuda":
-        keep = _mask_cuda(x.data, rate, key=int(rng.integers(2**64, dtype=np.uint64)))
+        keep = _mask_cuda(x.data, rate, drawn(lambda: int(rng.integers(2**64, dtype=np.uint64))))
     else:
         keep = (rng.random(x.shape, dtype=np.float32) >= rate).astype(np.uint8)  # random: uniform in [0, 1)
     return DROPOUT(x, Tensor(keep), rate=rate)

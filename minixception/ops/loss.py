@@ -312,19 +312,20 @@ def cross_entropy(logits: Tensor, labels: Tensor | np.ndarray | Sequence[int], l
     >>> cross_entropy(mx.tensor([[0.0, 0.0], [0.0, 1000.0]]), [0, 1]).item()
     0.3465735912322998
     """
-    return CROSS_ENTROPY(logits, _checked_labels(logits, labels), label_smoothing=label_smoothing)
+    classes = (0, *logits.shape)[-1]  # a scalar has none
+    return CROSS_ENTROPY(logits, Tensor(checked_labels(labels, classes)), label_smoothing=label_smoothing)
 
 
-def _checked_labels(logits: Tensor, labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+def checked_labels(labels: Tensor | np.ndarray | Sequence[int], k: int) -> np.ndarray:
+    """The labels as an array of int64, on the processor; LabelError unless they are integers from 0 to k - 1."""
     array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)  # from the GPU if need be
-    k = (0, *logits.shape)[-1]  # a scalar has no classes
-    expected = f"cross_entropy: labels must be integers from 0 to {k - 1}, as logits are {logits.shape}"
+    expected = f"cross_entropy: labels must be integers from 0 to {k - 1}, as there are {k} logits for each image"
     if array.dtype.kind not in "iu":
         raise LabelError(f"{expected}; got dtype {array.dtype}, {array.ravel()[:1]}")
     wrong = np.flatnonzero((array < 0) | (array >= k))
     if wrong.size:
         raise LabelError(f"{expected}; got {array.ravel()[wrong[0]]} at position {wrong[0]}")
-    return Tensor(np.asarray(array, np.int64, order="C"))
+    return np.asarray(array, np.int64, order="C")
 
 
 def binary_cross_entropy_with_logits(logits: Tensor, targets: Tensor | np.ndarray | Sequence[Any]) -> Tensor:

@@ -27,12 +27,18 @@ def measure(loss: Tensor, logits: Tensor, labels: np.ndarray, ks: Sequence[int] 
     >>> measure(mx.cross_entropy(logits, labels), logits, labels)
     [0.3465735912322998, 1.0]
     """
-    hits: Callable[[int], np.ndarray]
     if logits.device == "cuda":
-        value, *ranks = _loss_and_ranks(loss, logits, labels)
-        hits = partial(np.less, ranks)
-    else:
-        value, hits = loss.item(), partial(topk_hits, logits.numpy(), labels)
+        return read(loss_and_ranks(loss, logits, to_gpu(labels)), ks)
+    return _summary(loss.item(), partial(topk_hits, logits.numpy(), labels), ks)
+
+
+def read(values: Any, ks: Sequence[int] = (1,)) -> list[float]:
+    """What ``measure`` returns, of an array of ``loss_and_ranks``: waits for the GPU."""
+    value, *ranks = to_cpu(values).tolist()
+    return _summary(value, partial(np.less, ranks), ks)
+
+
+def _summary(value: float, hits: Callable[[int], np.ndarray], ks: Sequence[int]) -> list[float]:
     finite = math.isfinite(value)  # if not, there may be logits of NaN, which have no order
     return [value, *(float(np.mean(hits(k))) if finite else math.nan for k in ks)]
 
@@ -54,9 +60,9 @@ def _write_loss_and_ranks(logits: Any, labels: Any, loss: Any, out: Any) -> None
             out[0] = loss[0]
 
 
-def _loss_and_ranks(loss: Tensor, logits: Tensor, labels: np.ndarray) -> list[float]:
+def loss_and_ranks(loss: Tensor, logits: Tensor, labels: Any) -> Any:
+    """On the GPU (1 + n,): the loss, and for each image how many classes rank before its label's."""
     n, classes = logits.shape
     out: Any = empty((1 + n,), logits.dtype)
-    _write_loss_and_ranks[n, row_threads(classes)](logits.data, to_gpu(labels), loss.data.reshape(1), out)
-    values: list[float] = to_cpu(out).tolist()
-    return values
+    _write_loss_and_ranks[n, row_threads(classes)](logits.data, labels, loss.data.reshape(1), out)
+    return out

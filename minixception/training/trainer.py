@@ -24,11 +24,10 @@ from ..engine import random
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, CheckpointError, NumericError
 from ..files import atomic_path
-from ..ops import cross_entropy
 from ..optim import EMA, clip_grad_norm
+from .batch import Gradients
 from .checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from .evaluate import evaluate
-from .measure import measure
 from .metrics import Mean
 from .recipe import Recipe
 
@@ -68,6 +67,7 @@ class Trainer:
         self.model = recipe.make_model(train.num_classes, self.image_shape).to(device)
         self.optimizer = recipe.make_optimizer(self.model)
         self.schedule = recipe.make_schedule()
+        self._gradients = Gradients(self.model, train.num_classes, recipe.label_smoothing)
         self.ema = EMA([t for _, t in self.model.named_tensors()], recipe.ema_decay)
         self.progress = Progress()
         self.loss, self.top1 = Mean(), Mean()
@@ -93,16 +93,12 @@ class Trainer:
         x = (x if isinstance(x, Tensor) else Tensor(x)).to(self.device)
         random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
         self.optimizer.lr = self._lr(self.progress.step)
-        self.optimizer.zero_grad()
-        logits = self.model(x)
-        loss = cross_entropy(logits, labels, self.recipe.label_smoothing)
-        value, top1 = measure(loss, logits, labels)
+        value, top1 = self._gradients(x, labels)
         if not math.isfinite(value):
             raise NumericError(
                 f"the loss is {value} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: lower the "
                 f"learning rate ({self.optimizer.lr:.4g}) or clip the gradient; the last good checkpoint is kept"
             )
-        loss.backward()
         if self.recipe.clip_norm:
             clip_grad_norm(self.optimizer.params, self.recipe.clip_norm)
         self.optimizer.step()

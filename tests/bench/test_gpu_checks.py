@@ -34,14 +34,20 @@ def test_the_page_is_what_its_command_writes():
 def test_the_page_says_what_has_not_been_run(tmp_path):
     assert main(["gpu_page", str(tmp_path / "gpu.md")]) == 0
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
-    for words in ("Nothing has run on a GPU yet", "Not run yet: it needs", "Not counted yet", "bench --device cuda"):
+    for words in (
+        "Nothing has run on a GPU yet",
+        "Not run yet: it needs",
+        "Not counted yet",
+        "Not measured yet",
+        "bench --device cuda",
+    ):
         assert words in text
 
 
 def test_the_page_shows_what_was_measured(tmp_path):
     (tmp_path / "bench_cuda.json").write_text(json.dumps(MADE_BY | report().to_json()), encoding="utf-8")
-    tool = {"tool": "memcheck", "verdict": "clean", "errors": 0, "warnings": 0, "cases": 99, "planted": "found"}
-    result = MADE_BY | {"device": "A GPU", "tools": [tool]}
+    one = {"check": "memcheck", "verdict": "clean", "errors": 0, "warnings": 0, "cases": 99, "planted": "found"}
+    result = MADE_BY | {"device": "A GPU", "checks": [one]}
     (tmp_path / "sanitizer.json").write_text(json.dumps(result), encoding="utf-8")
     text = page.page(tmp_path)
     assert "Nothing has run" not in text
@@ -128,7 +134,7 @@ def test_the_command_names_tool_and_exit_status():
     commands = []
     check("/cuda/bin/compute-sanitizer", "racecheck", lambda command: commands.append(command) or (NO_RACES, 0))
     assert [command[:3] for command in commands] == [["/cuda/bin/compute-sanitizer", "--tool", "racecheck"]] * 2
-    assert [command[-1] for command in commands] == ["--cases", "racecheck"]
+    assert [command[-1] for command in commands] == ["racecheck", "racecheck"]
     assert all(command[3:5] == ["--error-exitcode", str(check_sanitizer.FOUND)] for command in commands)
 
 
@@ -143,7 +149,7 @@ def test_every_operator_has_a_case_and_those_with_a_ladder_a_larger_one():
 def test_the_cases_run_in_both_directions(monkeypatch):
     monkeypatch.setattr(check_sanitizer, "OPERATORS", {"relu": OPERATORS["relu"]})
     monkeypatch.setattr(gpu, "pool", check_sanitizer.ExactMemory)
-    assert check_sanitizer.run_cases() == 2
+    assert check_sanitizer.run_cases("memcheck") == 2
 
 
 def test_planted_mistakes_are_mistakes():
@@ -172,18 +178,18 @@ def test_without_gpu_or_tool_one_line_says_so(monkeypatch, capsys):
     assert "part of the CUDA toolkit" in check_sanitizer.missing()
 
 
-def test_the_result_file_has_a_row_for_each_tool(monkeypatch, tmp_path, capsys):
+def test_the_result_file_has_a_row_for_each_check(monkeypatch, tmp_path, capsys):
     device = type("Device", (), {"name": b"A GPU"})
     monkeypatch.setenv(gpu.VARIABLE, "")
     monkeypatch.setattr(check_sanitizer, "missing", lambda: "")
     monkeypatch.setattr(gpu.numba_cuda(), "get_current_device", lambda: device, raising=False)
-    monkeypatch.setattr(check_sanitizer, "check", lambda path, tool, start: Verdict(tool, "clean", 0, 0, 240, "found"))
+    monkeypatch.setattr(check_sanitizer, "check", lambda path, name, start: Verdict(name, "clean", 0, 0, 240, "found"))
     out = tmp_path / "sanitizer.json"
     assert check_sanitizer.main(["--out", str(out)]) == 0
     written = json.loads(out.read_text(encoding="utf-8"))
-    assert (written["device"], [one["tool"] for one in written["tools"]]) == ("A GPU", list(check_sanitizer.TOOLS))
+    assert (written["device"], [one["check"] for one in written["checks"]]) == ("A GPU", list(check_sanitizer.CHECKS))
     assert "planted mistake" in capsys.readouterr().out
-    monkeypatch.setattr(check_sanitizer, "check", lambda path, tool, start: Verdict(tool, "clean", 0, 0, 240, "clean"))
+    monkeypatch.setattr(check_sanitizer, "check", lambda path, name, start: Verdict(name, "clean", 0, 0, 240, "clean"))
     assert check_sanitizer.main([]) == 1
 
 

@@ -105,6 +105,105 @@ def test_any_thread_may_launch(driver, tmp_path):
     assert stub_driver.run(driver, THREADS, NUMBA_CACHE_DIR=tmp_path) == "3\n"
 
 
+# Graphs ---------------------------------------------------------------------------------------------------------------
+
+GRAPH = """
+import gc
+import numpy as np
+from minixception.gpu import kernel as gpu
+from minixception.gpu.array import GpuArray
+from minixception.gpu.device import to_gpu
+from minixception.gpu.graph import Repeated
+from minixception.gpu.launch import Launcher
+from minixception.ops import OPERATORS
+
+add, launch, captured = OPERATORS["add"].rungs["cuda"].forward, Launcher.__call__, set()
+
+def noting(self, grid, stream, arguments):
+    captured.update(a.address for a in arguments if isinstance(a, GpuArray))
+    launch(self, grid, stream, arguments)
+
+x, weights = to_gpu(np.ones(5000)), [to_gpu(np.ones(5000))]
+repeated = Repeated(lambda x: add(add(x, weights[0])[0], x)[0])
+repeated(x)
+Launcher.__call__ = noting
+repeated(x)
+Launcher.__call__ = launch
+weights.clear()
+gc.collect()
+others = {(array := gpu.empty((5000,), np.float64)).address: array for _ in range(20)}
+print(len(captured), captured & set(others))
+before = stub.stub_launches()
+repeated(x)
+print(stub.stub_captured(), stub.stub_graphs(), stub.stub_launches() - before)
+"""
+
+
+def test_a_graph_is_one_launch_and_nobody_else_gets_the_memory_that_it_uses(driver, tmp_path):
+    assert stub_driver.run(driver, GRAPH, NUMBA_CACHE_DIR=tmp_path) == "4 set()\n2 2 0\n"
+
+
+FAILED = """
+import numpy as np
+import minixception as mx
+from minixception.gpu.device import to_cpu, to_gpu
+from minixception.gpu.graph import Repeated
+from minixception.ops import OPERATORS
+
+relu = OPERATORS["relu"].rungs["cuda"].forward
+reading = Repeated(lambda x: to_gpu(to_cpu(relu(x)[0])))
+for _ in range(3):
+    reading(to_gpu(np.ones(3)))
+print(reading.recordable, stub.stub_graphs(), stub.stub_launches(), stub.stub_captured())
+"""
+
+
+def test_a_recording_that_fails_leaves_the_stream_as_it_was(driver, tmp_path):
+    assert stub_driver.run(driver, FAILED, NUMBA_CACHE_DIR=tmp_path) == "False 0 3 1\n"
+
+
+STEPS = """
+import numpy as np
+import minixception as mx
+from minixception.training.batch import Gradients
+
+model = mx.models.mini_xception(10, (8,), 1, 8, dropout=0.5).to("cuda").train()
+optimizer = mx.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+gradients, x = Gradients(model, 10, 0.1), mx.tensor(np.zeros((2, 32, 32, 3), np.float32)).to("cuda")
+counts = []
+for _ in range(5):
+    before = stub.stub_launches(), stub.stub_graphs(), stub.stub_allocations()
+    gradients(x, [1, 2])
+    optimizer.step()
+    after = stub.stub_launches(), stub.stub_graphs(), stub.stub_allocations()
+    counts.append([a - b for a, b in zip(after, before)])
+print(counts[2:] == [[len(optimizer.params) + 1, 1, 0]] * 3, counts[0][0] > 5 * counts[2][0])
+"""
+
+
+@pytest.mark.slow
+def test_a_training_step_is_one_graph_a_key_for_dropout_and_the_updates(driver, tmp_path):
+    assert stub_driver.run(driver, STEPS, NUMBA_CACHE_DIR=tmp_path) == "True True\n"
+
+
+# What is run by hand on a GPU -----------------------------------------------------------------------------------------
+
+SANITIZED = """
+from tests.by_hand import check_sanitizer
+from minixception.ops import OPERATORS
+
+check_sanitizer.OPERATORS = {"relu": OPERATORS["relu"]}
+print(check_sanitizer.main(["--cases", NAME]), check_sanitizer.main(["--planted", NAME]), stub.stub_frees() > 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cases", "frees"), [("memcheck", 2, False), ("pool", 6, True)])
+def test_what_the_sanitizer_watches_runs(driver, tmp_path, name, cases, frees):
+    code = SANITIZED.replace("NAME", repr(name))
+    assert stub_driver.run(driver, code, NUMBA_CACHE_DIR=tmp_path) == f"cases run: {cases}\n0 0 {frees}\n"
+
+
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 CAUGHT = """

@@ -1,18 +1,21 @@
 // A stand-in for libcuda.so.1, so that all host code of the GPU runs where there is none: memory of the device is memory
 // of the processor, copies copy, kernels do nothing. A launch that no device would take is an error, as from a driver.
-// Whatever is not here succeeds and does nothing. stub_launches, stub_allocations and stub_frees count. After
-// stub_watch(n) a launch must have n arguments, of which stub_argument(i) is the first 8 bytes of the last launch's.
+// Whatever is not here succeeds and does nothing. stub_launches, stub_captured (launches that became part of a graph),
+// stub_graphs (graphs launched), stub_allocations and stub_frees count. After stub_watch(n) a launch must have n
+// arguments, of which stub_argument(i) is the first 8 bytes of the last launch's.
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_READY = 600 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_READY = 600, NOT_IN_CAPTURE = 900 };
 
 typedef unsigned long long address;
 
-static long launches, allocations, frees;
+static long launches, captured, graphs, allocations, frees;
 long stub_launches(void) { return launches; }
+long stub_captured(void) { return captured; }
+long stub_graphs(void) { return graphs; }
 long stub_allocations(void) { return allocations; }
 long stub_frees(void) { return frees; }
 
@@ -71,7 +74,11 @@ static int allocate(address *block, size_t size) {
 static int release(address block) { frees++; free((void *)block); return OK; }
 static int allocate_host(void **memory, size_t size, unsigned flags) { return posix_memalign(memory, 4096, size) ? NO_MEMORY : OK; }
 static int release_host(void *memory) { free(memory); return OK; }
-static int copy(address to, address from, size_t size) { memcpy((void *)to, (void *)from, size); return OK; }
+static int capturing;  // what is queued is put into a graph, and does not run
+static int copy(address to, address from, size_t size) {
+    if (!capturing) memcpy((void *)to, (void *)from, size);
+    return OK;
+}
 static int set(address to, unsigned char value, size_t size) { memset((void *)to, value, size); return OK; }
 static int pointer(void *value, int which, address memory) {
     if (which == 1) *(void **)value = the_context;
@@ -92,7 +99,17 @@ static int get_kernel(void **kernel, void *module, const char *named) { return m
 static int same(void **to, void *from) { *to = from; return OK; }
 static int kernel_attribute(int *value, int which, void *kernel) { *value = which == 0 ? 1024 : 32; return OK; }
 static int occupancy(int *blocks, void *kernel, int size, size_t shared) { *blocks = 4; return OK; }
-static int capturing(void *stream, int *status) { *status = 0; return OK; }
+static int synchronize(void *stream) { return capturing ? NOT_IN_CAPTURE : OK; }
+static int begin_capture(void *stream, int mode) { capturing = 1; return OK; }
+static int is_capturing(void *stream, int *status) { *status = capturing; return OK; }
+static int capture_info(void *stream, int *status, address *id, void **graph) {
+    *status = capturing;
+    if (id) *id = 1;
+    return graph ? make(graph) : OK;
+}
+static int end_capture(void *stream, void **graph) { capturing = 0; return make(graph); }
+static int instantiate(void **executable, void *graph) { return make(executable); }
+static int launch_graph(void *executable, void *stream) { graphs++; return OK; }
 static address arguments_seen[64];
 static int watched;
 void stub_watch(int n) { watched = n; }
@@ -101,7 +118,7 @@ static int launch(const unsigned *grid, void *kernel, void **arguments, void **e
     if (!depth) return NO_CONTEXT;
     size_t threads = (size_t)grid[3] * grid[4] * grid[5];
     if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535 || !threads || threads > 1024) return INVALID;
-    launches++;
+    *(capturing ? &captured : &launches) += 1;
     for (int i = 0; i < watched; i++) memcpy(&arguments_seen[i], arguments[i], 8);
     return OK;
 }
@@ -121,8 +138,11 @@ static struct { const char *name; void *function; } table[] = {
     {"cuModuleGetFunction", get_kernel}, {"cuLibraryGetKernel", get_kernel}, {"cuLibraryGetModule", same},
     {"cuKernelGetFunction", same}, {"cuKernelGetLibrary", same}, {"cuFuncGetAttribute", kernel_attribute},
     {"cuKernelGetAttribute", kernel_attribute}, {"cuOccupancyMaxActiveBlocksPerMultiprocessor", occupancy},
-    {"cuStreamIsCapturing", capturing}, {"cuLaunchKernelEx", launch}, {"cuGetErrorName", error_text},
-    {"cuGetErrorString", error_text},
+    {"cuStreamSynchronize", synchronize}, {"cuStreamBeginCapture", begin_capture},
+    {"cuStreamIsCapturing", is_capturing}, {"cuStreamGetCaptureInfo", capture_info},
+    {"cuStreamEndCapture", end_capture}, {"cuGraphInstantiateWithParams", instantiate},
+    {"cuGraphInstantiateWithFlags", instantiate}, {"cuGraphInstantiate", instantiate}, {"cuGraphLaunch", launch_graph},
+    {"cuLaunchKernelEx", launch}, {"cuGetErrorName", error_text}, {"cuGetErrorString", error_text},
 };
 
 int cuGetProcAddress_v2(const char *wanted, void **function, int version, address flags, int *status) {

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 COUNTS = """
 import ctypes
 stub = ctypes.CDLL("libcuda.so.1")
-for count in (stub.stub_launches, stub.stub_allocations, stub.stub_frees):
+for count in (stub.stub_launches, stub.stub_captured, stub.stub_graphs, stub.stub_allocations, stub.stub_frees):
     count.restype = ctypes.c_long
 stub.stub_argument.restype = ctypes.c_ulonglong
 """

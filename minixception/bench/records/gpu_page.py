@@ -1,7 +1,8 @@
 """The page about the GPU, docs/results/gpu.md, from the result files in its folder.
 
-What the CUDA kernels ask of memory and what the compiler gave them (gpu.json) is counted without a GPU. What only a GPU
-can tell (bench_cuda.json, sanitizer.json) has a section of its own, which says so where nobody has measured it yet.
+What the CUDA kernels ask of memory and what the compiler gave them (gpu.json) is counted without a GPU, and how long
+the processor is busy with a step (gpu_host.json) is measured on a driver that does nothing. What only a GPU can tell
+(bench_cuda.json, sanitizer.json) has a section of its own, which says so where nobody has measured it yet.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _NOT_CHECKED = """Not run yet: it needs an NVIDIA GPU and compute-sanitizer, whi
 
     python -m tests.by_hand.check_sanitizer --out docs/results/sanitizer.json
 """
+_NOT_TIMED = """Not measured yet: `python -m tests.by_hand.host_time docs/results/gpu_host.json`.
+"""
 _NOT_COUNTED = """Not counted yet: `python -m minixception.bench.records gpu_counts docs/results/gpu.json`.
 """
 
@@ -48,6 +51,7 @@ def page(folder: Path) -> str:
     """The whole page as Markdown, from the files in the folder."""
     sections = {
         "Counted and compiled": _section(folder / "gpu.json", _counted, _NOT_COUNTED),
+        "The processor's share": _section(folder / "gpu_host.json", _host_time, _NOT_TIMED),
         "Measured on a GPU": _section(folder / "bench_cuda.json", _measured, _NOT_MEASURED),
         "Sanitizers": _section(folder / "sanitizer.json", _checked, _NOT_CHECKED),
     }
@@ -83,6 +87,18 @@ What `ptxas` gave {len(names)} kernels: the worst of the fast ones, which are th
     return text
 
 
+def _host_time(result: dict[str, Any]) -> str:
+    """What a step costs the processor, one launch at a time and as a graph."""
+    header = ("what", "how", "launches", "ms, median", "least", "most")
+    rows = [(what, how, launches, *(f"{ms:.3g}" for ms in times)) for what, how, launches, *times in result["rows"]]
+    return f"""\
+On a driver that does nothing: how long Python and the libraries beneath it take until the GPU has all of its work. A
+GPU that is done sooner waits for the processor. Replayed, the launches are one CUDA graph.
+
+{_markdown(Table(header, rows))}
+"""
+
+
 def _compiled(kernels: list[dict[str, Any]]) -> Table:
     """A row for each architecture and dtype."""
     rows = []
@@ -106,15 +122,16 @@ def _measured(result: dict[str, Any]) -> str:
 
 
 def _checked(result: dict[str, Any]) -> str:
-    """A row for each tool of compute-sanitizer."""
-    header = ("tool", "verdict", "errors", "warnings", "cases", "planted mistake")
+    """A row for each check by compute-sanitizer."""
+    header = ("check", "verdict", "errors", "warnings", "cases", "planted mistake")
     rows = [
-        (one["tool"], one["verdict"], one["errors"], one["warnings"], one["cases"], one["planted"])
-        for one in result["tools"]
+        (one["check"], one["verdict"], one["errors"], one["warnings"], one["cases"], one["planted"])
+        for one in result["checks"]
     ]
     return (
-        f"On {result['device']}: one small case of each operator, rung and direction; and, with each tool, a kernel "
-        f"with a mistake of the kind that it is there to find.\n\n{_markdown(Table(header, rows))}\n"
+        f"On {result['device']}: one small case of each operator, rung and direction; and, for each check, a kernel "
+        "with a mistake of the kind that it is there to find. All but the last give each array memory of its own."
+        f"\n\n{_markdown(Table(header, rows))}\n"
     )
 
 

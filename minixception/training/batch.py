@@ -1,0 +1,68 @@
+"""Forward and backward pass of one batch: its loss, its accuracy, and the gradient of every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..engine.tensor import Tensor
+from ..gpu.device import to_gpu
+from ..gpu.graph import Repeated
+from ..nn import Module, Parameter
+from ..ops.loss import CROSS_ENTROPY, checked_labels
+from .measure import loss_and_ranks, measure, read
+
+
+class Gradients:
+    """Computes the loss and top-1 accuracy of a batch, and leaves the gradients in ``grad`` of the parameters.
+
+    On a GPU the first batch of a shape runs, the second is recorded, and from then on the passes are replayed: one
+    launch instead of hundreds (gpu/graph.py). Then ``grad`` is overwritten by each batch, and what the model's layers
+    do must depend on nothing but their inputs and the package's random numbers.
+    """
+
+    def __init__(self, model: Module, classes: int, label_smoothing: float) -> None:
+        self._parameters = list(model.parameters())
+        self._classes = classes
+        self._pass = _both_passes(model, self._parameters, label_smoothing)
+        self._repeated: dict[tuple[int, ...], Repeated] = {}
+
+    def __call__(self, x: Tensor, labels: Any) -> list[float]:
+        """Loss and accuracy of x (n, h, w, c), where the model is, and labels (n,); LabelError as of cross_entropy."""
+        labels = checked_labels(labels, self._classes)
+        if x.device == "cpu":
+            return measure(*self._pass(x, Tensor(labels)), labels)
+        if x.shape not in self._repeated:
+            self._repeated[x.shape] = Repeated(_on_gpu(self._pass, self._parameters))
+        values, gradients = self._repeated[x.shape](x.data, to_gpu(labels))
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return read(values)
+
+
+def _both_passes(
+    model: Module, parameters: Sequence[Parameter], label_smoothing: float
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """x, labels -> loss and logits, after backward()."""
+
+    def run(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        for parameter in parameters:
+            parameter.grad = None
+        logits = model(x)
+        loss = CROSS_ENTROPY(logits, labels, label_smoothing=label_smoothing)
+        loss.backward()
+        return loss, logits
+
+    return run
+
+
+def _on_gpu(
+    both_passes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], parameters: Sequence[Parameter]
+) -> Callable[[Any, Any], tuple[Any, list[Any]]]:
+    """x, labels -> what ``read`` reads, and the gradients."""
+
+    def run(x: Any, labels: Any) -> tuple[Any, list[Any]]:
+        loss, logits = both_passes(Tensor(x), Tensor(labels))
+        return loss_and_ranks(loss, logits, labels), [parameter.grad for parameter in parameters]
+
+    return run
