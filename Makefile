@@ -44,7 +44,7 @@ notebooks: setup ## execute every notebook from top to bottom
 docs: setup ## build the site into build/site
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site
 
-gpu: setup ## on a machine with an NVIDIA GPU: its tests, sanitizers and benchmark, into docs/results
+gpu: setup ## on a machine with an NVIDIA GPU: what only it can tell, in four steps, into docs/results
 	$(BIN)/python -m tests.by_hand.check_gpu
 
 clean: ## remove .venv, caches and build outputs

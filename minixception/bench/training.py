@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,6 +13,7 @@ from ..gpu.device import to_cpu
 from ..nn import Module
 from ..ops import cross_entropy
 from ..optim import SGD, Optimizer
+from ..training.batch import Gradients
 from .peers import Step
 
 
@@ -41,9 +43,20 @@ def training_step(
 def our_training(
     model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float, device: str = "cpu"
 ) -> Step:
-    """A step of SGD with momentum, and the gradients that it left: what ``peers.TRAINING`` does, by ourselves."""
+    """A step of SGD with momentum, and the gradients that it left: what ``peers.TRAINING`` does, by ourselves.
+
+    On a GPU as the Trainer does it: the passes are recorded and replayed.
+    """
     numba.set_num_threads(threads)
     model.train().to(device)
     sgd = SGD(model.parameters(), lr=lr, momentum=0.9)
-    step = training_step(model, Tensor(x).to(device), labels, sgd)
+    images = Tensor(x).to(device)
+    step: Callable[[], Any] = training_step(model, images, labels, sgd)
+    if device == "cuda":
+        gradients = Gradients(model, int(labels.max()) + 1, label_smoothing=0.0)
+
+        def step() -> None:
+            gradients(images, labels)
+            sgd.step()
+
     return step, lambda: [to_cpu(p.grad) for p in model.parameters() if p.grad is not None]

@@ -48,6 +48,10 @@ def tiny():
 NETWORKS = tuple(models.Workload("tiny", tiny, 2, training) for training in (False, True))
 
 
+def keep(report):
+    """Nothing."""
+
+
 def counted(function):
     """A clock on which every call takes a second."""
     function()
@@ -95,6 +99,32 @@ def test_a_rung_that_computes_something_else_is_not_timed(direction, bar, monkey
     monkeypatch.setitem(op.rungs, "cuda_coalesced", wrong)
     with pytest.raises(ArithmeticError, match=f"depthwise, {direction}, cuda_coalesced: the results differ by 1.0e-03"):
         kernels.measure(LAYERS[0], FOUND, 1, False, counted, bar)
+
+
+def test_one_that_computes_something_else_is_named_and_the_others_are_timed(pretended, monkeypatch):
+    def measure(layer, *_):
+        if layer is LAYERS[0]:
+            raise ArithmeticError("depthwise, forward, cuda: the results differ by 1.0e-03")
+        return [row(layer.name, "forward", {"cuda": 1.0})]
+
+    kept = []
+    monkeypatch.setattr(kernels, "WORKLOADS", LAYERS)
+    monkeypatch.setattr(kernels, "measure", measure)
+    found = GpuReport(FOUND, {})
+    command.measure_kernels(found, 1, False, Late(), lambda report: kept.append(len(report.kernels)))
+    assert found.wrong == ["depthwise, forward, cuda: the results differ by 1.0e-03"]
+    assert [one.name for one in found.kernels] == ["pointwise", "batchnorm"]
+    assert kept == [0, 1, 2]
+    assert "Wrong: depthwise, forward, cuda: the results differ by 1.0e-03." in str(found)
+
+
+def test_what_is_slow_is_called_three_times(bar, monkeypatch):
+    calls = []
+    monkeypatch.setattr(kernels, "interleaved", lambda runs, repeats, **_: calls.append(repeats) or dict.fromkeys(runs))
+    monkeypatch.setattr(kernels, "compare", lambda *arguments: arguments[-1]({"quick": 0.01, "slow": 0.4}))
+    monkeypatch.setattr(kernels, "_ours", lambda layer: {})
+    assert list(kernels.measure(LAYERS[0], FOUND, 9, False, lambda seconds: seconds, bar)) == ["quick", "slow"]
+    assert calls == [9, 3]
 
 
 def test_the_sizes_are_those_of_the_targets():
@@ -216,7 +246,7 @@ def test_networks_run_on_the_gpu_beside_pytorch(training, pretended, monkeypatch
     monkeypatch.setattr(command, "NETWORKS", [net for net in NETWORKS if net.training == training])
     monkeypatch.setattr(command, "on_gpu", lambda kind: {"torch someone": peers.Peer((), PLAYED[kind])})
     found = GpuReport(FOUND, {"torch": "2"})
-    command.measure_networks(found, 1, True, counted)
+    command.measure_networks(found, 1, True, counted, keep)
     (one,) = found.models
     assert one.direction == ("training step" if training else "forward")
     assert list(one.times)[-1] == "torch someone"
@@ -252,14 +282,14 @@ def test_a_network_that_does_not_fit_is_left_out_with_the_reason(pretended, monk
 
     monkeypatch.setattr(models, "measure", measure)
     found = GpuReport(FOUND, {})
-    command.measure_networks(found, 1, False, counted)
+    command.measure_networks(found, 1, False, counted, keep)
     assert found.left_out == [
         "tiny, batch 2, inference: the GPU's memory is too small",
         "tiny, batch 2, training: the GPU's memory is too small",
     ]
     errors = iter([RuntimeError("something else")])
     with pytest.raises(RuntimeError, match="something else"):
-        command.measure_networks(found, 1, False, counted)
+        command.measure_networks(found, 1, False, counted, keep)
 
 
 # Without a GPU --------------------------------------------------------------------------------------------------------

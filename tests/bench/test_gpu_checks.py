@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_bench_cuda import report
 
@@ -13,12 +14,15 @@ from minixception.analysis.counts import races
 from minixception.analysis.recorder import Recorder
 from minixception.bench.records import gpu_page as page
 from minixception.bench.records.__main__ import main
+from minixception.engine.op import Rung
 from minixception.errors import KernelError
 from minixception.gpu import kernel as gpu
+from minixception.gpu.device import to_cpu, to_gpu
 from minixception.gpu.kernel import redirected
 from minixception.ops import OPERATORS
-from tests.by_hand import check_gpu, check_sanitizer
+from tests.by_hand import check_gpu, check_sanitizer, gpu_steps, tile_128
 from tests.by_hand.check_sanitizer import Verdict, check, read
+from tests.by_hand.gpu_steps import Rows
 from tests.helpers.processes import python
 
 # The page -------------------------------------------------------------------------------------------------------------
@@ -34,13 +38,8 @@ def test_the_page_is_what_its_command_writes():
 def test_the_page_says_what_has_not_been_run(tmp_path):
     assert main(["gpu_page", str(tmp_path / "gpu.md")]) == 0
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
-    for words in (
-        "Nothing has run on a GPU yet",
-        "Not run yet: it needs",
-        "Not counted yet",
-        "Not measured yet",
-        "bench --device cuda",
-    ):
+    nothing = "Nothing has run on a GPU yet", "| first | every rung", "| not run |"
+    for words in (*nothing, "Not run yet: it needs", "Not counted yet", "Not measured yet", "No time and no bandwidth"):
         assert words in text
 
 
@@ -49,9 +48,15 @@ def test_the_page_shows_what_was_measured(tmp_path):
     one = {"check": "memcheck", "verdict": "clean", "errors": 0, "warnings": 0, "cases": 99, "planted": "found"}
     result = MADE_BY | {"device": "A GPU", "checks": [one]}
     (tmp_path / "sanitizer.json").write_text(json.dumps(result), encoding="utf-8")
+    rows = Rows(tmp_path / "gpu_first.jsonl")
+    rows.add("environment", {"device": "A GPU"})
+    rows.add("relu, cuda", {"seconds": 1.0})
+    rows.add("relu, cuda_naive", {"error": "further than 0.0001 from the definition"})
     text = page.page(tmp_path)
-    assert "Nothing has run" not in text
-    assert "Not run yet" not in text
+    for words in ("Nothing has run", "Not run yet", "No time and no bandwidth"):
+        assert words not in text
+    assert re.search(r"^\| first \| every rung .* \| A GPU \| 1 \|$", text, re.MULTILINE)
+    assert re.search(r"^\| tests \| .* \| not run \|  \|$", text, re.MULTILINE)
     for line in (
         "On A GPU.",
         "| multiply-add, TFLOP/s | 0.5 | 0.5 |",
@@ -199,18 +204,15 @@ def test_the_result_file_has_a_row_for_each_check(monkeypatch, tmp_path, capsys)
 def test_every_step_runs_whatever_became_of_the_others():
     started = []
 
-    def start(*command):
-        started.append(command)
-        return len(started) - 1  # the first one passes
+    def start(step):
+        started.append(step)
+        return "stopped after 1 s" if step == "products" else ""
 
-    found = check_gpu.outcomes(True, "the tool is missing", start)
-    assert found == {
-        "tests": "passed",
-        "sanitizers": "not run: the tool is missing",
-        "benchmark": "failed (exit status 1)",
+    assert check_gpu.outcomes(check_gpu.STEPS, True, start) == dict.fromkeys(check_gpu.STEPS, "passed") | {
+        "products": "stopped after 1 s"
     }
-    assert check_gpu.outcomes(False, "", start) == dict.fromkeys(check_gpu.STEPS, "not run: no GPU")
-    assert len(started) == 2
+    assert check_gpu.outcomes(check_gpu.STEPS, False, start) == dict.fromkeys(check_gpu.STEPS, "not run: no GPU")
+    assert started == list(check_gpu.STEPS) == list(gpu_steps.STEPS)
 
 
 def test_without_a_gpu_make_gpu_fails_and_says_what_was_not_run():
@@ -218,8 +220,78 @@ def test_without_a_gpu_make_gpu_fails_and_says_what_was_not_run():
     assert done.returncode == 1
     assert done.stdout.startswith("bench --device cuda needs an NVIDIA GPU")
     assert [line for line in done.stdout.splitlines() if "not run" in line] == [
-        f"{step}: not run: no GPU" for step in ("tests", "sanitizers", "benchmark")
+        f"{step}: not run: no GPU" for step in check_gpu.STEPS
     ]
+
+
+def test_a_step_that_takes_too_long_is_stopped(tmp_path):
+    assert check_gpu.run_step("first", tmp_path, seconds=0.01) == "stopped after 0 s"
+
+
+# The steps ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_row_is_on_the_disk_before_the_next_is_measured_and_an_error_is_a_row(tmp_path):
+    rows = Rows(tmp_path / "new" / "gpu_first.jsonl")
+
+    def written():
+        return [json.loads(line) for line in (tmp_path / "new" / "gpu_first.jsonl").read_text().splitlines()]
+
+    rows.attempt("one", lambda: {"seconds": 1.5})
+    rows.attempt("two", lambda: {"rows so far": len(written())})
+    rows.attempt("three", lambda: 1 / 0)
+    rows.add("four", {"error": "further than 0.0001 from the definition"})
+    assert written() == [
+        {"what": "one", "seconds": 1.5},
+        {"what": "two", "rows so far": 1},
+        {"what": "three", "error": "ZeroDivisionError: division by zero"},
+        {"what": "four", "error": "further than 0.0001 from the definition"},
+    ]
+    assert rows.faults == 2
+
+
+@pytest.mark.parametrize("rung", ["cuda_naive", "cuda"])
+def test_a_rung_agrees_with_its_definition(rung, monkeypatch):
+    monkeypatch.setattr(check_sanitizer, "LARGER", {})
+    found = gpu_steps.agreement("depthwise_conv2d", rung)
+    assert "error" not in found
+    assert len(found["distances"]) == 1
+    assert all(value < 1e-6 for value in found["distances"][0])
+
+
+@pytest.mark.parametrize("value", [2.0, np.nan])
+def test_a_rung_that_does_not_agree_is_an_error(value, monkeypatch):
+    right = OPERATORS["relu"].rungs["cuda"]
+
+    def wrong(x):
+        return to_gpu(np.full(x.shape, value, x.dtype)), right.forward(x)[1]
+
+    monkeypatch.setitem(OPERATORS["relu"].rungs, "cuda", Rung(wrong, right.backward))
+    assert gpu_steps.agreement("relu", "cuda")["error"] == "further than 0.0001 from the definition"
+
+
+def test_tiles_of_128_are_a_product(rng):
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((128, 32), (32, 256)))
+    c = gpu.empty((128, 256), np.float32)
+    tile_128.multiply(to_gpu(a), to_gpu(b), c)
+    np.testing.assert_allclose(to_cpu(c), a @ b, rtol=1e-4, atol=1e-5)
+
+
+NCU = """==PROF== Connected to process 7
+"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device","CC",\
+"Section Name","Metric Name","Metric Unit","Metric Value"
+"0","7","python","host","filter_strips","1","13","(32, 8, 1)","(95, 23, 1)","0","9.0","Command line profiler metrics",\
+"sm__inst_issued.avg.pct_of_peak_sustained_active","%","51.5"
+"1","7","python","host","filter_strips","1","13","(32, 8, 1)","(95, 23, 1)","0","9.0","Command line profiler metrics",\
+"sm__inst_issued.avg.pct_of_peak_sustained_active","%","52.5"
+"1","7","python","host","filter_strips","1","13","(32, 8, 1)","(95, 23, 1)","0","9.0","Command line profiler metrics",\
+"dram__throughput.avg.pct_of_peak_sustained_elapsed","%","70.0"
+""".replace("\\\n", "")
+
+
+def test_what_the_profiler_prints_is_read():
+    assert gpu_steps.shares(NCU) == {"filter_strips": {"issue slots": 52.0, "DRAM": 70.0}}
+    assert gpu_steps.shares("==ERROR== no permission") == {}
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +26,12 @@ from minixception.training.batch import Gradients
 from tests.helpers import stub_driver
 
 REPEATS = 15
+PRINT = """
+import json
+from tests.by_hand.host_time import measured
+
+print(json.dumps(measured(lambda: stub.stub_launches() + stub.stub_graphs())))
+"""
 
 
 @gpu.kernel
@@ -41,21 +46,21 @@ def main() -> int:
     out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         driver = stub_driver.build(Path(folder))
-        rows = json.loads(stub_driver.run(driver, "from tests.by_hand.host_time import rows\nrows(stub)"))
+        rows = json.loads(stub_driver.run(driver, PRINT))
     write_result(out, f"python -m tests.by_hand.host_time {out}", {"repeats": REPEATS, "rows": rows}, ("numba-cuda",))
     return 0
 
 
-def rows(stub: Any) -> None:
-    """Print them, in milliseconds: [what, how, calls of the driver that launch, median, least, most]."""
+def measured(launches: Callable[[], int]) -> list[tuple[Any, ...]]:
+    """Rows: what, how, calls of the driver that launch, milliseconds: median, least, most. launches: counts so far."""
 
     def row(what: str, how: str, run: Callable[[], Any], calls: int = 1) -> tuple[Any, ...]:
         for _ in range(3):  # compile, record, replay
             run()
-        before = stub.stub_launches() + stub.stub_graphs()
+        before = launches()
         times = [_milliseconds(run) / calls for _ in range(REPEATS)]
-        launches = (stub.stub_launches() + stub.stub_graphs() - before) // (REPEATS * calls)
-        return what, how, launches, statistics.median(times), min(times), max(times)
+        count = (launches() - before) // (REPEATS * calls)
+        return what, how, count, statistics.median(times), min(times), max(times)
 
     def both(what: str, run: Callable[[], Any], graphs: Callable[[], list[Repeated]]) -> list[tuple[Any, ...]]:
         replayed = row(what, "replayed", run)
@@ -75,7 +80,7 @@ def rows(stub: Any) -> None:
     found += both("compiled Xception", lambda: fast(images), lambda: [plan._pass for plan in plans])
     step, gradients = _training_step()
     found += both("training step of Xception", step, lambda: list(gradients._repeated.values()))
-    json.dump(found, sys.stdout)
+    return found
 
 
 def _training_step() -> tuple[Callable[[], None], Gradients]:

@@ -204,6 +204,35 @@ def test_what_the_sanitizer_watches_runs(driver, tmp_path, name, cases, frees):
     assert stub_driver.run(driver, code, NUMBA_CACHE_DIR=tmp_path) == f"cases run: {cases}\n0 0 {frees}\n"
 
 
+STEP = """
+import sys
+from minixception.bench.cuda import kernels
+from minixception.ops import OPERATORS
+from tests.by_hand import gpu_steps
+
+gpu_steps.OPERATORS = {"relu": OPERATORS["relu"]}
+kernels.WORKLOADS = kernels.WORKLOADS[3:4]
+gpu_steps.host_time.measured = lambda launches: []
+sys.argv = ["gpu_steps", "first", OUT]
+print(gpu_steps.main())
+"""
+
+
+@pytest.mark.slow
+def test_a_step_goes_on_after_a_disagreement_and_fails(driver, tmp_path):
+    """Kernels do nothing on this driver, so that no result is right."""
+    code = STEP.replace("OUT", repr(str(tmp_path)))
+    *rows, status = stub_driver.run(driver, code, NUMBA_CACHE_DIR=tmp_path).splitlines()
+    assert status == "1"
+    assert rows == (tmp_path / "gpu_first.jsonl").read_text().splitlines()
+    environment, relu, host_time, bench = map(json.loads, rows)
+    assert (environment["device"], environment["driver_api"]) == ("stub", 12090)
+    assert relu["error"] == "further than 0.0001 from the definition"
+    assert host_time == {"what": "host time", "milliseconds": []}
+    assert bench["error"].startswith("batchnorm, 32x19x19x728, forward, cuda: the results differ by")
+    assert json.loads((tmp_path / "bench_cuda.json").read_text())["wrong"] == [bench["error"]]
+
+
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 CAUGHT = """

@@ -81,14 +81,17 @@ def _on_gpu(options: argparse.Namespace) -> int:
 
     if options.figure or options.malloc == "tuned":
         raise ArgumentError("--figure and --malloc are about the CPU: leave them out with --device cuda")
-    report = command.run(options.what, options.repeats, options.peers)
-    figures = report.to_json()
-    if options.out:
-        peers = "--peers" if options.peers else "--no-peers"
-        written_by = f"minixception bench --device cuda --what {options.what} --repeats {options.repeats} {peers}"
-        write_result(options.out, written_by, {"seed": 0, "repeats": options.repeats, **figures}, versioned())
-    show(options, {"machine": machine(), **figures}, report)
-    return 0
+    peers = "--peers" if options.peers else "--no-peers"
+    written_by = f"minixception bench --device cuda --what {options.what} --repeats {options.repeats} {peers}"
+
+    def keep(report: command.GpuReport) -> None:
+        if options.out:
+            figures = {"seed": 0, "repeats": options.repeats, **report.to_json()}
+            write_result(options.out, written_by, figures, versioned())
+
+    report = command.run(options.what, options.repeats, options.peers, keep)
+    show(options, {"machine": machine(), **report.to_json()}, report)
+    return int(bool(report.wrong))
 
 
 def _threads() -> list[int]:

@@ -34,7 +34,8 @@ class GpuReport:
     """Everything that one run measured.
 
     peer: the settings of PyTorch, or why it was not timed. late: kernels whose times hold some of Python's, because it
-    could not be kept out. left_out: networks that could not be measured, and why.
+    could not be kept out. left_out: networks that could not be measured, and why. wrong: what has other results than
+    it should, and was not timed.
     """
 
     limits: GpuLimits
@@ -43,6 +44,7 @@ class GpuReport:
     models: list[Measurement] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> GpuReport:
@@ -54,6 +56,7 @@ class GpuReport:
             [Measurement.from_json(row) for row in data["models"]],
             data["late"],
             data["left_out"],
+            data["wrong"],
         )
 
     @property
@@ -71,6 +74,7 @@ class GpuReport:
             "targets": [one.to_json() for one in self.targets],
             "late": self.late,
             "left_out": self.left_out,
+            "wrong": self.wrong,
         }
 
     def tables(self) -> list[tuple[str, Table]]:
@@ -89,10 +93,14 @@ class GpuReport:
         notes = [f"PyTorch: {settings}."]
         if self.late:
             notes.append(f"Times that hold some of Python's: {'; '.join(self.late)}.")
-        return notes + [f"Left out: {reason}." for reason in self.left_out]
+        notes += [f"Left out: {reason}." for reason in self.left_out]
+        return notes + [f"Wrong: {difference}." for difference in self.wrong]
 
     def __str__(self) -> str:
         return "\n\n".join([*(f"{title}\n{table}" for title, table in self.tables()), *self.notes()])
+
+
+Keep = Callable[[GpuReport], Any]
 
 
 def require_device() -> None:
@@ -110,10 +118,10 @@ def require_device() -> None:
         )
 
 
-def run(what: str, repeats: int, beside: bool) -> GpuReport:
+def run(what: str, repeats: int, beside: bool, keep: Keep = lambda report: None) -> GpuReport:
     """Measure ``what`` ("kernels", "models" or "all") on the GPU; ``beside``: PyTorch too, where it has CUDA.
 
-    Raises BackendError without a GPU, ArithmeticError where results differ: nothing of that job is timed then.
+    keep(report) is called with each new row: who is stopped has what was measured so far. BackendError without a GPU.
     """
     require_device()
     cuda, stream = gpu.numba_cuda(), gpu.stream()
@@ -124,25 +132,29 @@ def run(what: str, repeats: int, beside: bool) -> GpuReport:
         report = GpuReport(found, settings)
         has_peer = "torch" in settings
         if what != "models":
-            measure_kernels(report, repeats, has_peer, queued)
+            measure_kernels(report, repeats, has_peer, queued, keep)
         if what != "kernels":
-            measure_networks(report, repeats, has_peer, EventClock(cuda, stream))
+            measure_networks(report, repeats, has_peer, EventClock(cuda, stream), keep)
     return report
 
 
-def measure_kernels(report: GpuReport, repeats: int, beside: bool, clock: QueuedClock) -> None:
-    """Add a row for each workload and direction."""
+def measure_kernels(report: GpuReport, repeats: int, beside: bool, clock: QueuedClock, keep: Keep) -> None:
+    """Add a row for each workload and direction; what computes something else is not timed, and named."""
     from tqdm import tqdm
 
     for layer in kernels.WORKLOADS:
         before = clock.late
-        with tqdm(total=2 * repeats, desc=layer.name, leave=False) as bar:
-            report.kernels += kernels.measure(layer, report.limits, repeats, beside, clock, bar)
+        try:
+            with tqdm(total=2 * repeats, desc=layer.name, leave=False) as bar:
+                report.kernels += kernels.measure(layer, report.limits, repeats, beside, clock, bar)
+        except ArithmeticError as error:
+            report.wrong.append(str(error))
         if clock.late > before:
             report.late.append(layer.name)
+        keep(report)
 
 
-def measure_networks(report: GpuReport, repeats: int, beside: bool, clock: Callable[..., float]) -> None:
+def measure_networks(report: GpuReport, repeats: int, beside: bool, clock: Callable[..., float], keep: Keep) -> None:
     """Add a row for each network and job; one that does not fit into the GPU's memory is left out, with the reason."""
     from tqdm import tqdm
 
@@ -152,6 +164,8 @@ def measure_networks(report: GpuReport, repeats: int, beside: bool, clock: Calla
         try:
             with tqdm(total=repeats, desc=f"{net.name}, {kind}", leave=False) as bar:
                 row = models.measure(net, report.limits, repeats, peers, bar, "cuda", clock)
+        except ArithmeticError as error:
+            report.wrong.append(str(error))
         except Exception as error:
             if not (isinstance(error, MemoryError) or "out of memory" in str(error)):  # ours, or PyTorch's
                 raise
@@ -159,6 +173,7 @@ def measure_networks(report: GpuReport, repeats: int, beside: bool, clock: Calla
             say(report.left_out[-1])
         else:
             report.models.append(row)
+        keep(report)
         empty_cache()  # room for PyTorch
 
 

@@ -22,20 +22,27 @@ _HEAD = """# On a GPU: counted, compiled, measured
 Nothing here is typed in by hand: `python -m minixception.bench.records gpu_page docs/results/gpu.md` writes this page
 from the JSON files beside it. [docs/gpu.md](../gpu.md) explains the kernels.
 """
-_NOT_MEASURED = """\
-Nothing has run on a GPU yet: no time and no bandwidth on this page was measured. On a machine with an NVIDIA
-GPU, in a clone of this repository, two commands do it:
+STEPS = {
+    "first": "every rung against its definition, compile times, what launches cost, the kernels beside PyTorch's",
+    "products": "matrix products of Xception's sizes beside PyTorch's, the fused kernel, what a profiler counts",
+    "tests": "the tests marked gpu, NVIDIA's sanitizers",
+    "models": "networks, inference and training, beside PyTorch's; what notebook 07 times",
+}
+"""The steps of `make gpu`, and what each tells."""
+
+_HOW_TO_RUN = """\
+On a machine with an NVIDIA GPU, in a clone of this repository, two commands run all steps and write this page anew:
 
     make setup && .venv/bin/python -m pip install --editable '.[peers]'
     make gpu
 
-The second one runs the GPU's tests on the device, then the sanitizers, then the benchmark beside PyTorch, and writes
-this page anew. The benchmark alone, from `pip install 'minixception[cuda,peers]'` on:
+One step, ten minutes at most, for a machine that is lent for minutes:
 
-    minixception bench --device cuda --out docs/results/bench_cuda.json
-    python -m minixception.bench.records gpu_page docs/results/gpu.md
-
-The targets that it is compared with are those of `minixception/bench/cuda/targets.py`.
+    python -m tests.by_hand.check_gpu --out docs/results --only first
+"""
+_NOT_MEASURED = """\
+No time and no bandwidth was measured on a GPU yet: that is the step `first`, and for networks `models`. The targets
+that they are compared with are those of `minixception/bench/cuda/targets.py`.
 """
 _NOT_CHECKED = """Not run yet: it needs an NVIDIA GPU and compute-sanitizer, which comes with the CUDA toolkit.
 
@@ -50,12 +57,27 @@ _NOT_COUNTED = """Not counted yet: `python -m minixception.bench.records gpu_cou
 def page(folder: Path) -> str:
     """The whole page as Markdown, from the files in the folder."""
     sections = {
+        "What has run on a GPU": _what_has_run(folder),
         "Counted and compiled": _section(folder / "gpu.json", _counted, _NOT_COUNTED),
         "The processor's share": _section(folder / "gpu_host.json", _host_time, _NOT_TIMED),
         "Measured on a GPU": _section(folder / "bench_cuda.json", _measured, _NOT_MEASURED),
         "Sanitizers": _section(folder / "sanitizer.json", _checked, _NOT_CHECKED),
     }
     return "\n".join([_HEAD, *(f"## {title}\n\n{text}" for title, text in sections.items())])
+
+
+def _what_has_run(folder: Path) -> str:
+    """A row for each step, also for those that nobody has run."""
+    rows = []
+    for step, what in STEPS.items():
+        path = folder / f"gpu_{step}.jsonl"
+        where, faults = "not run", ""
+        if path.exists():
+            first, *rest = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            where, faults = first["device"], str(sum("error" in row for row in rest))
+        rows.append((step, what, where, faults))
+    nothing = "" if any(where != "not run" for _, _, where, _ in rows) else "Nothing has run on a GPU yet.\n\n"
+    return f"{nothing}{_markdown(Table(('step', 'what it tells', 'run on', 'faults'), rows))}\n\n{_HOW_TO_RUN}"
 
 
 def _section(path: Path, written: Callable[[dict[str, Any]], str], missing: str) -> str:
