@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..errors import DTypeError, GradientError
+from ..gpu.device import to, to_cpu
 from .tape import no_grad
 from .tensor import Tensor
 
@@ -55,7 +56,7 @@ def gradcheck(
     for t, grad in zip(tensors, before, strict=True):
         t.grad = grad
 
-    noise = 1e-8 * (1.0 + float(np.abs(y.data * cotangent).sum()))  # rounding of the difference, well above it
+    noise = 1e-8 * (1.0 + float(np.abs(y.numpy() * cotangent).sum()))  # rounding of the difference, well above it
     for name, t in checked.items():
         gradient = gradients[name]
         if gradient is None:
@@ -63,7 +64,7 @@ def gradcheck(
         for number in range(directions):
             direction = rng.standard_normal(t.shape)
             numeric = _slope(fn, tensors, t, direction, cotangent)
-            analytic = float((gradient * direction).sum())
+            analytic = float((to_cpu(gradient) * direction).sum())
             if not abs(analytic - numeric) <= noise + rtol * max(abs(analytic), abs(numeric)):
                 raise GradientError(
                     f"{name} {t.shape}, direction {number}: analytic {analytic:.10g}, numeric {numeric:.10g}"
@@ -78,13 +79,13 @@ def _slope(
     cotangent: np.ndarray,
 ) -> float:
     """Central difference of cotangent . fn as ``moved`` goes along the direction."""
-    original = moved.data
+    original, device = moved.data, moved.device
     values = []
     try:
         with no_grad():
             for step in (_STEP, -_STEP):
-                moved.data = original + step * direction
-                values.append(float((fn(*tensors).data * cotangent).sum()))
+                moved.data = to(to_cpu(original) + step * direction, device)
+                values.append(float((fn(*tensors).numpy() * cotangent).sum()))
     finally:
         moved.data = original
     return (values[0] - values[1]) / (2 * _STEP)

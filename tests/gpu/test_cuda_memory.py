@@ -150,9 +150,7 @@ def test_a_block_outlives_an_array_that_the_collector_frees():
 def small_heap():
     """The collector looks at what the test makes only, not at all that other tests have left."""
     gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    gc.freeze()  # for good, as after the tests were collected
 
 
 @pytest.mark.usefixtures("small_heap")

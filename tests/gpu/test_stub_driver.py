@@ -204,6 +204,25 @@ def test_what_the_sanitizer_watches_runs(driver, tmp_path, name, cases, frees):
     assert stub_driver.run(driver, code, NUMBA_CACHE_DIR=tmp_path) == f"cases run: {cases}\n0 0 {frees}\n"
 
 
+GRADCHECK = """
+import numpy as np
+import minixception as mx
+from minixception.errors import GradientError
+
+x = mx.Tensor(mx.tensor(np.ones(3)).to("cuda").data, requires_grad=True)
+try:
+    mx.gradcheck(mx.ops.relu, [x])
+except GradientError:
+    pass  # whatever the kernels that do nothing have left
+print(x.device)
+"""
+
+
+def test_gradcheck_runs_on_arrays_that_only_kernels_can_compute_with(driver, tmp_path):
+    """Those of the simulator can be added and multiplied like NumPy's."""
+    assert stub_driver.run(driver, GRADCHECK, NUMBA_CACHE_DIR=tmp_path) == "cuda\n"
+
+
 STEP = """
 import sys
 from minixception.bench.cuda import kernels
