@@ -287,3 +287,18 @@ def memory_owner(array):
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
+
+
+class SumThenNorm(nn.Module):
+    """Batchnorm and ReLU behind a sum: it may not be folded into one of the convolutions."""
+
+    def __init__(self):
+        self.left, self.right = nn.PointwiseConv2d(3, 5), nn.SeparableConv2d(3, 5)
+        self.add, self.norm, self.act = nn.Add(), nn.BatchNorm2d(5), nn.Activation("relu")
+
+    def forward(self, x):
+        return self.act(self.norm(self.add(self.left(x), self.right(x))))
+
+
+def test_batchnorm_behind_a_sum_stays_behind_it(rng):
+    check(randomise(SumThenNorm(), rng), rng.standard_normal((2, 6, 5, 3)).astype(np.float32), 1e-5)

@@ -218,3 +218,36 @@ def test_a_gradient_that_cannot_be_written_to_is_not_added_to_in_place():
     y = x * 1.0
     (ops.sum(y * y) + total(y)).backward()  # the youngest comes first: y starts with the gradient of total
     assert x.grad.tolist() == [4.0, 6.0]  # 2 + 2 y
+
+
+def test_a_reshape_beside_a_fork_does_not_share_its_gradient():
+    """What a reshape hands back is a view of what it was given: adding to it in place would change that too."""
+    x = leaf(np.arange(6.0).reshape(2, 3))
+    y = x * 2.0
+    kept = y.reshape(3, 2).retain_grad()
+    (kept * np.full((3, 2), 5.0) + y.reshape(3, 2)).sum().backward()
+    np.testing.assert_array_equal(kept.grad, np.full((3, 2), 5.0))
+    np.testing.assert_array_equal(x.grad, np.full((2, 3), 12.0))
+
+
+@pytest.mark.parametrize("size", [1 << 15, (1 << 15) + 1, (3 << 15) + 777])
+def test_gradients_of_more_than_one_chunk_are_added(rng, size):
+    from minixception.engine.accumulate import accumulate
+
+    for dtype in (np.float32, np.float64):
+        total, term = (rng.standard_normal(size).astype(dtype) for _ in range(2))
+        expected = total + term
+        accumulate(total, term)
+        np.testing.assert_array_equal(total, expected)
+
+
+def test_a_backend_lasts_as_long_as_its_block_even_after_an_error():
+    from minixception.engine.backend import current_backend
+
+    assert current_backend() == "cpu"
+    with mx.use_backend("loops"):
+        with pytest.raises(KeyError), mx.use_backend("numpy"):
+            assert current_backend() == "numpy"
+            raise KeyError
+        assert current_backend() == "loops"
+    assert current_backend() == "cpu"

@@ -101,6 +101,7 @@ print(stub.stub_launches())
 """
 
 
+@pytest.mark.slow
 def test_any_thread_may_launch(driver, tmp_path):
     assert stub_driver.run(driver, THREADS, NUMBA_CACHE_DIR=tmp_path) == "3\n"
 
@@ -158,6 +159,7 @@ print(reading.recordable, stub.stub_graphs(), stub.stub_launches(), stub.stub_ca
 """
 
 
+@pytest.mark.slow
 def test_a_recording_that_fails_leaves_the_stream_as_it_was(driver, tmp_path):
     assert stub_driver.run(driver, FAILED, NUMBA_CACHE_DIR=tmp_path) == "False 0 3 1\n"
 
@@ -218,6 +220,7 @@ print(x.device)
 """
 
 
+@pytest.mark.slow
 def test_gradcheck_runs_on_arrays_that_only_kernels_can_compute_with(driver, tmp_path):
     """Those of the simulator can be added and multiplied like NumPy's."""
     assert stub_driver.run(driver, GRADCHECK, NUMBA_CACHE_DIR=tmp_path) == "cuda\n"

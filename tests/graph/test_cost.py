@@ -206,3 +206,21 @@ def test_pixels_times_parameters_are_the_macs_of_every_convolution(table):
     for row in table.rows:
         if row.kind.endswith("Conv2d"):
             assert row.macs == row.params * math.prod(row.output_shape[:2])
+
+
+class Twice(nn.Module):
+    """One convolution at two places."""
+
+    def __init__(self):
+        self.conv, self.norm = nn.PointwiseConv2d(3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.conv(self.conv(x)))
+
+
+def test_a_layer_that_runs_twice_has_its_parameters_once_and_its_macs_twice():
+    model = Twice()
+    table = cost.table(model, (4, 5, 3))
+    assert table.macs == 2 * 4 * 5 * 3 * 3
+    assert table.params == model.num_parameters() == 9 + 12
+    assert table.trainable == model.num_parameters(trainable=True) == 9 + 6

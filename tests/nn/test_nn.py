@@ -450,3 +450,39 @@ def test_a_relu_runs_inside_of_a_separable_convolution(backend, rng):
     assert np.isnan(got[0]).any()
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+# Initial values: what goes into a sum, and how many sums it is part of -----------------------------------------------
+
+LIMITS = {  # layer, its parameter -> fan-in + fan-out
+    "regular": (lambda: nn.Conv2d(64, 96, 3), "weight", 9 * 64 + 9 * 96),
+    "grouped": (lambda: nn.Conv2d(64, 96, 3, groups=4), "weight", 9 * 16 + 9 * 24),
+    "not square": (lambda: nn.Conv2d(64, 96, (1, 7)), "weight", 7 * 64 + 7 * 96),
+    "depthwise": (lambda: nn.DepthwiseConv2d(512, 5), "weight", 25 + 25),
+    "pointwise": (lambda: nn.PointwiseConv2d(64, 192), "weight", 64 + 192),
+    "linear": (lambda: nn.Linear(64, 192), "weight", 64 + 192),
+    "separable, depthwise": (lambda: nn.SeparableConv2d(512, 8), "depthwise", 9 + 9),
+    "separable, pointwise": (lambda: nn.SeparableConv2d(64, 192), "pointwise", 64 + 192),
+}
+
+
+@pytest.mark.parametrize(("make", "name", "fans"), LIMITS.values(), ids=LIMITS)
+def test_initial_weights_are_uniform_up_to_the_limit_of_their_fans(make, name, fans):
+    mx.seed(0)
+    weight = getattr(make(), name).numpy()
+    limit = np.sqrt(6 / fans)
+    assert weight.size > 4000
+    assert 0.99 * limit < np.abs(weight).max() <= np.float32(limit)
+    assert abs(weight.std() / (limit / np.sqrt(3)) - 1) < 0.03
+    assert abs(weight.mean()) < 0.05 * limit
+
+
+def test_inference_gives_each_module_its_own_mode_back_even_after_an_error():
+    net = small_net().train()
+    net.bn.eval()  # frozen, as in transfer learning
+    modes = [module.training for _, module in net.named_modules()]
+    assert set(modes) == {True, False}
+    with pytest.raises(KeyError), net.inference():
+        assert not any(module.training for _, module in net.named_modules())
+        raise KeyError
+    assert [module.training for _, module in net.named_modules()] == modes

@@ -194,3 +194,18 @@ def test_the_number_of_threads_does_not_change_a_bit(dtype, training):
         set_num_threads(available)
     for one, two in zip(*results, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e5])
+@pytest.mark.parametrize("rows", [1025, 3000, 40_000])
+def test_blocks_and_chunks_of_rows_are_merged(rows, mean):
+    """More rows than 32 blocks of 32: chunks of several blocks, whose means differ."""
+    rng = np.random.default_rng(7)
+    drift = np.linspace(-3, 3, rows)[:, None]
+    x, dy = mean + drift + rng.standard_normal((rows, 3)), drift + rng.standard_normal((rows, 3))
+    results = []
+    for rung in ("numpy", "cpu"):
+        y, saved = BATCH_NORM.rungs[rung].forward(x, *parameters(3), training=True, eps=1e-3)
+        results.append((y, *saved[2:4], *BATCH_NORM.rungs[rung].backward(dy, saved)[:3]))
+    for expected, got in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())

@@ -196,3 +196,26 @@ def test_labels_and_targets_may_be_on_the_gpu(rng):
         assert (got.device, got.shape) == ("cuda", ())
         assert got.item() == pytest.approx(expected.item(), rel=1e-12)
         np.testing.assert_allclose(to_cpu(there.grad), here.grad, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e30])
+def test_very_negative_logits(low):
+    """exp of them is 0, and of their opposites it would be inf."""
+    logits, labels = np.array([[0.0, low, 1.0], [low, low, low + 1]]), np.array([0, 2])
+    for name, arrays, params in (
+        ("softmax", (logits,), {}),
+        ("log_softmax", (logits,), {}),
+        ("cross_entropy", (logits, labels), {"label_smoothing": 0.0}),
+        ("binary_cross_entropy_with_logits", (logits, (logits > low).astype(float)), {}),
+        ("sigmoid", (logits,), {}),
+        ("elu", (logits,), {}),
+    ):
+        op = mx.ops.OPERATORS[name]
+        y, saved = op.rungs["numpy"].forward(*arrays, **params)
+        got, got_saved = op.rungs["cuda"].forward(*map(to_gpu, arrays), **params)
+        np.testing.assert_allclose(to_cpu(got), y, rtol=1e-12, err_msg=name)
+        dy = np.ones_like(y)
+        gradients = op.rungs["cuda"].backward(to_gpu(dy), got_saved)
+        for a, b in zip(gradients, op.rungs["numpy"].backward(dy, saved), strict=True):
+            if b is not None:
+                np.testing.assert_allclose(to_cpu(a), b, rtol=1e-12, atol=1e-300, err_msg=name)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numba import get_num_threads, set_num_threads
 
 import minixception as mx
-from minixception.engine.op import RandomDraw, Rung, observe
+from minixception.engine.op import Case, RandomDraw, Rung, observe
 from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, ShapeError
 from minixception.ops import OPERATORS
@@ -250,3 +250,31 @@ def test_reflect_padding_needs_a_pixel_more_than_it_mirrors():
     for bad in (-1, 1.0, "same"):
         with pytest.raises(ArgumentError, match="number of pixels"):
             mx.ops.reflect_pad2d(mx.tensor(np.zeros((1, 4, 4, 2))), bad)
+
+
+# What the samples are too small for, or miss --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [33, 70])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_gradients_of_more_images_than_there_are_parts(rng, images, stride):
+    op = OPERATORS["depthwise_conv2d"]
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((images, 4, 5, 3), (3, 3, 3))]
+    case = Case(tuple(arrays), {"stride": stride, "padding": "same"})
+    _equals_definition(op, "cpu", "float32", case)
+
+
+GATED = {"relu": {}, "relu_separable_conv2d": {"stride": 1, "padding": "same"}}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", GATED)
+def test_the_gate_of_relu_is_shut_at_0(rng, name, backend):
+    """At -1 and at 0 no gradient passes, at 1 all of it does."""
+    op = OPERATORS[name]
+    x = rng.integers(-1, 2, (2, 5, 6, 3)).astype(np.float32)
+    weights = () if name == "relu" else (np.ones((3, 3, 3), np.float32), np.eye(3, dtype=np.float32))
+    _, saved = op.rung(backend).forward(x, *weights, **GATED[name])
+    dx = op.rung(backend).backward(np.ones((2, 5, 6, 3), np.float32), saved)[0]
+    assert not dx[x <= 0].any()
+    assert (dx[x > 0] > 0).all()

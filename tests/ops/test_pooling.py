@@ -241,3 +241,14 @@ def test_the_packages_generator_repeats_after_seed_and_is_one_object():
     for bad in (-1, 1.5, "one"):
         with pytest.raises(ArgumentError, match="seed must be an integer"):
             minixception.engine.random.seed(bad)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_nothing_but_nan_in_a_window_is_nan(rung):
+    x = image([[nan, nan, 1]])
+    y, dx = run(MAX_POOL2D, rung, x, np.ones((1, 1, 3, 1)), size=(1, 1), stride=1, padding="valid")
+    np.testing.assert_array_equal(y.ravel(), [nan, nan, 1])
+    np.testing.assert_array_equal(dx.ravel(), [1, 1, 1])
+    y, dx = run(MAX_POOL2D, rung, x, np.ones((1, 1, 2, 1)), size=(1, 2), stride=1, padding="valid")
+    np.testing.assert_array_equal(y.ravel(), [nan, nan])
+    np.testing.assert_array_equal(dx.ravel(), [1, 1, 0])

@@ -356,3 +356,30 @@ def test_ema_goes_on_bit_for_bit_from_its_state():
         assert np.array_equal(array, other.state_dict()[name])
     with pytest.raises(CheckpointError, match="missing 'average/0'"):
         other.load_state_dict({"updates": np.array(3)})
+
+
+# Arrays of more than one chunk, which the threads share out ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [16_384, 16_385, 32_768, 50_001])
+@pytest.mark.parametrize(("make", "reference"), RULES)
+def test_every_element_of_a_large_parameter_is_updated_once(make, reference, size):
+    rng = np.random.default_rng(size)
+    w, g = rng.standard_normal((size, 1)), rng.standard_normal((size, 1))
+    p, state = Parameter(w.copy()), {}
+    optimizer = make([p], 0.1, 0.9, 0.01)
+    for t in (1, 2):
+        p.grad = g.copy()
+        w = reference(w, g, t, state, 0.1, 0.9, 0.01)
+        optimizer.step()
+    np.testing.assert_allclose(p.data, w, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [16_385, 50_001])
+def test_a_large_average_moves_whole(size):
+    rng = np.random.default_rng(size)
+    p = Parameter(rng.standard_normal(size))
+    ema, before = optim.EMA([p], decay=0.05), p.data.copy()
+    p.data += rng.standard_normal(size)
+    ema.update()
+    np.testing.assert_allclose(ema.state_dict()["average/0"], 0.05 * before + 0.95 * p.data, rtol=1e-12, atol=1e-12)

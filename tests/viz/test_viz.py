@@ -125,6 +125,7 @@ def test_a_graph_can_be_drawn_after_backward():
     assert viz.graph(y).svg() == before
 
 
+@pytest.mark.slow
 def test_a_long_tape_needs_no_recursion():
     x = image(1)
     y = x
@@ -259,7 +260,7 @@ def test_a_notebook_gets_twice_the_pixels_and_words_for_those_who_cannot_see_the
 def test_a_figure_that_was_shown_is_saved_as_if_it_had_not_been():
     with style.canvas(6, 3, columns=2) as (figure, axes):
         figure.colorbar(axes[0, 1].imshow(np.eye(2)), ax=axes[0, 1], label="weight")
-    for one in (*figures().values(), figure):
+    for one in (*list(figures().values())[:2], figure):
         before, shown = one.svg(), one._repr_png_()
         assert (one.svg(), one._repr_png_()) == (before, shown)
 
