@@ -5,39 +5,25 @@
 into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
 ``inline``, ``forceinline``, ``pasted``: helpers that kernels call.
 
-Compiled code is cached on disk. Numba looks only at the file a kernel is written in, so an edit of a helper in
-another file would go unnoticed: here the stamp of the cache also covers every file of this folder. And functions that
-a factory makes get names of their own.
+Compiled code is cached on disk (cache.py); it is stale when any file of this folder has changed. And functions that a
+factory makes get names of their own.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import get_num_threads, njit, prange, set_num_threads
 from numba.extending import overload
 
+from .cache import make_careful, stamp_of
+
 __all__ = [
-    "closure_name", "extend_stamp", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
-    "set_num_threads", "stamp_of",
+    "closure_name", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
+    "set_num_threads",
 ]  # fmt: skip
-
-
-def stamp_of(files: Iterable[Path]) -> str:
-    """A digest of the files' contents."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def extend_stamp(dispatcher: Any, stamp: str) -> None:
-    """Let the code that a dispatcher has cached be stale when the stamp is another."""
-    index = dispatcher._cache._cache_file
-    index._source_stamp = (index._source_stamp, stamp)
 
 
 _STAMP = stamp_of(Path(__file__).parent.glob("*.py"))
@@ -70,7 +56,7 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
             dispatcher = njit(cache=True, **_ALWAYS, **options)(function)
         except RuntimeError:  # no folder that the cache could be written to
             return njit(**_ALWAYS, **options)(function)
-        extend_stamp(dispatcher, _STAMP)
+        make_careful(dispatcher, _STAMP)
         return dispatcher
 
     return decorate

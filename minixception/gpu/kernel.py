@@ -33,7 +33,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cpu.jit import closure_name, extend_stamp, stamp_of
+from ..cpu.cache import make_careful, stamp_of
+from ..cpu.jit import closure_name
 from ..errors import BackendError
 from .launch import Grid, Launcher
 from .memory import GpuMemory, Pool, SimulatedMemory
@@ -159,7 +160,7 @@ def _keep_on_disk(dispatcher: Any) -> None:
         dispatcher.enable_caching()
     except RuntimeError:  # no folder that the cache could be written to
         return
-    extend_stamp(dispatcher, _sources_stamp())
+    make_careful(dispatcher, _sources_stamp())
     # What a kernel closes over stands in the file's name. Numba's own key would hold random numbers of intrinsics.
     code = dispatcher.py_func.__code__
     dispatcher._cache._py_func = SimpleNamespace(__code__=code, __closure__=None)
