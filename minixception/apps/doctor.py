@@ -47,9 +47,9 @@ def examine() -> Report:
 
     case = OPERATORS["depthwise_conv2d"].sample(RandomDraw(0, np.float32))
     OPERATORS["depthwise_conv2d"].rungs["cpu"].forward(*case.arrays, **case.params)  # starts the threading layer
-    cache = Path(kernel.stats.cache_path)
-    root = _cache_root(cache)
-    compiled = len(list(root.rglob("*.nbc")))
+    cache = kernel.stats.cache_path and Path(kernel.stats.cache_path)  # None where Numba finds no folder to write to
+    root = cache and _cache_root(cache)
+    compiled = len(list(root.rglob("*.nbc"))) if root else 0
     facts = [
         ("minixception", version("minixception")),
         ("Python", f"{platform.python_version()} ({platform.system()}, {platform.machine()})"),
@@ -63,7 +63,7 @@ def examine() -> Report:
             f"{8 * REGISTER_BYTES} bits: {lanes(np.float32)} float32, {lanes(np.float64)} float64",
         ),
         *_gpu_facts(),
-        ("kernel cache", f"{root}, {compiled} compiled kernels"),
+        ("kernel cache", f"{root}, {compiled} compiled kernels" if root else "none: no folder can be written to"),
     ]
     return Report(facts, _advice(numba, compiled, cache))
 
@@ -110,14 +110,15 @@ def _first_line(error: object) -> str:
     return next((text for line in str(error).splitlines() if (text := line.strip(" .:"))), type(error).__name__)
 
 
-def _advice(numba: Any, compiled: int, cache: Path) -> list[str]:
+def _advice(numba: Any, compiled: int, cache: Path | None) -> list[str]:
     advice = []
-    if compiled < len(_cpu_rungs()):
+    if cache and compiled < len(_cpu_rungs()):
         advice.append("Most kernels are not compiled yet. Run: minixception warmup")
     if numba.get_num_threads() < (os.cpu_count() or 1):
         advice.append(f"Only {numba.get_num_threads()} of {os.cpu_count()} cores are used. Unset NUMBA_NUM_THREADS.")
-    if not os.access(cache if cache.exists() else cache.parent, os.W_OK):
-        advice.append(f"{cache} cannot be written to, so kernels compile anew every time. Set NUMBA_CACHE_DIR.")
+    if not cache or not os.access(cache if cache.exists() else cache.parent, os.W_OK):
+        folder = cache or "The folder for compiled kernels"
+        advice.append(f"{folder} cannot be written to, so kernels compile anew every time. Set NUMBA_CACHE_DIR.")
     return advice
 
 

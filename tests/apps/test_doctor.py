@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -95,3 +96,18 @@ def test_doctor_in_the_simulator():
     (_, source), fact = doctor._gpu_facts()
     assert source.endswith(", its simulator")
     assert fact == ("GPU", "none: the simulator runs the kernels, slowly")
+
+
+NO_FOLDER = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []  # as where neither the package's folder nor the user's can be written to
+from minixception.apps import cli
+raise SystemExit(cli.main(["doctor"]))
+"""
+
+
+def test_doctor_where_no_folder_can_be_written_to():
+    done = python("-c", NO_FOLDER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^kernel cache +none: no folder can be written to$", done.stdout, re.MULTILINE)
+    assert "- The folder for compiled kernels cannot be written to, so kernels compile anew every time." in done.stdout
