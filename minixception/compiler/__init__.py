@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, overload
 
 import numba
@@ -23,8 +24,8 @@ class Compiled:
     """A model compiled for inference: ``fast(x) -> y``; made by ``compile``.
 
     It holds copies of the weights as they were, where they were; compile again after training, or when the model has
-    moved. One plan is made per input shape and number of threads, at its first use. Not for use by two threads at once:
-    plans reuse their buffers.
+    moved. One plan is made per input shape and number of threads, at its first use. Plans reuse their buffers: of
+    several threads that call, one waits for the other.
     """
 
     def __init__(self, model: Module) -> None:
@@ -33,6 +34,7 @@ class Compiled:
         self._weights: dict[Key, Folded] = {}  # shared by all plans
         self._plans: dict[tuple[Shape, str, int], Plan] = {}
         self._together: dict[tuple[Shape, str], int] = {}  # images that go through the network at a time
+        self._turn = threading.Lock()
 
     @overload
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -54,11 +56,12 @@ class Compiled:
         if _device(self._model) != self.device:
             raise BackendError(f"the model was compiled on {self.device!r} and has moved: call compile() again")
         shape, x = tuple(x.shape), to_gpu(x) if self.device == "cuda" else to_cpu(x)
-        together = self._images_together(shape, x.dtype)
-        if together == shape[0]:
-            return self._plan(shape, x.dtype).run(x)
-        parts = [x[first : first + together] for first in range(0, len(x), together)]
-        return np.concatenate([self._plan(part.shape, part.dtype).run(part) for part in parts])
+        with self._turn:
+            together = self._images_together(shape, x.dtype)
+            if together == shape[0]:
+                return self._plan(shape, x.dtype).run(x)
+            parts = [x[first : first + together] for first in range(0, len(x), together)]
+            return np.concatenate([self._plan(part.shape, part.dtype).run(part) for part in parts])
 
     def _images_together(self, shape: Shape, dtype: np.dtype[Any]) -> int:
         """All of them on the GPU, which many images keep busy; on the CPU as many as its caches have room for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 
 import numpy as np
@@ -302,3 +303,20 @@ class SumThenNorm(nn.Module):
 
 def test_batchnorm_behind_a_sum_stays_behind_it(rng):
     check(randomise(SumThenNorm(), rng), rng.standard_normal((2, 6, 5, 3)).astype(np.float32), 1e-5)
+
+
+def test_threads_that_share_a_compiled_model_get_each_its_own_answer(rng):
+    fast = mx.compile(randomise(mx.models.mini_xception(10, (16,), 1, 8), rng).eval())
+    images = [rng.standard_normal((1, 32, 32, 3)).astype(np.float32) for _ in range(4)]
+    expected = [fast(image) for image in images]
+    wrong = []
+
+    def call(number):
+        wrong.extend(number for _ in range(50) if not np.array_equal(fast(images[number]), expected[number]))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
