@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ..engine.op import Shape
+from ..engine.tape import no_grad
 from ..engine.tensor import Tensor
 from ..errors import BackendError, ShapeError
 from ..gpu.device import to_cpu, to_gpu
@@ -56,6 +57,9 @@ class Compiled:
         if _device(self._model) != self.device:
             raise BackendError(f"the model was compiled on {self.device!r} and has moved: call compile() again")
         shape, x = tuple(x.shape), to_gpu(x) if self.device == "cuda" else to_cpu(x)
+        if shape[:1] == (0,):  # nothing to plan
+            with no_grad(), self._model.inference():
+                return self._model(Tensor(x)).data
         with self._turn:
             together = self._images_together(shape, x.dtype)
             if together == shape[0]:

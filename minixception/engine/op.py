@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import DTypeError
-from ..gpu.device import is_on_gpu, to_gpu
+from ..gpu.device import is_on_gpu, to_cpu, to_gpu
 from .backend import LADDER, current_backend
 from .tape import Node, is_recording
 from .tensor import Tensor
@@ -169,7 +169,7 @@ class Op:
     def _run(self, tensors: Sequence[Tensor], params: dict[str, Any]) -> tuple[Tensor, Any]:
         arrays = [t.data for t in tensors]
         backend = "cuda" if any(map(is_on_gpu, arrays)) else current_backend()
-        rung = self.rung(backend)
+        rung = self.rung(backend) if all(a.size for a in arrays) else _of_nothing(self.rung("numpy"), backend)
         if backend == "cuda":
             y, saved = rung.forward(*map(to_gpu, arrays), **params)
         else:
@@ -194,6 +194,22 @@ class Op:
             got = ", ".join(str(t.dtype) for t in tensors)
             raise DTypeError(f"{self.name} needs inputs of one floating dtype, all float32 or all float64, got {got}")
         return dtype
+
+
+def _of_nothing(definition: Rung, backend: str) -> Rung:
+    """For arrays without elements, of which no kernel knows: what the definition makes of them, on the processor."""
+    if backend != "cuda":
+        return definition
+
+    def forward(*arrays: Any, **params: Any) -> tuple[Any, Any]:
+        y, saved = definition.forward(*map(to_cpu, arrays), **params)
+        return to_gpu(np.asarray(y)), saved
+
+    def backward(dy: Any, saved: Any, **wanted: Any) -> tuple[Any, ...]:
+        gradients = definition.backward(to_cpu(dy), saved, **wanted)
+        return tuple(None if gradient is None else to_gpu(np.asarray(gradient)) for gradient in gradients)
+
+    return Rung(forward, backward, definition.selective)
 
 
 def shape_only(shape: Shape, dtype: Any = np.float32) -> np.ndarray:

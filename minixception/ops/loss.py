@@ -255,6 +255,10 @@ def _cross_entropy_shape(logits: Shape, labels: Shape, *, label_smoothing: float
 
 
 def _binary_cross_entropy_shape(logits: Shape, targets: Shape) -> Shape:
+    if 0 in logits:
+        raise ShapeError(
+            f"binary_cross_entropy_with_logits: logits must have elements to take the mean of, got {logits}"
+        )
     if targets != logits:
         raise ShapeError(
             f"binary_cross_entropy_with_logits: targets must have the shape of logits {logits}, got {targets}"

@@ -320,3 +320,8 @@ def test_threads_that_share_a_compiled_model_get_each_its_own_answer(rng):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_batch_without_an_image(rng):
+    fast = mx.compile(randomise(mx.models.mini_xception(10, (8,), 1, 8), rng))
+    assert fast(np.zeros((0, 32, 32, 3), np.float32)).shape == (0, 10)

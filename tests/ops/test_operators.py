@@ -17,6 +17,7 @@ import minixception as mx
 from minixception.engine.op import Case, RandomDraw, Rung, observe
 from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, ShapeError
+from minixception.gpu.device import to_cpu
 from minixception.ops import OPERATORS
 from tests.helpers.cases import cases, in_float64
 
@@ -278,3 +279,41 @@ def test_the_gate_of_relu_is_shut_at_0(rng, name, backend):
     dx = op.rung(backend).backward(np.ones((2, 5, 6, 3), np.float32), saved)[0]
     assert not dx[x <= 0].any()
     assert (dx[x > 0] > 0).all()
+
+
+# Nothing ------------------------------------------------------------------------------------------------------------
+
+TO_ALL = ("add", "subtract", "multiply", "divide", "concat", "dropout")  # every input has an entry for each image
+NO_MEAN = ("cross_entropy", "binary_cross_entropy_with_logits", "mean", "reshape")
+
+
+@pytest.mark.parametrize("backend", ["loops", "cpu", "cuda"])
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name not in NO_MEAN])
+def test_a_batch_without_an_image_has_the_answer_and_the_gradients_of_the_definition(name, backend):
+    op = OPERATORS[name]
+    case = op.sample(RandomDraw(0))
+    arrays = [a[:0] if i == 0 or name in TO_ALL else a for i, a in enumerate(case.arrays)]
+    without = {3, 4} if name == "batch_norm" else op.integer_inputs  # running statistics have no gradient
+
+    def run(backend):
+        inputs = [mx.Tensor(a, requires_grad=i not in without) for i, a in enumerate(arrays)]
+        with mx.use_backend(backend):
+            y = op(*inputs, **case.params)
+            y.backward(np.ones(y.shape))
+        return [y.numpy(), *(None if t.grad is None else to_cpu(t.grad) for t in inputs)]
+
+    for expected, got in zip(run("numpy"), run(backend), strict=True):
+        assert (expected is None) == (got is None)
+        if expected is not None:
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_what_has_no_mean_is_an_error():
+    x = mx.tensor(np.zeros((0, 3), np.float32))
+    for call in (
+        lambda: mx.cross_entropy(x, []),
+        lambda: mx.binary_cross_entropy_with_logits(x, np.zeros((0, 3))),
+        lambda: mx.nn.BatchNorm2d(3)(x),
+    ):
+        with pytest.raises(ValueError, match=r"\(0, 3\)|labels"):
+            call()

@@ -69,9 +69,9 @@ def _shape(
     for name, shape in per_channel.items():
         if shape != x[-1:]:
             raise ShapeError(f"batch_norm: {name} must be ({x[-1]},), one value for each channel of x {x}, got {shape}")
-    if training and math.prod(x[:-1]) == 1:
+    if training and math.prod(x[:-1]) < 2:
         raise ShapeError(
-            f"batch_norm: training needs at least two values per channel, x has one in shape {x}: the "
+            f"batch_norm: training needs at least two values per channel, x has {math.prod(x[:-1])} in shape {x}: the "
             "variance of one value is 0 and y would be beta whatever x is. Use a larger batch (drop a last "
             "batch of one) or larger images, or normalise with the running statistics: model.eval(), "
             "training=False"
