@@ -11,7 +11,7 @@ they ask for the same value, in global reads per output for a 3x3 kernel with st
 
     cuda_naive      9 + 9 (inputs + weights)  = 18      each a sector for itself
     cuda_coalesced  9 + 9                     = 18      four sectors for 32 of them; many hit the L1 cache
-    cuda_tiled      10*10/64 + 9/64           = 1.70    and 9 + 9 reads of shared memory, which now is the limit
+    cuda_tiled      10*10/64 + 9/64           = 1.70    and 9 + 9 reads of shared memory: see below
     cuda            6*10/32 + 9/32            = 2.16    and no others: what is needed again stays in registers
 
 The backward pass has the same steps: for the gradient of the input with stride 1 it is the same convolution, of dy with
@@ -72,7 +72,8 @@ def _forward_coalesced(x, w, y, stride, top, left):
 # processors that only the block sees. The barrier waits until all have copied; then every window is read from there.
 # 8x8 outputs of a 3x3 kernel need 10x10 pixels: 1.56 global reads per output. The lanes of a warp read 32 neighbouring
 # values in shared memory, which lie in its 32 banks, one each: no conflicts, and no need to pad rows.
-# Two reads for each multiply-add is more than shared memory delivers at the speed of global memory.
+# Two reads for each multiply-add is more than shared memory delivers at the speed of global memory. This rung does not
+# come that far: read as machine code, most of its instructions compute indices of 64 bits, and those limit it first.
 
 _SIDE = 8  # of the square of outputs, where it fits
 SHARED = 5632  # elements: 22 KiB of float32, so that two blocks fit even on the smallest; 44 of at most 48 of float64
