@@ -37,6 +37,11 @@ class GpuArray:
         """Where its elements begin."""
         return int(self.words[4])
 
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("an array without dimensions has no length")
+        return self.shape[0]
+
     def reshape(self, *shape: Any) -> GpuArray:
         """The same elements in another shape: a tuple or integers, one of which may be -1. ValueError as of NumPy."""
         wanted: Shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape

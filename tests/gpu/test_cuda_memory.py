@@ -15,7 +15,7 @@ from minixception.errors import DeviceMemoryError
 from minixception.gpu import device
 from minixception.gpu import kernel as gpu
 from minixception.gpu.array import GpuArray
-from minixception.gpu.memory import MemoryUse, Pool, SimulatedMemory
+from minixception.gpu.memory import MemoryUse, Pool, SimulatedMemory, host_view
 
 KIB = 1024
 gpu.numba_cuda()  # chooses the simulator, before anything else imports a part of it
@@ -100,6 +100,24 @@ def test_arrays_in_use_never_overlap(rng):
     arrays.clear()
     del array
     assert pool.use() == MemoryUse(use.allocations, use.held, cached=use.held)
+
+
+def test_an_array_of_the_gpu_is_a_place_a_shape_and_a_dtype():
+    array = GpuArray("the owner", 512, (2, 3, 4), np.dtype(np.float32))
+    assert (len(array), array.size, array.ndim, array.address) == (2, 24, 3, 512)
+    assert array.words == (0, 0, 24, 4, 512, 2, 3, 4, 48, 16, 4)
+    for shape in ((6, 4), ((6, 4),), (-1, 4), ((6, -1),)):
+        view = array.reshape(*shape)
+        assert (view.shape, view.address, view.owner) == ((6, 4), 512, "the owner")
+    assert array.reshape(24).words == (0, 0, 24, 4, 512, 24, 4)
+    assert array.reshape(24).kind != array.kind != GpuArray(None, 512, (2, 3, 4), np.dtype(np.float64)).kind
+    for shape in ((5, 5), (-1, 7), (-1, -1)):
+        with pytest.raises(ValueError, match=r"reshape|unknown"):
+            array.reshape(shape)
+    with pytest.raises(TypeError, match="no length"):
+        len(GpuArray(None, 512, (), np.dtype(np.float32)))
+    described = np.asarray(host_view(array))
+    assert (described.shape, described.dtype, described.ctypes.data) == ((2, 3, 4), np.float32, 512)
 
 
 class Block:
