@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minixception.cpu import gemm as gemm_module
-from minixception.cpu import memory
 from minixception.cpu.gemm import gemm, panel_width
 from minixception.cpu.jit import loops
 from minixception.cpu.simd import fma, lanes, load, maximum, splat, store
@@ -92,11 +91,3 @@ def test_product_keeps_what_is_not_finite_where_it_belongs(rng, value):
     y = gemm(a, b, np.empty((7, 5), np.float32))
     assert not np.isfinite(y[2]).any()
     assert np.isfinite(np.delete(y, 2, axis=0)).all()
-
-
-def test_blocks_of_a_pool_are_never_shared_by_two_arrays():
-    arrays = [memory.empty((1 << 13,), np.float32) for _ in range(20)]
-    for number, array in enumerate(arrays):
-        array.fill(number)
-    for number, array in enumerate(arrays):
-        np.testing.assert_array_equal(array, number)
