@@ -154,6 +154,7 @@ class Op:
 
     def apply(self, *tensors: Tensor, **params: Any) -> tuple[Tensor, Any]:
         """Check, run and record: the output and what the forward pass saved (None when only shapes are asked)."""
+        params = {name: plain(value) for name, value in params.items()}
         dtype = self._common_dtype(tensors)
         shapes = [t.shape for t in tensors]
         output_shape = self.shape(*shapes, **params)
@@ -194,6 +195,17 @@ class Op:
             got = ", ".join(str(t.dtype) for t in tensors)
             raise DTypeError(f"{self.name} needs inputs of one floating dtype, all float32 or all float64, got {got}")
         return dtype
+
+
+def plain(value: Any) -> Any:
+    """NumPy's integers, and tuples of them, as Python's: what computes a stride often has one of NumPy's.
+
+    >>> plain((np.int64(3), 5))
+    (3, 5)
+    """
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _of_nothing(definition: Rung, backend: str) -> Rung:

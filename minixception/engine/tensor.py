@@ -150,7 +150,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     C-contiguous NumPy array of the right dtype is shared, not copied. So is an array of another library that lies on
     the GPU, always (see interop.py): the tensor is on the GPU then.
     Raises DTypeError for any other dtype, and for requires_grad on integers; of an array of the GPU also if ``dtype``
-    is not its own, and InteropError unless it is C-contiguous.
+    is not its own, and InteropError unless it is C-contiguous. ShapeError for lists of different lengths.
 
     >>> tensor([[1.0, 2.0]]).shape
     (1, 2)
@@ -158,7 +158,10 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     for attribute, convert in FOREIGN_ARRAYS.items():
         if hasattr(data, attribute):
             return convert(data, dtype, requires_grad)
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # a list of lists that are not equally long
+        raise ShapeError(f"a tensor needs rows of equal length in each dimension: {error}") from error
     if dtype is None:
         dtype = (
             np.float32 if not isinstance(data, (np.ndarray, np.generic)) and array.dtype.kind == "f" else array.dtype

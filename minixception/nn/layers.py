@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
+from ..engine.op import plain
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..ops.window import Padding
@@ -15,7 +16,8 @@ ACTIVATIONS = {"relu": ops.relu, "elu": ops.elu, "gelu": ops.gelu, "sigmoid": op
 
 
 def _pair(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    size = plain(kernel_size)
+    return (size, size) if isinstance(size, int) else size
 
 
 def _bias(channels: int, wanted: bool) -> Parameter | None:

@@ -208,6 +208,8 @@ def main() -> int:
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         found = []
+        for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+            assert not fail(tests, copy), f"{tests} fail as it is: they would kill any mutant"
         for number, mutant in enumerate(chosen, 1):
             verdict = "killed" if is_killed(mutant, copy) else "survived"
             found.append(asdict(mutant) | {"verdict": verdict})
@@ -224,20 +226,17 @@ def is_killed(mutant: Mutant, copy: Path) -> bool:
     assert right.count(mutant.old) == 1, f"{mutant.path} has {mutant.old!r} {right.count(mutant.old)} times"
     path.write_text(right.replace(mutant.old, mutant.new), "utf-8")
     try:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            *mutant.tests.split(" -k ")[0].split(),
-        ]
-        command += ["-k", mutant.tests.split(" -k ")[1]] if " -k " in mutant.tests else []
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=1800)
+        return fail(mutant.tests, copy)
     finally:
         path.write_text(right, "utf-8")
+
+
+def fail(tests: str, copy: Path) -> bool:
+    """Whether one of these tests, files and perhaps ``-k words``, fails in the copy."""
+    files, _, words = tests.partition(" -k ")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files.split()]
+    command += ["-k", words] if words else []
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode in (0, 1, 2), done.stdout + done.stderr  # 2: the mistake keeps tests from being collected
     return done.returncode != 0
 

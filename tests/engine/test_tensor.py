@@ -251,3 +251,8 @@ def test_a_backend_lasts_as_long_as_its_block_even_after_an_error():
             raise KeyError
         assert current_backend() == "loops"
     assert current_backend() == "cpu"
+
+
+def test_lists_of_different_lengths_are_a_shape_error():
+    with pytest.raises(ShapeError, match="rows of equal length"):
+        mx.tensor([[1.0, 2.0], [3.0]])

@@ -486,3 +486,19 @@ def test_inference_gives_each_module_its_own_mode_back_even_after_an_error():
         assert not any(module.training for _, module in net.named_modules())
         raise KeyError
     assert [module.training for _, module in net.named_modules()] == modes
+
+
+def test_numpys_integers_are_integers(rng):
+    x = image(rng, 1, 8, 8, 4)
+    two, three = np.int64(2), np.int32(3)
+    for make, right in (
+        (lambda: nn.Conv2d(4, 2, three, stride=two, groups=two), lambda: nn.Conv2d(4, 2, 3, stride=2, groups=2)),
+        (lambda: nn.SeparableConv2d(4, 2, three, stride=two), lambda: nn.SeparableConv2d(4, 2, 3, stride=2)),
+        (lambda: nn.PointwiseConv2d(4, 2, stride=two), lambda: nn.PointwiseConv2d(4, 2, stride=2)),
+        (lambda: nn.MaxPool2d(three, two, "same"), lambda: nn.MaxPool2d(3, 2, "same")),
+        (lambda: nn.AvgPool2d((three, two), two, "same"), lambda: nn.AvgPool2d((3, 2), 2, "same")),
+    ):
+        mx.seed(0)
+        y = make().astype(np.float64)(x)
+        mx.seed(0)
+        np.testing.assert_array_equal(y.numpy(), right().astype(np.float64)(x).numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...engine.op import Draw, Shape
+from ...engine.op import Draw, Shape, plain
 from ...errors import ArgumentError
 from ..window import Padding, check_image, extents, sample_window, window_shape
 
@@ -16,7 +16,8 @@ def window_params(name: str, size: int | Sequence[int], stride: int | None, padd
     >>> window_params("max_pool2d", 2, None, "valid")
     {'size': (2, 2), 'stride': 2, 'padding': 'valid'}
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    size, stride = plain(size), plain(stride)
+    sides = (size, size) if isinstance(size, int) else plain(tuple(size)) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
         raise ArgumentError(f"{name}: size must be a positive integer or a pair (height, width), got {size!r}")
     if stride is None and sides[0] != sides[1]:
