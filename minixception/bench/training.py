@@ -40,6 +40,16 @@ def training_step(
     return step
 
 
+def _replayed_step(model: Module, x: Tensor, labels: np.ndarray, optimizer: Optimizer) -> Callable[[], Any]:
+    gradients = Gradients(model, int(labels.max()) + 1, label_smoothing=0.0)
+
+    def step() -> None:
+        gradients(x, labels)
+        optimizer.step()
+
+    return step
+
+
 def our_training(
     model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float, device: str = "cpu"
 ) -> Step:
@@ -51,12 +61,6 @@ def our_training(
     model.train().to(device)
     sgd = SGD(model.parameters(), lr=lr, momentum=0.9)
     images = Tensor(x).to(device)
-    step: Callable[[], Any] = training_step(model, images, labels, sgd)
-    if device == "cuda":
-        gradients = Gradients(model, int(labels.max()) + 1, label_smoothing=0.0)
-
-        def step() -> None:
-            gradients(images, labels)
-            sgd.step()
-
+    make = _replayed_step if device == "cuda" else training_step
+    step = make(model, images, labels, sgd)
     return step, lambda: [to_cpu(p.grad) for p in model.parameters() if p.grad is not None]

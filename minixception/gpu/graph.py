@@ -39,6 +39,7 @@ class Repeated:
     It returns what the function returned, arrays that the next call overwrites. The first call runs the function, and
     compiles its kernels; the second records it; this and all later calls replay. If it does what cannot be recorded, it
     is just run each time. Host time of a replay: a copy for each input and one launch. Memory: that of a call, kept.
+    Not for several threads at once: while one records, what another launches would be taken for a part of it.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

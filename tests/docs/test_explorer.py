@@ -21,7 +21,7 @@ from tests.helpers.browser import Page as AnyPage
 from tests.helpers.browser import browser as browser
 from tests.helpers.browser import needs_browser
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 DOCS = Path(__file__).parents[2] / "docs"
 START = {"size": 19, "in": 728, "out": 728, "kernel": 3, "segments": 3, "batch": 1, "gflops": 527.0, "gbs": 42.0}
@@ -285,7 +285,7 @@ def test_an_address_that_makes_no_sense(page):
 
 
 @pytest.mark.parametrize("text", ["", "ten", "0", "-3", "2.5", "99999", "1e3", "NaN"])
-@pytest.mark.parametrize("key", ["size", pytest.param("segments", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("key", ["size", "segments"])
 def test_bad_input_says_so_and_keeps_the_last_good_curve(page, key, text):
     page.type("in", "64")
     rows, charts = page.rows(), page.charts()
@@ -388,7 +388,6 @@ SCREENS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height", "scheme"), SCREENS)
 def test_it_fits_the_screen_in_light_and_dark(page, tmp_path, width, height, scheme):
     page.view(width, height, scheme)
