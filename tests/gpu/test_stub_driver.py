@@ -81,6 +81,29 @@ def test_a_kernel_gets_the_very_bytes_that_numba_cuda_would_pass(driver, tmp_pat
     assert stub_driver.run(driver, ARGUMENTS, NUMBA_CACHE_DIR=tmp_path) == "True True\n"
 
 
+KINDS = """
+import numpy as np
+from minixception.gpu import kernel as gpu
+from minixception.gpu.device import to_gpu
+
+@gpu.kernel
+def looks(x, n):
+    pass
+
+one, two = np.zeros(3, np.float32), np.zeros(3)
+for array, n in (
+    (one, 1), (two, 1), (two.reshape(3, 1), 1), (two, np.float32(1)), (two, (1, 2)), (two, (1, np.float32(2))),
+    (np.zeros(9), 7),  # of the second kind once more
+):
+    looks[1, 32](to_gpu(array), n)
+print(len({id(compiled) for compiled in looks._launcher._compiled.values()}))
+"""
+
+
+def test_each_kind_of_arguments_has_a_kernel_of_its_own(driver, tmp_path):
+    assert stub_driver.run(driver, KINDS, NUMBA_CACHE_DIR=tmp_path) == "6\n"
+
+
 THREADS = """
 import threading
 import numpy as np
