@@ -18,6 +18,7 @@ Seeing to it means:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def drawn(draw: Callable[[], int]) -> Array:
     return number
 
 
-class Recording:
+class Recording(ABC):
     """Notes what is queued in its ``with`` block; ``pool`` is where new arrays come from there."""
 
     def __init__(self, pool: Pool) -> None:
@@ -108,9 +109,9 @@ class Recording:
         self._draws.append((draw, gpu.pool().empty((1,), np.uint64)))
         return self._draws[-1][1]
 
+    @abstractmethod
     def note(self, work: Work, arguments: Sequence[Any]) -> None:
         """A launch or a copy, and what it is given."""
-        raise NotImplementedError
 
     def refuse(self, what: str) -> None:
         """RecordingError: this cannot be done where nothing has run."""
@@ -122,8 +123,9 @@ class Recording:
             device.fill(number, draw())
         self._queue()
 
+    @abstractmethod
     def _queue(self) -> None:
-        raise NotImplementedError
+        """Queue what was noted."""
 
 
 class _Trial(Recording):
@@ -131,6 +133,9 @@ class _Trial(Recording):
 
     def note(self, work: Work, arguments: Sequence[Any]) -> None:
         work(arguments)
+
+    def _queue(self) -> None:
+        """It has run."""
 
     def refuse(self, what: str) -> None:
         """Not yet."""
