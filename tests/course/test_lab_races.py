@@ -1,9 +1,12 @@
 """Races in ``prange`` kernels: each is found, whether or not it changes a result, and none where there is none."""
 
+from functools import partial
+
 import numba
 import numpy as np
 import pytest
-from numba import njit, prange
+from numba import get_num_threads, get_thread_id, guvectorize, njit, prange
+from numba import prange as at_once
 
 from minixception.analysis.prange_races import race
 from minixception.course.checks import Function
@@ -135,6 +138,222 @@ def two_loops(x, w, y):
         for i in range(x.shape[0]):
             for k in range(x.shape[1]):
                 y[i, j] += x[i, k] * w[k, j]
+
+
+def sums_shared_by_another_name(x, w, y):
+    y[:] = 0
+    for k in at_once(x.shape[1]):
+        for i in range(x.shape[0]):
+            y[i] += x[i, k] * w[k]
+
+
+def in_a_closure(loop, zeros):
+    def sums_shared_in_a_closure(x, w, y):
+        row = zeros(w.shape[1])
+        for i in loop(x.shape[0]):
+            row[:] = 0
+            for k in range(x.shape[1]):
+                row += x[i, k] * w[k]
+            y[i] = row
+
+    return sums_shared_in_a_closure
+
+
+def copied_buffer_shared(x, w, y):
+    row = w[0].copy()
+    for i in prange(x.shape[0]):
+        row[:] = 0
+        for k in range(x.shape[1]):
+            row += x[i, k] * w[k]
+        y[i] = row
+
+
+def computed_buffer_shared(x, w, y):
+    row = 0 * w[0]
+    for i in prange(x.shape[0]):
+        row.fill(0)
+        for k in range(x.shape[1]):
+            row[:] = row + x[i, k] * w[k]
+        y[i] = row
+
+
+def reshaped_shared(x, w, y):
+    y[:] = 0
+    cells = y.reshape(-1)
+    for k in prange(x.shape[1]):
+        for p in range(cells.size):
+            cells[p] += x[p // w.shape[1], k] * w[k, p % w.shape[1]]
+
+
+def raveled_shared(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        for p in range(y.size):
+            np.ravel(y)[p] += x[p // w.shape[1], k] * w[k, p % w.shape[1]]
+
+
+def flat_shared(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        for p in range(y.size):
+            y.flat[p] += x[p // w.shape[1], k] * w[k, p % w.shape[1]]
+
+
+def transposed_shared(x, w, y):
+    y[:] = 0
+    for k in prange(x.shape[1]):
+        for column, weight in zip(y.T, w[k], strict=True):
+            column += x[:, k] * weight
+
+
+def copied_to(x, w, y):
+    for _ in prange(2):
+        np.copyto(y, x @ w)
+
+
+def product_to(x, w, y):
+    for i in prange(x.shape[0]):
+        np.dot(x[i], w, out=y[0])
+
+
+def filled_by_all(x, w, y):
+    for _ in prange(2):
+        y.fill(0)
+
+
+def summed_in_a_helper(x, w, y):
+    total = np.zeros_like(y)
+    for k in prange(x.shape[1]):
+        _add_to(total, np.outer(x[:, k], w[k]))
+    y[:] = total
+
+
+def _add_to(total, term):
+    total += term
+
+
+def sum_that_is_read(x, w, y):
+    total = np.zeros_like(y)
+    for k in prange(x.shape[1]):
+        total += np.outer(x[:, k], w[k])
+        y[0, k % 2] = total[0, 0]
+
+
+def maximum_carried(x, w, y):
+    highest = np.zeros_like(w[0])
+    for k in prange(w.shape[0]):
+        highest = np.maximum(highest, w[k])
+    y[:] = highest
+
+
+def sum_of_all(x, w, y):
+    total = np.zeros_like(y)
+    for k in prange(x.shape[1]):
+        total += np.outer(x[:, k], w[k])
+    y[:] = total
+
+
+def new_sums_of_all(x, w, y):
+    total = np.zeros_like(y)
+    for k in prange(x.shape[1]):
+        total = total + np.outer(x[:, k], w[k])
+    y[:] = total
+
+
+def buffer_for_each_thread(x, w, y):
+    rows = np.zeros((get_num_threads(), w.shape[1]), y.dtype)
+    for i in prange(x.shape[0]):
+        row = rows[get_thread_id()]
+        row[:] = 0
+        for k in range(x.shape[1]):
+            row += x[i, k] * w[k]
+        y[i] = row
+
+
+def rows_reshaped(x, w, y):
+    cells = y.ravel()
+    for p in prange(cells.size):
+        cells[p] = x[p // w.shape[1]].copy().dot(w.T[p % w.shape[1]])
+
+
+def columns_of_the_transpose(x, w, y):
+    columns = np.transpose(y)
+    for j in prange(w.shape[1]):
+        np.copyto(columns[j], x @ w[:, j])
+
+
+PLAIN_RACES = [
+    sums_shared_by_another_name,
+    in_a_closure(prange, np.zeros),
+    copied_buffer_shared,
+    computed_buffer_shared,
+    reshaped_shared,
+    raveled_shared,
+    flat_shared,
+    transposed_shared,
+    copied_to,
+    product_to,
+    filled_by_all,
+    summed_in_a_helper,
+    sum_that_is_read,
+    maximum_carried,
+    new_sums_of_all,
+]
+NO_PLAIN_RACES = [sum_of_all, buffer_for_each_thread, rows_reshaped, columns_of_the_transpose]
+
+
+@pytest.mark.parametrize("kernel", [*PLAIN_RACES, *NO_PLAIN_RACES])
+def test_races_are_found_by_whatever_way_a_cell_is_reached(kernel):
+    x, w = np.arange(12.0).reshape(3, 4), np.arange(8.0).reshape(4, 2)
+    assert bool(race(kernel, (x, w, np.zeros((3, 2))), [2])) == (kernel in PLAIN_RACES)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "right"), [(sum_of_all, True), (buffer_for_each_thread, True), (new_sums_of_all, False)]
+)
+@pytest.mark.slow
+def test_compiled_kernels_agree_with_what_is_called_a_race(kernel, right):
+    x, w = np.arange(3e4).reshape(3, -1), np.arange(2e4).reshape(-1, 2)
+    y = np.empty((3, 2))
+    njit(parallel=True)(kernel)(x, w, y)
+    assert np.allclose(y, x @ w) is right
+
+
+class Kernel:
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __call__(self, x, w, y):
+        self.kernel(x, w, y)
+
+    def method(self, x, w, y):
+        y[:] = 0
+        for k in prange(x.shape[1]):
+            y += np.outer(x[:, k], w[k])
+            y[0] = 0
+
+
+def with_options(scale, x, w, y, *, shift):
+    for _ in prange(2):
+        y[:] = scale * x @ w + shift
+
+
+@pytest.mark.parametrize(
+    "kernel", [partial(with_options, 2, shift=1), Kernel(None).method, Kernel(partial(with_options, 2, shift=1)).method]
+)
+def test_what_a_function_is_wrapped_in_does_not_hide_a_race(kernel):
+    assert race(kernel, (np.ones((3, 4)), np.ones((4, 2)), np.zeros((3, 2))), [2])
+
+
+def test_what_does_not_show_its_source_is_not_searched():
+    @guvectorize(["(float64[:, :], float64[:, :], float64[:, :])"], "(p,c),(c,o)->(p,o)")
+    def by_numba(x, w, y):
+        y[0, 0] = x[0, 0] * w[0, 0]
+
+    with pytest.raises(NotImplementedError, match="GUFunc does not show its source"):
+        race(by_numba, (np.ones((3, 4)), np.ones((4, 2)), np.zeros((3, 2))), [2])
+    verdict = FILLS.judge(by_numba, time=False)
+    assert verdict.passed is False  # it was compiled for float64 alone
 
 
 RACES = [
