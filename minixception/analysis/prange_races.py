@@ -270,16 +270,7 @@ def race(kernel: Callable[..., Any], arguments: Sequence[Any], written: Sequence
     those at the positions ``written`` are arrays that it fills. Raises NotImplementedError for what does not run as
     plain Python, and whatever the kernel raises.
     """
-    options: dict[str, Any] = {}
-    before: tuple[Any, ...] = ()
-    while isinstance(kernel, partial):
-        before, options, kernel = (*kernel.args, *before), kernel.keywords | options, kernel.func
-    if not isinstance(_source(kernel), types.FunctionType):
-        method = getattr(kernel, "__call__", None)  # noqa: B004: of an object that can be called, or itself a method
-        method = kernel if isinstance(kernel, types.MethodType) else method
-        if not isinstance(method, types.MethodType) or type(kernel).__module__.startswith("numba."):
-            raise NotImplementedError(f"{type(kernel).__name__} does not show its source")
-        before, kernel = (method.__self__, *before), method.__func__
+    kernel, before, options = _unwrapped(kernel)
     loop = _Loop()
     plain = _plain(kernel, loop, {})
     names = plain.__code__.co_varnames[len(before) :]
@@ -295,6 +286,22 @@ def race(kernel: Callable[..., Any], arguments: Sequence[Any], written: Sequence
     except _Race as found:
         return str(found)
     return ""
+
+
+def _unwrapped(kernel: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The function behind partials, methods and objects that can be called, and the arguments bound to it."""
+    before: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    while isinstance(kernel, partial):
+        before, options, kernel = (*kernel.args, *before), kernel.keywords | options, kernel.func
+    if isinstance(kernel, types.MethodType):
+        return kernel.__func__, (kernel.__self__, *before), options
+    if isinstance(_source(kernel), types.FunctionType):
+        return kernel, before, options
+    call = type(kernel).__call__
+    if not isinstance(call, types.FunctionType) or call.__module__.startswith("numba."):
+        raise NotImplementedError(f"{type(kernel).__name__} does not show its source")
+    return call, (kernel, *before), options
 
 
 def _source(function: Any) -> Any:
