@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
-from ..engine.op import Op, Rung
+from ..engine.op import Case, Op, RandomDraw, Rung
 from ..errors import ArgumentError
 from ..ops import OPERATORS
 from ..ops.separable.definition import chain_backward, chain_forward
-from ..tables import Table
-from .checks import Function, Verdict, rungs
+from .checks import Function, Verdict, judge, rungs
 
 _SHORT = {"depthwise": "depthwise_conv2d", "pointwise": "pointwise_conv2d", "batchnorm": "batch_norm"}
 _TIMED = ("depthwise_conv2d", "pointwise_conv2d")
@@ -25,9 +24,9 @@ def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) 
     """Is this forward pass right, and how fast is it beside our rungs and the machine's limit?
 
     operator: a name in ``mx.ops.OPERATORS``, or "depthwise", "pointwise", "batchnorm". forward: called like any rung's,
-    ``forward(*arrays, **params)`` -> y, or (y, saved). Held to the definition on random cases in float64 and float32.
-    time: for depthwise and pointwise convolution, also on one thread at a shape of Xception's middle flow; takes
-    seconds.
+    ``forward(*arrays, **params)`` -> y, or (y, saved). Held to the definition on random cases in float64 and float32,
+    in a process of its own. time: for depthwise and pointwise convolution, also on one thread at a shape of Xception's
+    middle flow; takes seconds.
     Raises ArgumentError for an operator that does not exist, and where forward is not a function.
 
     >>> from minixception.ops.depthwise.definition import forward_numpy
@@ -37,6 +36,17 @@ def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) 
     op = _operator(operator)
     if not callable(forward):
         raise ArgumentError(f"forward must be a function, got {type(forward).__name__}")
+
+    @wraps(forward, updated=())
+    def y(*arrays: np.ndarray, **params: Any) -> Any:
+        result = forward(*arrays, **params)
+        return result[0] if isinstance(result, tuple) else result
+
+    return judge(_exercise(op), y, time)
+
+
+def _exercise(op: Op) -> Function:
+    """To write this operator's forward pass."""
     exercise = Function(
         name=op.name,
         notebook=11,
@@ -44,30 +54,19 @@ def check_kernel(operator: str, forward: Callable[..., Any], time: bool = True) 
         reference=lambda *arrays, **params: np.asarray(op.rungs["numpy"].forward(*arrays, **params)[0]),
         draw=op.sample,
     )
-    verdict = exercise.judge(lambda *arrays, **params: _y(forward(*arrays, **params)), time=False)
-    return replace(verdict, times=_times(op, forward)) if verdict and time and op.name in _TIMED else verdict
-
-
-def _times(op: Op, forward: Callable[..., Any]) -> Table:
-    """The kernel beside our rungs on one thread, each with its share of the machine's limit."""
+    if op.name not in _TIMED:
+        return exercise
     from ..bench.limits import FOOTPRINTS, measure  # late: importing the package brings no measurement
     from ..bench.records.ladder import CASES
-    from ..bench.threads import numba_threads
-    from ..timing import interleaved
 
-    case = next(case for case in CASES if case.operator == op.name)  # a shape of Xception's middle flow
-    params, rng = case.params, np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape, np.float32) for shape in case.shapes]
-    functions: dict[str, Callable[[], Any]] = {
-        "yours": partial(forward, *arrays, **params),
-        "numpy": partial(op.rungs["numpy"].forward, *arrays, **params),
-        **rungs(op.name, *arrays, **params),
-    }
-    bound = measure(1, footprints=FOOTPRINTS[:1]).seconds(*case.counts("forward"))
-    with numba_threads(1):
-        times = interleaved(functions, repeats=5)
-    rows = [(name, 1e3 * t.median, 100 * bound / t.median) for name, t in times.items()]
-    return Table((f"x {'x'.join(map(str, case.shapes[0]))}, 1 thread", "ms", "% of the limit"), rows)
+    layer = next(case for case in CASES if case.operator == op.name)  # of Xception's middle flow
+    draw = RandomDraw(0, np.float32)
+    return replace(
+        exercise,
+        peers=partial(rungs, op.name, names=("numpy", "loops", "cpu")),
+        timed=lambda: Case(tuple(draw.normal(*shape) for shape in layer.shapes), layer.params),
+        bound=lambda: measure(1, footprints=FOOTPRINTS[:1]).seconds(*layer.counts("forward")),
+    )
 
 
 @contextmanager
@@ -79,7 +78,8 @@ def use_kernel(
     forward: as for ``check_kernel``. backward: (dy, saved) -> gradients, with what our rungs save; ours without it.
     Where forward returns y alone, our own forward pass finds what must be saved, once a backward pass asks for it.
     Separable convolution, which has a fused kernel of its own, is then put together of depthwise and pointwise. Raises
-    ArgumentError for an operator that does not exist.
+    ArgumentError for an operator that does not exist, and at the end of a block in which forward was never called: what
+    was seen or timed there was ours.
 
     >>> import minixception as mx
     >>> from minixception.ops.depthwise.definition import forward_numpy
@@ -90,8 +90,11 @@ def use_kernel(
     """
     op = _operator(operator)
     ours = op.rungs["cpu"]
+    is_called = False
 
     def forward_and_saved(*arrays: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
+        nonlocal is_called
+        is_called = True
         result = forward(*arrays, **params)
         return result if isinstance(result, tuple) else (result, partial(ours.forward, *arrays, **params))
 
@@ -111,6 +114,11 @@ def use_kernel(
     finally:
         for changed, rung in before.items():
             changed.rungs["cpu"] = rung
+    if not is_called:
+        raise ArgumentError(
+            f"the kernel for {op.name} was never called in this block. Compiled models and other backends than 'cpu' "
+            "do not use it: call the model itself, in here"
+        )
 
 
 def _separable(name: str, rung: Rung) -> dict[Op, Rung]:
@@ -130,7 +138,3 @@ def _operator(name: str) -> Op:
     if full not in OPERATORS:
         raise ArgumentError(f"operator must be one of {', '.join((*_SHORT, *OPERATORS))}, got {name!r}")
     return OPERATORS[full]
-
-
-def _y(result: Any) -> Any:
-    return result[0] if isinstance(result, tuple) else result

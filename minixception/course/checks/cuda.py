@@ -15,12 +15,23 @@ from ...engine.op import Case, RandomDraw
 from ...errors import ArgumentError, KernelError
 from ...gpu import kernel as gpu
 from ...gpu.device import to_gpu
-from .exercise import Exercise
-from .function import Mistake
-from .judging import UNWRITTEN, call, first_difference, is_empty_cell, near, shapes
+from .exercise import Exercise, Report
+from .function import REBOUND, Mistake
+from .judging import (
+    UNWRITTEN,
+    beside,
+    call,
+    does_nothing,
+    drawn,
+    first_difference,
+    is_empty_cell,
+    near,
+    raised,
+    shapes,
+)
 from .verdict import Verdict
 
-_SEEDS = range(2)
+_SEEDS = 2
 BARRIER = (
     "Between a write and another thread's read of the same cell there must be a barrier. Where several threads add to "
     "one cell not even that helps: only one of them may do it."
@@ -33,6 +44,10 @@ class StudentKernel(gpu.Kernel):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super(gpu.Kernel, self).__init__(function)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What was compiled from it stays where it is."""
+        return StudentKernel, (self.function,)
 
 
 def cuda_kernel(function: Callable[..., Any]) -> StudentKernel:
@@ -63,16 +78,20 @@ class CudaKernel(Exercise):
     mistakes: tuple[Mistake, ...] = ()
     too_much: Callable[[Counts, int], tuple[str, str] | None] = lambda counts, outputs: None
     kind = "fill in a CUDA kernel"
+    runs_code = True
 
-    def _judge(self, answer: Any, time: bool) -> Verdict:
+    def _judge(self, answer: Any, time: bool, report: Report) -> Verdict:
         kernel = StudentKernel(answer) if isinstance(answer, FunctionType) else answer
         if not isinstance(kernel, gpu.Kernel):
             raise ArgumentError(
                 f"{self.name}: the answer must be a function or a cuda_kernel, got {type(answer).__name__}"
             )
-        cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float32", "float64") for seed in _SEEDS]
+        if does_nothing(kernel):
+            return self.not_attempted()
+        cases = drawn(self.draw, ("float32", "float64"), _SEEDS)
         given, launches = [], []
         for case in cases:
+            report(f"run on {shapes(case)}")
             right = call(self.reference, case)
             recorder = Recorder()
             try:
@@ -80,26 +99,26 @@ class CudaKernel(Exercise):
             except KernelError as error:
                 hint = GUARD if isinstance(error, OutsideError) else ""
                 return self.verdict(False, f"{error} ({shapes(case)}).", hint)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if is_empty_cell(error):
                     return self.not_attempted()
-                return self.verdict(False, f"It raised {type(error).__name__}: {error} ({shapes(case)}).")
+                return self.verdict(False, f"{raised(error, kernel)} ({shapes(case)}).")
             launch = recorder.launches[-1]
             launches.append(launch)
             if not launch.accesses.size:
-                return self.not_attempted()
+                return self.verdict(False, "It neither reads nor writes an array.", REBOUND)
             if found := next(iter(races(launch)), ""):
                 return self.verdict(False, f"There is a race: {found} ({shapes(case)}).", BARRIER)
         for case, got in zip(cases, given, strict=True):
             right = call(self.reference, case)
             if not near(got, right):
-                index, seen = first_difference("y", got, right)
-                said = f"{seen}, and the definition says {right[index]:.6g} ({shapes(case)})."
+                index = first_difference(got, right)
+                said = f"{beside('y', index, got[index], 'the definition says', right[index])} ({shapes(case)})"
                 return self.verdict(False, said, UNWRITTEN if np.isnan(got).any() else self._known(cases, given))
-        counts = count(launches[0])
-        outputs = call(self.reference, cases[0]).size
-        if asks := self.too_much(counts, outputs):
-            return self.verdict(False, f"The values are right, but {asks[0]}.", asks[1])
+        for case, launch in list(zip(cases, launches, strict=True))[: _SEEDS + 1]:  # those in float32
+            counts, outputs = count(launch), call(self.reference, case).size
+            if asks := self.too_much(counts, outputs):
+                return self.verdict(False, f"The values are right, but {asks[0]}.", asks[1])
         reads, sectors = counts.global_reads / outputs, counts.sectors_per_access
         said = f"It equals the definition; {reads:.2f} global reads per output, {sectors:.1f} sectors per access."
         return self.verdict(True, said)

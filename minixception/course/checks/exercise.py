@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...errors import ArgumentError
 from .verdict import Verdict
+
+
+class Report(Protocol):
+    """Is told what a check does next, and what it has found so far: a check of student's code may never come back."""
+
+    def __call__(self, doing: str, so_far: Verdict | None = None) -> None:
+        """doing: as in "run on 2x3 float64". so_far: the verdict if what comes next cannot change it."""
+
+
+def unheard(doing: str, so_far: Verdict | None = None) -> None:
+    """The report of a check that nobody waits for in another process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +39,14 @@ class Exercise(ABC):
     notebook: int
     title: str
     kind = ""
+    runs_code = False  # of the student: then it is judged in a process of its own
 
-    def judge(self, answer: Any, time: bool) -> Verdict:
+    def judge(self, answer: Any, time: bool, report: Report = unheard) -> Verdict:
         """Right or wrong, and why; not attempted if there is no answer. time: also measure how fast a function is."""
-        return self.not_attempted() if answer is None or answer is ... else self._judge(answer, time)
+        return self.not_attempted() if answer is None or answer is ... else self._judge(answer, time, report)
 
     @abstractmethod
-    def _judge(self, answer: Any, time: bool) -> Verdict:
+    def _judge(self, answer: Any, time: bool, report: Report) -> Verdict:
         """``judge`` for an answer that is there."""
 
     def verdict(self, passed: bool | None, message: str, hint: str = "", **more: Any) -> Verdict:
@@ -65,10 +80,11 @@ class Number(Exercise):
     mistakes: tuple[WrongNumber, ...] = ()
     kind = "predict a number"
 
-    def _judge(self, answer: Any, time: bool) -> Verdict:
-        if not isinstance(answer, int | float | np.number):
-            raise ArgumentError(f"{self.name}: the answer must be a number, got {type(answer).__name__}")
-        given, right = float(answer), float(self.expected())
+    def _judge(self, answer: Any, time: bool, report: Report) -> Verdict:
+        given = self.value(answer)
+        if math.isnan(given):
+            return self.verdict(False, "nan is not a number.")
+        right = float(self.expected())
         if self._near(given, right):
             return self.verdict(True, self.why)
         for mistake in self.mistakes:
@@ -76,6 +92,14 @@ class Number(Exercise):
                 return self.verdict(False, f"{_plain(given)} is not it.", mistake.hint)
         side = "too small" if given < right else "too large"
         return self.verdict(False, f"{_plain(given)} is {side}.")
+
+    def value(self, answer: Any) -> float:
+        """The answer as a float; ArgumentError if it is none."""
+        if isinstance(answer, np.ndarray) and answer.ndim == 0:
+            answer = answer[()]
+        if not isinstance(answer, Real | Decimal):
+            raise ArgumentError(f"{self.name}: the answer must be a number, got {type(answer).__name__}")
+        return float(answer)
 
     def _near(self, given: float, value: float) -> bool:
         return abs(given - value) <= max(self.within, 1e-9) * abs(value)
@@ -103,11 +127,18 @@ class Choice(Exercise):
     def __post_init__(self) -> None:
         assert {*self.hints, self.right} == set(self.options), f"{self.name}: a hint for each wrong option"
 
-    def _judge(self, answer: Any, time: bool) -> Verdict:
-        if not isinstance(answer, str) or answer not in {"", *self.options}:
-            raise ArgumentError(f"{self.name}: the answer must be one of {', '.join(self.options)}, got {answer!r}")
-        if not answer:
+    def _judge(self, answer: Any, time: bool, report: Report) -> Verdict:
+        letter = self.value(answer)
+        if not letter:
             return self.not_attempted()
-        if answer == self.right:
+        if letter == self.right:
             return self.verdict(True, self.why)
-        return self.verdict(False, f"({answer}) is not it.", self.hints[answer])
+        return self.verdict(False, f"({letter}) is not it.", self.hints[letter])
+
+    def value(self, answer: Any) -> str:
+        """The letter that is meant, as in "C", "c" and "(C)."; ArgumentError if there is none such."""
+        letters = {letter.casefold(): letter for letter in self.options} | {"": ""}
+        meant = answer.strip(" .:()[]").casefold() if isinstance(answer, str) else None
+        if meant not in letters:
+            raise ArgumentError(f"{self.name}: the answer must be one of {', '.join(self.options)}, got {answer!r}")
+        return letters[meant]

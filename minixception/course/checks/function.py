@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,11 +15,28 @@ from ...engine.op import Case, RandomDraw
 from ...errors import ArgumentError
 from ...ops import OPERATORS
 from ...tables import Table
-from .exercise import Exercise
-from .judging import UNWRITTEN, as_results, call, first_difference, form_fault, is_empty_cell, near, shapes, slope
+from .exercise import Exercise, Report
+from .judging import (
+    UNWRITTEN,
+    all_near,
+    as_results,
+    beside,
+    call,
+    does_nothing,
+    drawn,
+    first_difference,
+    form_fault,
+    is_compiled,
+    is_empty_cell,
+    near,
+    raised,
+    shapes,
+    slope,
+)
 from .verdict import Verdict
 
-_SEEDS = range(6)
+_SEEDS = 6
+_DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True)
@@ -37,12 +55,20 @@ OUTSIDE = (
     "Compiled code does not notice: it takes what lies there, or overwrites it. At which border does the window leave "
     "the image, and who asks?"
 )
-UNSEARCHED = " No race was looked for: with explicit vectors it does not run as plain Python."
+UNSEARCHED = " It was not searched for races: it does not run as plain Python."
 CHANGED = "x -= 1 changes the caller's array, and x = x - 1 makes a new one. So does x.copy()."
+REBOUND = "y = ... gives the name y to a new array; y[...] = ... writes into the one that was handed in."
+NO_RETURN = "What a function computes is lost at its end, unless a `return` hands it out."
+REMEMBERS = "Does it keep something from one call to the next: a buffer, a default argument, a global?"
+UNCOMPILED = " With @njit(parallel=True) above it, it will be timed, too."
 
 
-class ChangedInputsError(ValueError):
-    """An answer has changed arrays that it was given."""
+class Fault(Exception):
+    """What is wrong with an answer: what was seen, and a hint."""
+
+    def __init__(self, seen: str, hint: str = "") -> None:
+        super().__init__(seen)
+        self.seen, self.hint = seen, hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,71 +76,104 @@ class Function(Exercise):
     """Fill in a function.
 
     reference: the right function, ``reference(*arrays, **params)`` -> an array or several. draw: RandomDraw -> Case,
-    small and of random shape. results: the names of what it gives. mistakes: known wrong formulas; an answer that
-    agrees with one in every case gets its hint.
+    small and of random shape. corners: RandomDraw -> cases that a function may fail at which is right elsewhere, such
+    as a single channel, or more than a register has lanes. results: the names of what it gives. mistakes: known wrong
+    formulas; an answer that agrees with one in every case gets its hint.
     fills: the answer is called ``answer(*arrays, *params' values, *results)`` and fills the results, as a Numba kernel
-    does, instead of returning them; its prange loops are then searched for races.
+    does, instead of returning them; its prange loops are then searched for races. contiguous: whether what it returns
+    must be C-contiguous, where the layout is what the exercise is about.
     forward: for a backward pass, ``reference(dy, *inputs, **params)`` -> the inputs' gradients: the pass it belongs to,
-    ``forward(*inputs, **params)``, which finite differences are taken of.
+    ``forward(*inputs, **params)``, which finite differences are taken of. surroundings: of each call of the answer; may
+    raise ``Fault`` in it.
     peers: (*arrays, **params) -> functions of the package to time beside the answer. timed: the Case they are timed on.
+    bound: the seconds that the machine needs for it at least, on one thread: times are then shares of that.
     """
 
     reference: Callable[..., Any]
     draw: Callable[[RandomDraw], Case]
+    corners: Callable[[RandomDraw], Iterable[Case]] = lambda draw: ()
     results: tuple[str, ...] = ("y",)
     mistakes: tuple[Mistake, ...] = ()
     fills: bool = False
+    contiguous: bool = False
     forward: Callable[..., Any] | None = None
+    surroundings: Callable[[], AbstractContextManager[None]] = nullcontext
     peers: Callable[..., Mapping[str, Callable[[], Any]]] | None = None
     timed: Callable[[], Case] | None = None
+    bound: Callable[[], float] | None = None
     kind = "fill in a function"
+    runs_code = True
 
-    def _judge(self, answer: Any, time: bool) -> Verdict:
+    def _judge(self, answer: Any, time: bool, report: Report) -> Verdict:
         if not callable(answer):
             raise ArgumentError(f"{self.name}: the answer must be a function, got {type(answer).__name__}")
-        cases = [self.draw(RandomDraw(seed, dtype)) for dtype in ("float64", "float32") for seed in _SEEDS]
-        given = []
-        for case in cases:
-            try:
-                got = self._run(answer, case)
-            except ChangedInputsError:
-                return self.verdict(
-                    False, f"It changes its inputs, which belong to the caller ({shapes(case)}).", CHANGED
-                )
-            except Exception as error:
-                if is_empty_cell(error):
-                    return self.not_attempted()
-                first = str(error).strip().partition("\n")[0]
-                return self.verdict(False, f"It raised {type(error).__name__}: {first} ({shapes(case)}).")
-            if all(one is None or one is ... for one in got):
+        if does_nothing(answer):
+            return self.not_attempted()
+        cases = drawn(self.draw, _DTYPES, _SEEDS)
+        corners = [case for dtype in _DTYPES for case in self.corners(RandomDraw(0, dtype))]
+        try:
+            searched = not self.fills or self._search(answer, cases[: _SEEDS + 1], report)
+            for some in (cases, corners):
+                self._compare(answer, some, report)
+            self._call_again(answer, cases[0], report)
+            said = f"It equals the definition on {len(cases) + len(corners)} cases, float64 and float32."
+            verdict = self.verdict(True, said + ("" if searched else UNSEARCHED))
+            if not time or self.peers is None:
+                return verdict
+            if self.fills and not is_compiled(answer):  # each of its steps is one of Python's interpreter
+                return self.verdict(True, verdict.message + UNCOMPILED)
+            report("timed", verdict)
+            return self.verdict(True, verdict.message, times=self._times(answer))
+        except Fault as fault:
+            return self.verdict(False, fault.seen, fault.hint)
+        except NotImplementedError as error:
+            if is_empty_cell(error):
                 return self.not_attempted()
-            given.append(got)
-        fault, unsearched = None, ""
-        if self.fills:  # first: with a race, any result is luck
+            raise
+
+    # Running it ----------------------------------------------------------------------------------------------------
+
+    def _search(self, answer: Any, cases: list[Case], report: Report) -> bool:
+        """Fault if its loops race or leave an array; whether it could be searched for that."""
+        for case in cases:
+            report(f"run as plain Python on {shapes(case)}")
+            results = [np.full_like(r, np.nan) for r in as_results(call(self.reference, case))]
+            arguments = [*case.arrays, *case.params.values(), *results]
+            first = len(arguments) - len(results)
             try:
-                fault = self._race(answer, cases)
-            except NotImplementedError:  # Numba's own: explicit vectors are there in compiled code only
-                unsearched = UNSEARCHED
-        fault = fault or self._fault(cases, given)
-        if fault is not None:
-            return self.verdict(False, *fault)
-        timed = time and self.peers is not None
-        return self.verdict(
-            True,
-            f"It equals the definition on {len(cases)} random cases, float64 and float32.{unsearched}",
-            times=self._times(answer) if timed else None,
-        )
+                found = race(answer, arguments, range(first, len(arguments)))
+            except IndexError as error:
+                raise Fault(f"It goes outside of an array: {error} ({shapes(case)}).", OUTSIDE) from error
+            except Exception:  # what else it raises, it raises when it runs as it is; or only compiled code can run
+                return False
+            if found:
+                raise Fault(f"There is a race: {found}.", RACE)
+        return True
 
     def _run(self, answer: Any, case: Case) -> tuple[Any, ...]:
-        """The answer's results; ChangedInputsError if its inputs are no longer what they were."""
+        """The answer's results; Fault if it raises, gives nothing, or changes its inputs."""
         arrays = tuple(array.copy() for array in case.arrays)
         run, filled = self._bound(answer, Case(arrays, case.params))
-        results = as_results(run())
-        if filled:
-            results = (None,) if all(np.isnan(r).all() for r in filled) else filled
+        try:
+            with self.surroundings(), np.errstate(all="ignore"):
+                returned = run()
+        except Fault:
+            raise
+        except (Exception, SystemExit) as error:
+            if is_empty_cell(error):
+                raise
+            raise Fault(f"{raised(error, answer)} ({shapes(case)}).") from error
         if any(not np.array_equal(a, b) for a, b in zip(arrays, case.arrays, strict=True)):
-            raise ChangedInputsError
-        return results
+            raise Fault(f"It changes its inputs, which belong to the caller ({shapes(case)}).", CHANGED)
+        if not filled:
+            if returned is None:
+                raise Fault(f"It returns None ({shapes(case)}).", NO_RETURN)
+            return as_results(returned)
+        for name, result in zip(self.results, filled, strict=True):
+            if np.isnan(result).all():
+                seen = f"{name} is nan everywhere, as it was before the call ({shapes(case)})."
+                raise Fault(seen, f"{UNWRITTEN} {REBOUND.replace('y', name)}")
+        return filled
 
     def _bound(self, answer: Any, case: Case) -> tuple[Callable[[], Any], tuple[np.ndarray, ...]]:
         """The bare call of the answer on a case, and the arrays that it fills, if any: all nan."""
@@ -123,73 +182,82 @@ class Function(Exercise):
         filled = tuple(np.full(np.shape(r), np.nan, r.dtype) for r in as_results(call(self.reference, case)))
         return partial(answer, *case.arrays, *case.params.values(), *filled), filled
 
-    def _fault(self, cases: list[Case], given: list[tuple[Any, ...]]) -> tuple[str, str] | None:
-        """What is wrong with the results, and the hint; None if they are right."""
+    # Comparing -----------------------------------------------------------------------------------------------------
+
+    def _compare(self, answer: Any, cases: list[Case], report: Report) -> None:
+        """Fault if its results differ from the definition's, with the hint of a mistake that gives them all."""
+        given = []
+        for case in cases:
+            report(f"run on {shapes(case)}")
+            given.append(self._run(answer, case))
         right = [as_results(call(self.reference, case)) for case in cases]
         for case, got, expected in zip(cases, given, right, strict=True):
             if len(got) != len(expected):
-                return f"It should return {', '.join(self.results)}, and returns {len(got)} results.", ""
+                raise Fault(f"It should return {', '.join(self.results)}, and returns {len(got)} results.")
             for position, (one, wanted) in enumerate(zip(got, expected, strict=True)):
-                seen, hint = form_fault(self.results[position], one, wanted)
+                seen, hint = form_fault(self.results[position], one, wanted, self.contiguous)
                 if not seen and not near(one, wanted):
                     seen = self._difference(case, position, one, wanted)
                 if seen:
                     unwritten = UNWRITTEN if self.fills and np.isnan(one).any() else ""
-                    return f"{seen} ({shapes(case)})", hint or unwritten or self._known(cases, given, right)
-        return None
+                    raise Fault(f"{seen} ({shapes(case)})", hint or unwritten or self._known(cases, given, right))
+
+    def _call_again(self, answer: Any, case: Case, report: Report) -> None:
+        """Fault if the same arrays give something else the second time."""
+        report(f"run again on {shapes(case)}")
+        if not all_near(self._run(answer, case), as_results(call(self.reference, case))):
+            raise Fault(f"Called again on the same arrays, it gives something else ({shapes(case)}).", REMEMBERS)
 
     def _difference(self, case: Case, position: int, got: np.ndarray, right: np.ndarray) -> str:
         """Where a result is furthest from right, beside the definition's value or a finite difference."""
-        index, seen = first_difference(self.results[position], got, right)
-        if self.forward is None:
-            return f"{seen}, and the definition says {right[index]:.6g}."
+        name, index = self.results[position], first_difference(got, right)
+        forward = self.forward
+        if forward is None:
+            return beside(name, index, got[index], "the definition says", right[index])
         dy, *inputs = case.arrays
-        numeric = slope(lambda *x: self._forward(*x, **case.params), inputs, position, index, dy)
-        return f"{seen}, and finite differences say {numeric:.6g}."
-
-    def _forward(self, *arrays: np.ndarray, **params: Any) -> Any:
-        assert self.forward is not None
-        return self.forward(*arrays, **params)
+        numeric = slope(lambda *x: forward(*x, **case.params), inputs, position, index, dy)
+        return beside(name, index, got[index], "finite differences say", numeric)
 
     def _known(self, cases: list[Case], given: list[tuple[Any, ...]], right: list[tuple[Any, ...]]) -> str:
         """The hint of the mistake that gives these results in all cases, if one does."""
         for mistake in self.mistakes:
             wrong = [as_results(call(mistake.wrong, case)) for case in cases]
-            if all(map(_same, given, wrong)) and not all(map(_same, wrong, right)):
+            if all(map(all_near, given, wrong)) and not all(map(all_near, wrong, right)):
                 return mistake.hint
         return ""
 
-    def _race(self, answer: Any, cases: list[Case]) -> tuple[str, str] | None:
-        for case in cases:
-            results = as_results(call(self.reference, case))
-            arguments = [*case.arrays, *case.params.values(), *results]
-            first = len(arguments) - len(results)
-            try:
-                found = race(answer, arguments, range(first, len(arguments)))
-            except IndexError as error:
-                return f"It goes outside of an array: {error} ({shapes(case)}).", OUTSIDE
-            if found:
-                return f"There is a race: {found}.", RACE
-        return None
+    # Timing --------------------------------------------------------------------------------------------------------
 
     def _times(self, answer: Any) -> Table:
-        """The answer's time beside its peers', all of them called on arrays that are there already."""
+        """The answer's time beside its peers', all of them called on arrays that are there already.
+
+        Fault if it is wrong there, on more than it was compared on before.
+        """
+        from ...bench.threads import numba_threads  # late: importing the package brings no measurement
         from ...timing import interleaved
 
         assert self.peers is not None and self.timed is not None
         case = self.timed()
+        got, right = self._run(answer, case), as_results(call(self.reference, case))
+        for position, (one, wanted) in enumerate(zip(got, right, strict=True)):
+            if not near(one, wanted):
+                name, index = self.results[position], first_difference(one, wanted)
+                seen = beside(name, index, one[index], "the definition says", wanted[index])
+                raise Fault(f"{seen} ({shapes(case)}, the shape that is timed)")
         functions = {"yours": self._bound(answer, case)[0], **call(self.peers, case)}
-        times = interleaved(functions, repeats=5)
-        yours = times["yours"].median
-        rows = [(name, 1e3 * t.median, yours / t.median) for name, t in times.items()]
-        return Table((f"{shapes(case)}", "ms", "times as fast as yours"), rows)
+        with nullcontext() if self.bound is None else numba_threads(1):
+            times = interleaved(functions, repeats=5)
+        if self.bound is None:
+            heads, shares = (shapes(case), "times as fast as yours"), times["yours"].median
+        else:
+            heads, shares = (f"{shapes(case)}, 1 thread", "% of the limit"), 100 * self.bound()
+        rows = [(name, 1e3 * t.median, shares / t.median) for name, t in times.items()]
+        return Table((heads[0], "ms", heads[1]), rows)
 
 
-def rungs(operator: str, *arrays: np.ndarray, **params: Any) -> dict[str, Callable[[], Any]]:
+def rungs(
+    operator: str, *arrays: np.ndarray, names: Sequence[str] = ("loops", "cpu"), **params: Any
+) -> dict[str, Callable[[], Any]]:
     """The CPU kernels of an operator on these inputs, for ``Function.peers``."""
     known = OPERATORS[operator].rungs
-    return {name: partial(known[name].forward, *arrays, **params) for name in ("loops", "cpu")}
-
-
-def _same(got: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    return len(got) == len(other) and all(near(a, np.asarray(b)) for a, b in zip(got, other, strict=True))
+    return {name: partial(known[name].forward, *arrays, **params) for name in names}

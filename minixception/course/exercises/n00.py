@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,6 +22,15 @@ def _softmax_case(draw: RandomDraw) -> Case:
     return Case((2 * draw.normal(draw.integer(2, 6), draw.integer(2, 9)),))
 
 
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    for logits in (draw.normal(1, 5), draw.normal(3, 1), 100 * draw.normal(4, 6), 1000 * draw.normal(2, 17)):
+        yield Case((logits.astype(draw.dtype),))
+
+
+def _without_maximum(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+
 EXERCISES = (
     Function(
         name="softmax",
@@ -28,6 +38,7 @@ EXERCISES = (
         title="Make probabilities of logits",
         reference=_softmax,
         draw=_softmax_case,
+        corners=_corners,
         results=("probabilities",),
         mistakes=(
             Mistake(
@@ -41,6 +52,11 @@ EXERCISES = (
             Mistake(
                 lambda z: z / z.sum(axis=-1, keepdims=True),
                 "Logits may be negative, and then these are no probabilities. What makes any number positive?",
+            ),
+            Mistake(
+                _without_maximum,
+                "exp of a large logit is infinite, and infinite over infinite is nan. Subtract each picture's largest "
+                "logit first: it does not change the probabilities.",
             ),
             Mistake(np.exp, "All are positive now, but a picture's values do not add up to 1 yet."),
         ),

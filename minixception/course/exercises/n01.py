@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ...engine.op import Case, RandomDraw
@@ -29,6 +31,11 @@ def _case(draw: RandomDraw) -> Case:
     return Case((draw.normal(n, c), draw.normal(n, c), draw.normal(c)))
 
 
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    for n, c in ((1, 3), (3, 1), (2, 33)):
+        yield Case((draw.normal(n, c), draw.normal(n, c), draw.normal(c)))
+
+
 def _by_relu(dy: np.ndarray, x: np.ndarray, b: np.ndarray) -> np.ndarray:
     """What reaches x + b by way of the ReLU, shaped like x."""
     return dy * x * (x + b > 0)
@@ -41,6 +48,7 @@ EXERCISES = (
         title="The backward pass of relu(x + b) * x",
         reference=_backward,
         draw=_case,
+        corners=_corners,
         results=("dx", "db"),
         forward=_forward,
         mistakes=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,19 @@ def _case(draw: RandomDraw) -> Case:
     x = draw.normal(draw.integer(1, 3), draw.integer(4, 8), draw.integer(4, 8), ci)
     k, stride = draw.choice(((2, 1), (3, 1), (3, 2)))
     return Case((x, draw.normal(k, k, ci, co)), {"stride": stride})
+
+
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    """One image and three, one channel and many, windows of one pixel, padding that differs above and to the left."""
+    for n, h, w, ci, co, k, stride in (
+        (1, 5, 6, 1, 1, 1, 1),
+        (3, 6, 5, 2, 17, 3, 2),
+        (2, 5, 8, 17, 2, 3, 2),
+        (1, 2, 7, 3, 33, 5, 3),
+        (2, 1, 4, 2, 2, 3, 1),
+        (1, 7, 7, 2, 3, 1, 2),
+    ):
+        yield Case((draw.normal(n, h, w, ci), draw.normal(k, k, ci, co)), {"stride": stride})
 
 
 def _extra_pixel_first(x: np.ndarray, w: np.ndarray, stride: int) -> np.ndarray:
@@ -55,6 +69,7 @@ EXERCISES = (
         title="The forward pass of a convolution, with padding and stride",
         reference=_conv,
         draw=_case,
+        corners=_corners,
         mistakes=(
             Mistake(
                 _extra_pixel_first,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
-from ...engine.op import Case, RandomDraw
+from ...engine.op import Case, RandomDraw, Rung
 from ...ops import OPERATORS
-from ..checks import Choice, Function, Mistake, Number, WrongNumber
+from ..checks import Choice, Fault, Function, Mistake, Number, WrongNumber
 
 _CONV = OPERATORS["conv2d"].rungs["numpy"].forward
 
@@ -22,6 +27,35 @@ def _segments_case(draw: RandomDraw) -> Case:
     groups, ci, co = draw.integer(2, 4), draw.integer(2, 3), draw.integer(2, 3)
     x = draw.normal(draw.integer(1, 2), draw.integer(3, 6), draw.integer(3, 6), groups * ci)
     return Case((x, draw.normal(3, 3, ci, groups * co)), {"groups": groups})
+
+
+def _segments_corners(draw: RandomDraw) -> Iterator[Case]:
+    for n, groups, ci, co in ((1, 1, 2, 3), (3, 5, 1, 1), (1, 2, 9, 17)):
+        yield Case((draw.normal(n, 4, 5, groups * ci), draw.normal(3, 3, ci, groups * co)), {"groups": groups})
+
+
+@contextmanager
+def _regular_only() -> Iterator[None]:
+    """Convolutions on segments, which are to be built, are not there to be called."""
+    op = OPERATORS["conv2d"]
+    before = dict(op.rungs)
+
+    def regular(rung: Rung) -> Rung:
+        def forward(*arrays: np.ndarray, groups: int, **params: Any) -> Any:
+            if groups != 1:
+                raise Fault(
+                    f"It calls mx.ops.conv2d with groups={groups}, which is what it is to build.",
+                    "Cut x and w into segments, and convolve each with a regular convolution.",
+                )
+            return rung.forward(*arrays, groups=groups, **params)
+
+        return replace(rung, forward=forward)
+
+    op.rungs.update({name: regular(rung) for name, rung in before.items()})
+    try:
+        yield
+    finally:
+        op.rungs.update(before)
 
 
 def _in_turns(array: np.ndarray, groups: int) -> np.ndarray:
@@ -56,6 +90,11 @@ def _kernels(draw: RandomDraw) -> Case:
     return Case((draw.normal(3, 3, ci), draw.normal(ci, co)))
 
 
+def _kernels_corners(draw: RandomDraw) -> Iterator[Case]:
+    for kh, kw, ci, co in ((3, 3, 1, 1), (1, 1, 3, 2), (5, 5, 2, 17), (1, 7, 17, 2)):
+        yield Case((draw.normal(kh, kw, ci), draw.normal(ci, co)))
+
+
 EXERCISES = (
     Function(
         name="segments",
@@ -63,6 +102,8 @@ EXERCISES = (
         title="A convolution on segments, made of regular ones",
         reference=_segments,
         draw=_segments_case,
+        corners=_segments_corners,
+        surroundings=_regular_only,
         mistakes=(
             Mistake(
                 lambda x, w, groups: _segments(_in_turns(x, groups), w, groups),
@@ -124,6 +165,7 @@ EXERCISES = (
         title="The regular kernel that a separable convolution is",
         reference=_one_kernel,
         draw=_kernels,
+        corners=_kernels_corners,
         results=("w",),
         mistakes=(
             Mistake(

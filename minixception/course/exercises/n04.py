@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,12 @@ def _forward(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 def _case(draw: RandomDraw) -> Case:
     n, h, wd, c = (draw.integer(low, high) for low, high in ((1, 2), (3, 5), (3, 5), (1, 4)))
     return Case((draw.normal(n, h, wd, c), draw.normal(3, 3, c)))
+
+
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    """Three images, one row, one column, one channel, and channels across a vector register and beyond."""
+    for n, h, w, c in ((3, 4, 5, 17), (1, 1, 6, 2), (2, 6, 1, 1), (1, 3, 4, 33), (3, 2, 2, 8)):
+        yield Case((draw.normal(n, h, w, c), draw.normal(3, 3, c)))
 
 
 def _timed() -> Case:
@@ -62,6 +69,7 @@ EXERCISES = (
         title="A parallel kernel for depthwise 3x3",
         reference=_forward,
         draw=_case,
+        corners=_corners,
         fills=True,
         peers=partial(rungs, "depthwise_conv2d", stride=1, padding="same"),
         timed=_timed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -38,6 +39,12 @@ def _matrix(draw: RandomDraw) -> Case:
     return Case((draw.normal(draw.integer(2, 6), width * panels - draw.integer(0, 1)),), {"width": width})
 
 
+def _matrix_corners(draw: RandomDraw) -> Iterator[Case]:
+    """No column missing from the last panel, and up to all but one; fewer columns than a panel has."""
+    for ci, co, width in ((3, 10, 4), (2, 9, 4), (1, 3, 5), (4, 1, 8), (3, 16, 8), (2, 33, 16), (2, 4, 1)):
+        yield Case((draw.normal(ci, co),), {"width": width})
+
+
 # A parallel product -------------------------------------------------------------------------------------------
 
 
@@ -48,6 +55,11 @@ def _product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 def _case(draw: RandomDraw) -> Case:
     p, c = draw.integer(2, 9), draw.integer(2, 9)
     return Case((draw.normal(p, c), draw.normal(c, c)))
+
+
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    for p, c in ((1, 3), (4, 1), (3, 16), (40, 17), (2, 33)):
+        yield Case((draw.normal(p, c), draw.normal(c, c)))
 
 
 def _timed() -> Case:
@@ -93,6 +105,8 @@ EXERCISES = (
         title="Pack weights into panels",
         reference=_pack,
         draw=_matrix,
+        corners=_matrix_corners,
+        contiguous=True,
         results=("panels",),
         mistakes=(
             Mistake(
@@ -114,6 +128,7 @@ EXERCISES = (
         title="A parallel product",
         reference=_product,
         draw=_case,
+        corners=_corners,
         fills=True,
         peers=lambda x, w: rungs("pointwise_conv2d", x[:, None, None], w, stride=1),
         timed=_timed,

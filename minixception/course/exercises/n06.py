@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -36,6 +36,11 @@ def _case(draw: RandomDraw) -> Case:
     scale = draw.dtype.type(1.5)
     arrays = (draw.normal(n, h, w, c), scale * draw.normal(n, h, w, c) + scale, draw.normal(c))
     return Case(arrays, {"eps": 1e-3})
+
+
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    for n, h, w, c, eps in ((1, 4, 5, 1, 1e-3), (3, 1, 2, 17, 1e-5), (2, 5, 1, 3, 0.1)):
+        yield Case((draw.normal(n, h, w, c), draw.normal(n, h, w, c), draw.normal(c)), {"eps": eps})
 
 
 def _pixels(shape: Shape) -> int:
@@ -85,7 +90,16 @@ def _merge(
 
 
 def _statistics(draw: RandomDraw) -> Case:
-    counts, c = (draw.integer(1, 9), draw.integer(10, 30)), draw.integer(1, 6)
+    return _two_sets(draw, (draw.integer(1, 9), draw.integer(10, 30)), draw.integer(1, 6))
+
+
+def _statistics_corners(draw: RandomDraw) -> Iterator[Case]:
+    """One value, as many on both sides, more of the first, many channels."""
+    for counts, c in (((1, 1), 2), ((7, 7), 1), ((2000, 3), 3), ((2, 5), 33)):
+        yield _two_sets(draw, counts, c)
+
+
+def _two_sets(draw: RandomDraw, counts: tuple[int, int], c: int) -> Case:
     arrays = []
     for count in counts:
         x = 2 * draw.normal(count, c) + 3 * draw.normal(c)  # (count, c)
@@ -105,6 +119,7 @@ EXERCISES = (
         title="The backward pass of batch normalisation",
         reference=_backward,
         draw=_case,
+        corners=_corners,
         results=("dx", "dgamma", "dbeta"),
         mistakes=(
             Mistake(
@@ -156,6 +171,7 @@ EXERCISES = (
         title="Merge the statistics of two sets of values",
         reference=_merge,
         draw=_statistics,
+        corners=_statistics_corners,
         results=("mean", "m2"),
         mistakes=(
             Mistake(

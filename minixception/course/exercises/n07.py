@@ -28,6 +28,11 @@ def _thread_each(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _scattered(counts: Counts, outputs: int) -> tuple[str, str] | None:
+    if counts.global_accesses > outputs:
+        return (
+            "a single thread does the work of many",
+            "There is a thread for each element of y. Which one is this thread's?",
+        )
     if counts.sectors_per_access < 6:
         return None
     return (
@@ -45,12 +50,17 @@ def _block_each(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _one_by_one(counts: Counts, outputs: int) -> tuple[str, str] | None:
-    if counts.global_accesses < 8 * outputs:
-        return None
-    return (
-        "a single thread reads one element after the other",
-        "The others of its block wait meanwhile. Let each read one.",
-    )
+    if counts.global_accesses >= 8 * outputs:
+        return (
+            "a single thread reads one element after the other",
+            "The others of its block wait meanwhile. Let each read one.",
+        )
+    if counts.shared_accesses >= LENGTH * outputs:  # a tree of six steps needs about half as many
+        return (
+            "a single thread adds up one element of shared memory after the other",
+            "The others of its block wait meanwhile. Let half of them add two each, then a quarter, and so on.",
+        )
+    return None
 
 
 EXERCISES = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ...engine.op import Case, RandomDraw
@@ -15,6 +17,11 @@ def _class_map(features: np.ndarray, weights: np.ndarray, label: int) -> np.ndar
 def _features(draw: RandomDraw) -> Case:
     h, w, c, classes = draw.integer(2, 5), draw.integer(2, 5), draw.integer(3, 6), draw.integer(3, 7)
     return Case((draw.normal(h, w, c), draw.normal(c, classes)), {"label": draw.integer(1, classes - 1)})
+
+
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    for h, w, c, classes, label in ((1, 4, 3, 5, 0), (3, 1, 1, 2, 1), (2, 3, 33, 17, 16)):
+        yield Case((draw.normal(h, w, c), draw.normal(c, classes)), {"label": label})
 
 
 EXERCISES = (
@@ -73,6 +80,7 @@ EXERCISES = (
         title="Where in the picture a class is seen",
         reference=_class_map,
         draw=_features,
+        corners=_corners,
         results=("map",),
         mistakes=(
             Mistake(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -55,6 +56,13 @@ def _weights(draw: RandomDraw) -> Case:
     return Case((draw.normal(*shape), draw.normal(*shape), draw.normal(*shape)), settings)
 
 
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    """A bias, the kernel of a convolution; no momentum, no decay."""
+    for shape, momentum, weight_decay in (((3,), 0.9, 1e-5), ((3, 3, 2, 4), 0.0, 0.1), ((2, 17), 0.9, 0.0)):
+        settings = {"lr": 0.01, "momentum": momentum, "weight_decay": weight_decay}
+        yield Case((draw.normal(*shape), draw.normal(*shape), draw.normal(*shape)), settings)
+
+
 _HALF = 2 * math.log(0.5) / math.log(0.94)  # epochs
 
 EXERCISES = (
@@ -64,6 +72,7 @@ EXERCISES = (
         title="A step of SGD with momentum",
         reference=_step,
         draw=_weights,
+        corners=_corners,
         results=("w", "v"),
         mistakes=(
             Mistake(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,12 @@ def _case(draw: RandomDraw) -> Case:
     c, co = draw.integer(2, 4), draw.integer(2, 5)
     x = draw.normal(draw.integer(1, 2), draw.integer(3, 5), draw.integer(3, 5), c)
     return Case((x, draw.normal(3, 3, c), draw.normal(c, co)))
+
+
+def _corners(draw: RandomDraw) -> Iterator[Case]:
+    """Three images, one row, one column, one channel, and channels beyond a vector register."""
+    for n, h, w, c, co in ((3, 3, 4, 17, 2), (1, 1, 5, 2, 33), (2, 4, 1, 1, 1), (1, 3, 3, 33, 17)):
+        yield Case((draw.normal(n, h, w, c), draw.normal(3, 3, c), draw.normal(c, co)))
 
 
 def _timed() -> Case:
@@ -55,6 +62,7 @@ EXERCISES = (
         title="ReLU, depthwise and pointwise in one kernel",
         reference=_fused,
         draw=_case,
+        corners=_corners,
         fills=True,
         mistakes=(
             Mistake(

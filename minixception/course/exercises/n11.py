@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ...engine.op import Case, RandomDraw
@@ -11,11 +13,25 @@ from ..checks import Function, Mistake, Number, WrongNumber
 from .n04 import ROTATED, TRANSPOSED, shifted
 
 
-def _image(draw: RandomDraw, kernel: int) -> tuple[np.ndarray, dict[str, int]]:
-    """x (n, h, w, c), and stride, top and left of padding "same"."""
-    x, stride = draw.normal(2, draw.integer(4, 7), draw.integer(4, 7), draw.integer(1, 4)), draw.choice((1, 2))
+def _image(draw: RandomDraw) -> np.ndarray:
+    """x (n, h, w, c)."""
+    return draw.normal(draw.integer(1, 3), draw.integer(4, 7), draw.integer(4, 7), draw.integer(1, 4))
+
+
+def _window(x: np.ndarray, kernel: int, stride: int) -> dict[str, int]:
+    """Stride, top and left of padding "same"."""
     (_, top), (_, left) = extents(x.shape, (kernel, kernel), stride, "same")
-    return x, {"stride": stride, "top": top, "left": left}
+    return {"stride": stride, "top": top, "left": left}
+
+
+_CORNERS = (  # n, h, w, c, k, stride: with stride 2, an even and an odd side have another padding in front
+    (1, 4, 5, 17, 3, 2),
+    (3, 5, 4, 33, 3, 2),
+    (2, 6, 3, 1, 3, 3),
+    (3, 1, 5, 2, 3, 1),
+    (1, 2, 2, 8, 3, 1),
+)
+_OTHER_WINDOWS = ((2, 4, 5, 3, 1, 1), (1, 5, 4, 2, 1, 2), (1, 6, 5, 17, 5, 2), (1, 3, 4, 2, 2, 1))
 
 
 # Forward ------------------------------------------------------------------------------------------------------
@@ -26,9 +42,14 @@ def _forward(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int) -> 
 
 
 def _forward_case(draw: RandomDraw) -> Case:
-    kernel = draw.choice((3, 3, 5))
-    x, params = _image(draw, kernel)
-    return Case((x, draw.normal(kernel, kernel, x.shape[3])), params)
+    x, kernel = _image(draw), draw.choice((3, 3, 5))
+    return Case((x, draw.normal(kernel, kernel, x.shape[3])), _window(x, kernel, draw.choice((1, 2))))
+
+
+def _forward_corners(draw: RandomDraw) -> Iterator[Case]:
+    for n, h, w, c, k, stride in (*_CORNERS, *_OTHER_WINDOWS):
+        x = draw.normal(n, h, w, c)
+        yield Case((x, draw.normal(k, k, c)), _window(x, k, stride))
 
 
 # The gradient of the weights ----------------------------------------------------------------------------------
@@ -40,10 +61,17 @@ def _weights(dy: np.ndarray, x: np.ndarray, stride: int, top: int, left: int) ->
 
 
 def _weights_case(draw: RandomDraw) -> Case:
-    x, params = _image(draw, 3)
-    n, h, wd, c = x.shape
-    stride = params["stride"]
-    return Case((draw.normal(n, -(-h // stride), -(-wd // stride), c), x), params)
+    return _of_weights(draw, _image(draw), draw.choice((1, 2)))
+
+
+def _weights_corners(draw: RandomDraw) -> Iterator[Case]:
+    for n, h, w, c, _, stride in _CORNERS:
+        yield _of_weights(draw, draw.normal(n, h, w, c), stride)
+
+
+def _of_weights(draw: RandomDraw, x: np.ndarray, stride: int) -> Case:
+    n, h, w, c = x.shape
+    return Case((draw.normal(n, -(-h // stride), -(-w // stride), c), x), _window(x, 3, stride))
 
 
 def _weights_unpadded(dy: np.ndarray, x: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
@@ -63,6 +91,7 @@ EXERCISES = (
         title="A depthwise kernel of your own",
         reference=_forward,
         draw=_forward_case,
+        corners=_forward_corners,
         fills=True,
         mistakes=(
             Mistake(lambda x, w, stride, top, left: _forward(x, w.transpose(1, 0, 2), stride, top, left), TRANSPOSED),
@@ -98,6 +127,7 @@ EXERCISES = (
         title="The gradient of the weights, in parallel",
         reference=_weights,
         draw=_weights_case,
+        corners=_weights_corners,
         results=("dw",),
         fills=True,
         mistakes=(
