@@ -41,18 +41,19 @@ def run(path: Path) -> None:
 
 
 def main(handed_in: str, *chosen: str) -> None:
-    """A line for each student: the name, 1 or 0 for each exercise, and how many are solved."""
+    """A line for each student: the name, 1 or 0 for each exercise, how many are solved, and how often they guessed."""
     known = sorted({f"{exercise.notebook:02d}" for exercise in EXERCISES.values()})
     if unknown := sorted(set(chosen) - set(known)):
         sys.exit(f"grade.py: notebooks are {', '.join(known)}; got {', '.join(unknown)}")
     numbers = list(chosen) or known
     names = [name for name, exercise in EXERCISES.items() if f"{exercise.notebook:02d}" in numbers]
     table = csv.writer(sys.stdout)
-    table.writerow(["student", *names, "solved"])
+    table.writerow(["student", *names, "solved", "wrong"])
     for folder in sorted(path for path in Path(handed_in).iterdir() if path.is_dir()):
         done = solved(folder, numbers)
         marks = [int(name in done) for name in names]
-        table.writerow([folder.name, *marks, sum(marks)])
+        wrong = sum(count for name, count in progress.tries(folder).items() if name in names)
+        table.writerow([folder.name, *marks, sum(marks), wrong])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ _MAKERS = (
     *("array", "asarray", "ascontiguousarray", "copy", "arange", "eye"),
 )
 _THREADS = 1024  # as if there were so many: each iteration is a thread of its own
+_MADE = "an array made outside of the loop"
 _REDUCTIONS = (np.add, np.subtract, np.multiply, np.true_divide)
 
 
@@ -68,7 +69,7 @@ class _Loop:
         """In the place of Numba's ``get_thread_id``."""
         return max(self.iteration, 0) % _THREADS
 
-    def watch(self, array: np.ndarray, label: str = "an array made outside of the loop") -> _Watched:
+    def watch(self, array: np.ndarray, label: str = _MADE) -> _Watched:
         """The array, watched from now on."""
         watched = array.view(_Watched)
         watched.loop, watched.label, watched.born = self, label, self.now
@@ -110,12 +111,16 @@ class _Watched(np.ndarray):
     def copy(self, order: Any = "C") -> Any:
         """A new array of what is read."""
         self._read(...)
-        return super().copy(order)
+        return self._new(super().copy(order))
 
     def astype(self, dtype: Any, *rest: Any, **options: Any) -> Any:
         """Likewise."""
         self._read(...)
-        return super().astype(dtype, *rest, **options)
+        return self._new(super().astype(dtype, *rest, **options))
+
+    def _new(self, array: Any) -> Any:
+        array.label = _MADE
+        return array
 
     def fill(self, value: Any) -> None:
         """All cells are written."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import minixception as mx
-from minixception.course.checks import Choice
+from minixception.course.checks import Choice, judge
+from minixception.course.checks.judging import source
 from minixception.files import atomic_path
 
 HEAD = """# Planted mistakes, and the hints they get
@@ -21,17 +23,30 @@ Written by `python notebooks/solutions/table.py docs/results/mistakes.md`: the e
 answers that each is tried with, and what `mx.lab.check` says of them. The tests hold each to words of its own hint.
 Exercises that explain a plot are left out: their wrong letters would give the right one away.
 """
+SUBTLE = """## Easily judged wrongly
+
+Wrong answers that are right on most inputs, and right ones of an unusual form (`notebooks/solutions/subtle.py`).
+"""
+_COLUMNS = "| exercise | kind | answer | what the check says | hint |\n|-|-|-|-|-|"
 
 
 def modules() -> dict[int, Any]:
     """The modules of solutions beside this file, by the number of their notebook."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("n[0-9][0-9].py")):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        found[int(path.stem[1:])] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return found
+    return {int(path.stem[1:]): load(path) for path in sorted(Path(__file__).parent.glob("n[0-9][0-9].py"))}
+
+
+def load(path: Path) -> Any:
+    """A module beside this file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def subtle() -> Any:
+    """The answers that are easily judged wrongly."""
+    return load(Path(__file__).with_name("subtle.py"))
 
 
 def shown(module: Any) -> list[tuple[str, Any]]:
@@ -40,9 +55,20 @@ def shown(module: Any) -> list[tuple[str, Any]]:
 
 
 def label(answer: Any) -> str:
-    """A function's name; a number as it is."""
-    function = getattr(answer, "py_func", getattr(answer, "function", answer))  # compiled by Numba, or a CUDA kernel
-    return getattr(function, "__name__", repr(answer))
+    """A function's name and what is bound to it, a class's name; a number as it is."""
+    if isinstance(answer, partial):
+        return f"{label(answer.func)}({', '.join(map(repr, answer.args))}, ...)"
+    function = source(answer)
+    return getattr(function, "__name__", repr(answer) if isinstance(answer, int | float) else type(answer).__name__)
+
+
+def row(name: str, answer: Any) -> str:
+    """What the check says of an answer, as a row of the page."""
+    exercise = mx.lab.EXERCISES[name]
+    verdict = judge(exercise, answer, time=False)
+    said = f"right. {verdict.message}" if verdict else verdict.message
+    cells = (name, exercise.kind, f"`{label(answer)}`", said, verdict.hint)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def lines() -> Iterator[str]:
@@ -50,12 +76,13 @@ def lines() -> Iterator[str]:
     yield HEAD
     for number, module in modules().items():
         yield f"## Notebook {number:02d}\n"
-        yield "| exercise | kind | wrong answer | what the check says | hint |\n|-|-|-|-|-|"
-        for name, answer in shown(module):
-            verdict = mx.lab.check(name, answer, time=False)
-            cells = (name, mx.lab.EXERCISES[name].kind, f"`{label(answer)}`", verdict.message, verdict.hint)
-            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        yield _COLUMNS
+        yield from (row(name, answer) for name, answer in shown(module))
         yield ""
+    yield SUBTLE
+    yield _COLUMNS
+    unusual = subtle()
+    yield from (row(name, answer) for name, answer, *_ in (*unusual.WRONG, *unusual.RIGHT))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import minixception as mx
-from minixception.course.checks import progress
+from minixception.course.checks import judge, progress
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -22,6 +22,7 @@ table = importlib.import_module("table")
 MODULES = table.modules()
 SOLUTIONS = {name: answer for module in MODULES.values() for name, answer in module.SOLUTIONS.items()}
 MISTAKES = [mistake for module in MODULES.values() for mistake in module.MISTAKES]
+SUBTLE = table.subtle()
 
 
 def cells(number, kind):
@@ -39,7 +40,7 @@ def test_the_page_of_mistakes_is_what_the_checks_say():
     kinds = [row[1] for row in rows(page)]
     letters = sum(EXERCISES[name].kind == "explain a plot" for name, _, _ in MISTAKES)  # would give the right one away
     assert "explain a plot" not in kinds
-    assert len(kinds) == len(MISTAKES) - letters + len(MODULES)
+    assert len(kinds) == len(MISTAKES) - letters + len(MODULES) + len(SUBTLE.WRONG) + len(SUBTLE.RIGHT) + 1
 
 
 def test_every_exercise_has_a_solution_and_no_solution_is_left_over():
@@ -61,9 +62,23 @@ def test_the_solution_passes(name):
     ("name", "answer", "words"), MISTAKES, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(MISTAKES)]
 )
 def test_a_usual_mistake_fails_with_its_own_hint(name, answer, words):
-    verdict = mx.lab.check(name, answer, time=False)
+    verdict = judge(EXERCISES[name], answer, time=False)
     assert verdict.passed is False
     assert words in verdict.hint, verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "words"), SUBTLE.WRONG, ids=[f"{n}-{table.label(a)}" for n, a, _ in SUBTLE.WRONG]
+)
+def test_what_is_right_on_most_inputs_is_wrong(name, answer, words):
+    verdict = judge(EXERCISES[name], answer, time=False)
+    assert verdict.passed is False and words in str(verdict), verdict
+
+
+@pytest.mark.parametrize(("name", "answer"), SUBTLE.RIGHT, ids=[f"{n}-{table.label(a)}" for n, a in SUBTLE.RIGHT])
+def test_what_is_right_is_right_in_an_unusual_form_too(name, answer):
+    verdict = judge(EXERCISES[name], answer, time=False)
+    assert verdict and "races" not in verdict.message, verdict
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -123,8 +138,3 @@ def test_nothing_is_noted_outside_of_a_course_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     progress.note("some-exercise")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_damaged_progress_file_counts_as_empty(tmp_path):
-    (tmp_path / progress.FILE).write_text("[")
-    assert progress.solved(tmp_path) == set()

@@ -253,7 +253,9 @@ def test_the_grading_script_judges_anew_and_survives_bad_notebooks(tmp_path, cap
         'mx.lab.check("xception-trainable", 22_855_952)',
     )
     student(tmp_path / "bob", 'import minixception as mx\nmx.lab.check("xception-trainable", 1)')
-    (tmp_path / "bob" / "progress.json").write_text('{"solved": ["xception-trainable"]}')
+    (tmp_path / "bob" / "progress.json").write_text(
+        '{"solved": ["xception-trainable"], "wrong": {"xception-trainable": 3, "sgd-step": 1}}'
+    )
     (tmp_path / "eve").mkdir()
     (tmp_path / "eve" / "08_x.ipynb").write_text("no notebook")
     load(DOCS / "grade.py").main(str(tmp_path), "08")
@@ -261,6 +263,7 @@ def test_the_grading_script_judges_anew_and_survives_bad_notebooks(tmp_path, cap
     rows = {row["student"]: row for row in csv.DictReader(io.StringIO(out))}
     assert [rows[one]["xception-trainable"] for one in ("ada", "bob", "eve")] == ["1", "0", "0"]
     assert [rows[one]["solved"] for one in ("ada", "bob", "eve")] == ["1", "0", "0"]
+    assert [rows[one]["wrong"] for one in ("ada", "bob", "eve")] == ["0", "3", "0"]
     assert "eve/08_x.ipynb" in err
     assert json.loads((tmp_path / "bob" / "progress.json").read_text())["solved"] == ["xception-trainable"]
 

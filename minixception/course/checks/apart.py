@@ -124,8 +124,10 @@ class _Checker:
             self._process.stdin.flush()
         while True:
             try:
-                kind, value = self._said.get(timeout=max(0, until - monotonic()))
+                kind, value = self._said.get(timeout=0.1)  # an interrupt may have to wait for the end of that
             except queue.Empty:
+                if monotonic() < until:
+                    continue
                 self.stop()
                 if so_far is not None:
                     return replace(so_far, message=so_far.message + SLOW.format(PATIENCE_FOR_TIMES))

@@ -144,7 +144,10 @@ class Function(Exercise):
                 found = race(answer, arguments, range(first, len(arguments)))
             except IndexError as error:
                 raise Fault(f"It goes outside of an array: {error} ({shapes(case)}).", OUTSIDE) from error
-            except Exception:  # what else it raises, it raises when it runs as it is; or only compiled code can run
+            except (
+                Exception,
+                SystemExit,
+            ):  # what else it raises, it raises when it runs as it is; or only compiled code can run
                 return False
             if found:
                 raise Fault(f"There is a race: {found}.", RACE)

@@ -43,7 +43,7 @@ def _forward(x: np.ndarray, w: np.ndarray, stride: int, top: int, left: int) -> 
 
 def _forward_case(draw: RandomDraw) -> Case:
     x, kernel = _image(draw), draw.choice((3, 3, 5))
-    return Case((x, draw.normal(kernel, kernel, x.shape[3])), _window(x, kernel, draw.choice((1, 2))))
+    return Case((x, draw.normal(kernel, kernel, x.shape[3])), _window(x, kernel, draw.choice((1, 2, 2))))
 
 
 def _forward_corners(draw: RandomDraw) -> Iterator[Case]:
