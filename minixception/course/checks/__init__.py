@@ -11,14 +11,13 @@ from __future__ import annotations
 from .apart import judge
 from .cuda import CudaKernel, cuda_kernel
 from .exercise import Choice, Exercise, Number, WrongNumber
-from .function import Fault, Function, Mistake, rungs
+from .function import Function, Mistake, rungs
 from .verdict import Verdict
 
 __all__ = [
     "Choice",
     "CudaKernel",
     "Exercise",
-    "Fault",
     "Function",
     "Mistake",
     "Number",

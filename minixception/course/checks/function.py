@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...analysis.prange_races import race
-from ...engine.op import Case, RandomDraw
+from ...engine.op import Case, Observer, Op, RandomDraw, observe
+from ...engine.tensor import Tensor
 from ...errors import ArgumentError
 from ...ops import OPERATORS
 from ...tables import Table
@@ -60,6 +61,7 @@ CHANGED = "x -= 1 changes the caller's array, and x = x - 1 makes a new one. So 
 REBOUND = "y = ... gives the name y to a new array; y[...] = ... writes into the one that was handed in."
 NO_RETURN = "What a function computes is lost at its end, unless a `return` hands it out."
 REMEMBERS = "Does it keep something from one call to the next: a buffer, a default argument, a global?"
+OWN = "The exercise is to write it with NumPy, Numba, or what its text allows."
 UNCOMPILED = " With @njit(parallel=True) above it, it will be timed, too."
 
 
@@ -69,6 +71,18 @@ class Fault(Exception):
     def __init__(self, seen: str, hint: str = "") -> None:
         super().__init__(seen)
         self.seen, self.hint = seen, hint
+
+
+class _Forbids(Observer):
+    """Fault when an operator is called that is not allowed."""
+
+    def __init__(self, allows: Callable[[str, dict[str, Any]], bool]) -> None:
+        self._allows = allows
+
+    def on_op(self, op: Op, tensors: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
+        if not self._allows(op.name, params):
+            given = "".join(f", {name}={value!r}" for name, value in params.items())
+            raise Fault(f"It calls the package's operator {op.name}{given}: that is somebody else's work.", OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +97,8 @@ class Function(Exercise):
     does, instead of returning them; its prange loops are then searched for races. contiguous: whether what it returns
     must be C-contiguous, where the layout is what the exercise is about.
     forward: for a backward pass, ``reference(dy, *inputs, **params)`` -> the inputs' gradients: the pass it belongs to,
-    ``forward(*inputs, **params)``, which finite differences are taken of. surroundings: of each call of the answer; may
-    raise ``Fault`` in it.
+    ``forward(*inputs, **params)``, which finite differences are taken of. allows: (name, params) -> whether the answer
+    may call this operator of the package; it is to do the work itself.
     peers: (*arrays, **params) -> functions of the package to time beside the answer. timed: the Case they are timed on.
     bound: the seconds that the machine needs for it at least, on one thread: times are then shares of that.
     """
@@ -97,7 +111,7 @@ class Function(Exercise):
     fills: bool = False
     contiguous: bool = False
     forward: Callable[..., Any] | None = None
-    surroundings: Callable[[], AbstractContextManager[None]] = nullcontext
+    allows: Callable[[str, dict[str, Any]], bool] = lambda name, params: False
     peers: Callable[..., Mapping[str, Callable[[], Any]]] | None = None
     timed: Callable[[], Case] | None = None
     bound: Callable[[], float] | None = None
@@ -158,7 +172,7 @@ class Function(Exercise):
         arrays = tuple(array.copy() for array in case.arrays)
         run, filled = self._bound(answer, Case(arrays, case.params))
         try:
-            with self.surroundings(), np.errstate(all="ignore"):
+            with observe(_Forbids(self.allows)), np.errstate(all="ignore"):
                 returned = run()
         except Fault:
             raise

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from ...engine.op import Case, RandomDraw, Rung
+from ...engine.op import Case, RandomDraw
 from ...ops import OPERATORS
-from ..checks import Choice, Fault, Function, Mistake, Number, WrongNumber
+from ..checks import Choice, Function, Mistake, Number, WrongNumber
 
 _CONV = OPERATORS["conv2d"].rungs["numpy"].forward
 
@@ -32,30 +29,6 @@ def _segments_case(draw: RandomDraw) -> Case:
 def _segments_corners(draw: RandomDraw) -> Iterator[Case]:
     for n, groups, ci, co in ((1, 1, 2, 3), (3, 5, 1, 1), (1, 2, 9, 17)):
         yield Case((draw.normal(n, 4, 5, groups * ci), draw.normal(3, 3, ci, groups * co)), {"groups": groups})
-
-
-@contextmanager
-def _regular_only() -> Iterator[None]:
-    """Convolutions on segments, which are to be built, are not there to be called."""
-    op = OPERATORS["conv2d"]
-    before = dict(op.rungs)
-
-    def regular(rung: Rung) -> Rung:
-        def forward(*arrays: np.ndarray, groups: int, **params: Any) -> Any:
-            if groups != 1:
-                raise Fault(
-                    f"It calls mx.ops.conv2d with groups={groups}, which is what it is to build.",
-                    "Cut x and w into segments, and convolve each with a regular convolution.",
-                )
-            return rung.forward(*arrays, groups=groups, **params)
-
-        return replace(rung, forward=forward)
-
-    op.rungs.update({name: regular(rung) for name, rung in before.items()})
-    try:
-        yield
-    finally:
-        op.rungs.update(before)
 
 
 def _in_turns(array: np.ndarray, groups: int) -> np.ndarray:
@@ -103,7 +76,7 @@ EXERCISES = (
         reference=_segments,
         draw=_segments_case,
         corners=_segments_corners,
-        surroundings=_regular_only,
+        allows=lambda name, params: name == "conv2d" and params["groups"] == 1,
         mistakes=(
             Mistake(
                 lambda x, w, groups: _segments(_in_turns(x, groups), w, groups),
