@@ -53,6 +53,7 @@ def _exercise(op: Op) -> Function:
         title=f"A kernel of your own for {op.name}",
         reference=lambda *arrays, **params: np.asarray(op.rungs["numpy"].forward(*arrays, **params)[0]),
         draw=op.sample,
+        allows=lambda name, params: name != op.name,  # it may be put together of others
     )
     if op.name not in _TIMED:
         return exercise

@@ -3,7 +3,6 @@
 import inspect
 import re
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +20,6 @@ from minixception.course import checks, own_kernel
 from minixception.course.checks import (
     Choice,
     CudaKernel,
-    Fault,
     Function,
     Mistake,
     Number,
@@ -149,14 +147,14 @@ def test_corners_are_told_apart_from_what_is_wrong_everywhere():
     assert "1x17 and 17x1" in short.message
 
 
-def test_what_surrounds_an_answer_may_forbid_it():
-    @contextmanager
-    def without():
-        raise Fault("It multiplies.", "Add.")
-        yield
+def by_the_package(x, w):
+    return mx.ops.pointwise_conv2d(mx.tensor(x[:, None, None]), mx.tensor(w)).numpy()[:, 0, 0]
 
-    verdict = replace(RETURNS, surroundings=without).judge(product, time=False)
-    assert verdict.message == "It multiplies." and verdict.hint == "Add."
+
+def test_operators_of_the_package_are_not_there_to_be_called():
+    verdict = RETURNS.judge(by_the_package, time=False)
+    assert verdict.passed is False and "It calls the package's operator pointwise_conv2d, stride=1" in verdict.message
+    assert replace(RETURNS, allows=lambda name, params: params["stride"] == 1).judge(by_the_package, time=False)
 
 
 FILLED = replace(RETURNS, fills=True)
