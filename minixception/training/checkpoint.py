@@ -31,13 +31,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. parts: "model", "optimizer", "ema" -> name -> array."""
+    """What a file holds. parts: "model", "optimizer", "ema" -> name -> array. data: digests of what was trained on.
+
+    Files of older versions have no digests: then any data of the same classes and sizes will do.
+    """
 
     recipe: Recipe
     progress: Progress
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     parts: dict[str, dict[str, np.ndarray]]
+    data: dict[str, str] = field(default_factory=dict)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -48,6 +52,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "progress": vars(checkpoint.progress),
         "class_names": checkpoint.class_names,
         "image_shape": checkpoint.image_shape,
+        "data": checkpoint.data,
     }
     write_tensors(path, arrays, {"format": _FORMAT, "run": json.dumps(run)})
 
@@ -72,6 +77,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             class_names=tuple(run["class_names"]),
             image_shape=tuple(run["image_shape"]),
             parts=parts,
+            data=dict(run.get("data", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its description of the run cannot be read ({error!r})") from None
