@@ -15,9 +15,9 @@ from minixception.weights import read_tensors, write_tensors
 from tests.by_hand.fuzz_runs import BASE, DATA, base_files, fuzz, saved_score
 
 
-@pytest.mark.parametrize("files", [40, pytest.param(400, marks=pytest.mark.slow)])
-def test_edited_files(files):
-    outcomes, failures = fuzz(files)
+@pytest.mark.parametrize(("files", "first"), [(40, 120), pytest.param(400, 0, marks=pytest.mark.slow)])
+def test_edited_files(files, first):
+    outcomes, failures = fuzz(files, first)
     assert not failures
     assert sum(outcomes.values()) == files
     assert {outcome for _, _, outcome in outcomes} == {"went on", "refused"}
