@@ -47,7 +47,7 @@ def read_image(
     differ a little from those of the whole image. All others, and all without ``at_least``, are read exactly.
 
     Raises DataError, naming the source, if the image is missing, truncated, unreadable, of another format or larger
-    than 64 megapixels. Memory: 7 bytes per pixel at most, besides what the decoder of the format needs.
+    than 64 megapixels. Memory: 8 bytes per pixel at most, besides what the decoder of the format needs.
 
     >>> read_image(b"P6 1 1 255 " + bytes([0, 51, 255])).tolist()
     [[[0, 51, 255]]]
@@ -113,8 +113,8 @@ def _gray_ranges(image: ImageFile) -> tuple[int, ...] | None:
 
 def _scaled_gray(image: Image, ranges: tuple[int, ...]) -> np.ndarray:
     """Gray values from 0 to the first fitting end of ``ranges`` as uint8 (h, w, 3)."""
-    low = float(min(np.asarray(slab).min() for _, slab in _slabs(image)))
-    high = float(max(np.asarray(slab).max() for _, slab in _slabs(image)))
+    ends = [(values.min(), values.max()) for _, slab in _slabs(image) for values in [np.asarray(slab)]]
+    low, high = float(np.min(ends)), float(np.max(ends))  # NaN if there is one, unlike Python's min
     if not np.isfinite([low, high]).all():
         raise ValueError("its values are not all finite")
     white = next((end for end in ranges if low >= 0 and high <= end), None)

@@ -79,6 +79,15 @@ def test_an_image_read_a_few_rows_at_a_time_is_the_same(name, monkeypatch):
     assert np.array_equal(read_image(MODES[name][0]), whole)
 
 
+@pytest.mark.parametrize("row", [0, 3, 4])
+def test_a_value_that_is_no_number_is_found_in_any_row(row, monkeypatch):
+    gray = np.ones((5, 7), np.float32)
+    gray[row, 2] = np.nan
+    monkeypatch.setattr(images, "_SLAB", 14)
+    with pytest.raises(DataError, match="not all finite"):
+        read_image(saved(Image.fromarray(gray), "TIFF"))
+
+
 def photo(**options):
     """A JPEG of 96 x 64 pixels, with colours that change slowly."""
     y, x = np.mgrid[:64, :96]
