@@ -57,7 +57,7 @@ class Recipe:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        for field in fields(Recipe):  # a subclass checks its own
             value = getattr(self, field.name)
             kind, fits = _KINDS[type(field.default)]
             if not fits(value):
