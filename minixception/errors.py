@@ -60,7 +60,7 @@ class DataError(OSError):
 
 
 class CheckpointError(OSError):
-    """A checkpoint is missing, corrupt, or belongs to another run."""
+    """A checkpoint is missing, corrupt, in use, or belongs to another run."""
 
 
 class WeightsError(OSError):

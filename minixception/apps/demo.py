@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 from ..files import atomic_path
 from ..tables import Table
 from ..training import RECIPES, Trainer, read_checkpoint
-from ..training.trainer import CHECKPOINT
+from ..training.run_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -86,6 +86,8 @@ def _unpack(archive: Path, target: Path) -> None:
                 tar.extract(f"{FOLDER}/{name}", target, filter="data")
     except (KeyError, EOFError, tarfile.TarError) as error:
         raise DataError(f"expected the CIFAR-10 binary archive in {archive}: {error}") from error
+    except OSError as error:  # such as a full disk
+        raise DataError(f"could not unpack {archive} into {target.parent}: {error}") from error
 
 
 def _find(folder: Path) -> Path | None:

@@ -7,6 +7,7 @@ very batches it would have seen without the interruption.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -65,6 +66,24 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def fingerprint(self) -> dict[str, str]:
+        """A digest of all "images" and one of all "labels", their number and shape included.
+
+        Time: about a second for a gigabyte.
+
+        >>> pictures = Dataset(np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), ("cat", "dog"))
+        >>> others = Dataset(pictures.images, pictures.labels[::-1], pictures.class_names)
+        >>> [pictures.fingerprint()[part] == others.fingerprint()[part] for part in ("images", "labels")]
+        [True, False]
+        """
+        return {"images": _digest(self.images), "labels": _digest(self.labels)}
+
+
+def _digest(array: np.ndarray) -> str:
+    digest = hashlib.sha256(str(array.shape).encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def preprocess(images: np.ndarray, dtype: type | np.dtype = np.float32) -> np.ndarray:

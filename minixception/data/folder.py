@@ -52,7 +52,8 @@ def load_folder(path: Path, split: str = "train", *, image_size: int = 32, seed:
     if not pairs:
         kinds = " ".join(SUFFIXES)
         raise DataError(f"expected images ({kinds}) in the class folders of {path} for split {split!r}, found none")
-    images = np.stack([resize(read_image(file), (image_size, image_size)) for _, file in pairs])  # (N, S, S, 3)
+    size = image_size, image_size
+    images = np.stack([resize(read_image(file, size), size) for _, file in pairs])  # (N, S, S, 3)
     return Dataset(images, np.array([label for label, _ in pairs], np.int64), names)
 
 

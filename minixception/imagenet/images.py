@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -20,53 +20,70 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 64_000_000
+EXACT_PIXELS = 32_000_000  # more than the cameras of most phones and any of ImageNet's validation images have
+# The formats of photos. Some of the others run programs (EPS), or decode before their size can be checked (ICO).
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 RULES = ("bilinear", "nearest", "lanczos")
 
-_DRAWINGS = ("EPS", "WMF", "EMF")  # no pixels: Pillow would have another program run them
+_SLAB = 1 << 20  # pixels that are converted at a time: no second copy of a large image
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its messages are in our errors; loggers still get them
 _LOCK = threading.Lock()  # warning filters belong to the whole process: two threads would mix them up
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def read_image(source: str | os.PathLike[str] | bytes | IO[bytes]) -> np.ndarray:
-    """Read an image of any format that Pillow knows, as uint8 (h, w, 3), red-green-blue.
+def read_image(
+    source: str | os.PathLike[str] | bytes | IO[bytes], at_least: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read a photo (AVIF if Pillow has it, BMP, GIF, JPEG, PNG, PPM, TIFF, WebP), as uint8 (h, w, 3), red-green-blue.
 
     source: a path, the bytes of a file, or a file opened in binary mode. The image is turned as its EXIF orientation
     says; of an animation it is the first frame; what is transparent shows white. Gray of 16 bits is scaled to 8; gray
     of 32 bits is scaled from 0..1 (floats only), 0..255 or 0..65535, the first that holds all values, or else from the
-    smallest to the largest. Colour profiles are ignored. Raises DataError, naming the source, if the image is missing,
-    truncated, unreadable or larger than 64 megapixels.
+    smallest to the largest. Colour profiles are ignored.
+
+    at_least: the size (h, w) that it will be resized to. A JPEG of more than 32 megapixels is then decoded at half its
+    height and width, in a quarter of the memory, unless that would be smaller than ``at_least``; resized, its values
+    differ a little from those of the whole image. All others, and all without ``at_least``, are read exactly.
+
+    Raises DataError, naming the source, if the image is missing, truncated, unreadable, of another format or larger
+    than 64 megapixels. Memory: 8 bytes per pixel at most, besides what the decoder of the format needs.
 
     >>> read_image(b"P6 1 1 255 " + bytes([0, 51, 255])).tolist()
     [[[0, 51, 255]]]
     """
-    with _opened(source) as file:
+    with opened(source) as file:
+        half = file.width // 2, file.height // 2
+        if at_least and file.width * file.height > EXACT_PIXELS and min(half) >= max(at_least):
+            file.draft(None, half)  # does nothing but for JPEG, whose blocks of 8 x 8 can be decoded to 4 x 4 pixels
         ranges = _gray_ranges(file)
-        return _colour(_upright(file)) if ranges is None else _scaled_gray(np.asarray(_upright(file)), ranges)
+        _turn_upright(file)
+        return _colour(file) if ranges is None else _scaled_gray(file, ranges)
 
 
 @contextlib.contextmanager
-def _opened(source: str | os.PathLike[str] | bytes | IO[bytes]) -> Iterator[ImageFile]:
-    """Open an image for the block; whatever goes wrong there is a DataError, and no warning leaves it."""
+def opened(source: str | os.PathLike[str] | bytes | IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[ImageFile]:
+    """Open an image for the block; whatever goes wrong there is a DataError, and no warning leaves it.
+
+    Nothing but its header has been read then: its format is one of ``formats``, and it is not too large.
+    """
     from PIL import Image, UnidentifiedImageError
 
     name = _name(source)
+    Image.init()
+    known = [name for name in formats if name in Image.OPEN]  # AVIF is there from Pillow 11.3 on
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-                if file.format in _DRAWINGS:
-                    raise DataError(f"expected an image of pixels, got a drawing ({file.format}): {name}")
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known) as file:
                 if file.width * file.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 yield file
-        except DataError:
-            raise
         except FileNotFoundError:
             raise DataError(f"no image at {name}") from None
         except UnidentifiedImageError:
-            raise DataError(f"expected an image, got something else: {name}") from None
+            kinds = ", ".join(known)
+            raise DataError(f"expected an image, got something else: {name} (what is read: {kinds})") from None
         except Image.DecompressionBombError:
             raise DataError(f"expected an image of at most {MAX_PIXELS:,} pixels, got more: {name}") from None
         except Exception as error:  # a decoder raises whatever corrupt bytes make it stumble over
@@ -79,13 +96,12 @@ def _name(source: object) -> str:
     return "the bytes given" if isinstance(source, bytes) else str(getattr(source, "name", "the file given"))
 
 
-def _upright(file: ImageFile) -> Image:
+def _turn_upright(file: ImageFile) -> None:
     from PIL import ImageOps
 
     file.load()
     with contextlib.suppress(Exception):  # the pixels are whole: corrupt EXIF data only leaves them as they are stored
-        return ImageOps.exif_transpose(file)
-    return file
+        ImageOps.exif_transpose(file, in_place=True)
 
 
 def _gray_ranges(image: ImageFile) -> tuple[int, ...] | None:
@@ -95,19 +111,30 @@ def _gray_ranges(image: ImageFile) -> tuple[int, ...] | None:
     return {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode)
 
 
-def _scaled_gray(values: np.ndarray, ranges: tuple[int, ...]) -> np.ndarray:
-    """Gray values (h, w) from 0 to the first fitting end of ``ranges`` as uint8 (h, w, 3)."""
-    low, high = float(values.min()), float(values.max())
+def _scaled_gray(image: Image, ranges: tuple[int, ...]) -> np.ndarray:
+    """Gray values from 0 to the first fitting end of ``ranges`` as uint8 (h, w, 3)."""
+    ends = [(values.min(), values.max()) for _, slab in _slabs(image) for values in [np.asarray(slab)]]
+    low, high = float(np.min(ends)), float(np.max(ends))  # NaN if there is one, unlike Python's min
     if not np.isfinite([low, high]).all():
         raise ValueError("its values are not all finite")
     white = next((end for end in ranges if low >= 0 and high <= end), None)
     start, span = (0.0, white) if white is not None else (low, high - low)
-    gray = np.rint((values.astype(np.float64) - start) * (255 / (span or 1)))  # (h, w)
-    return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, slab in _slabs(image):
+        gray = np.rint((np.asarray(slab, np.float64) - start) * (255 / (span or 1)))  # (rows, w)
+        pixels[rows] = gray[..., None]
+    return pixels
 
 
 def _colour(image: Image) -> np.ndarray:
     """An image of 8 bits in any mode as uint8 (h, w, 3)."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, slab in _slabs(image):
+        pixels[rows] = np.asarray(_rgb(slab))
+    return pixels
+
+
+def _rgb(image: Image) -> Image:
     from PIL import Image, ImageCms
 
     if image.has_transparency_data:
@@ -116,7 +143,15 @@ def _colour(image: Image) -> np.ndarray:
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
-    return np.array(image.convert("RGB"))  # a copy that can be written to
+    return image.convert("RGB")
+
+
+def _slabs(image: Image) -> Iterator[tuple[slice, Image]]:
+    """The image in parts of whole rows, with the rows of each."""
+    step = max(1, _SLAB // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 # Resizing -------------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def _batches(sources: Iterable[Photo], size: tuple[int, ...], rule: str, batch_s
     """The photos at the network's size, uint8 (n, h, w, 3), read when they are needed."""
     height, width = size
     images = (
-        resize(source if isinstance(source, np.ndarray) else read_image(source), (height, width), rule)
+        resize(source if isinstance(source, np.ndarray) else read_image(source, (height, width)), (height, width), rule)
         for source in sources
     )
     while batch := list(islice(images, batch_size)):

@@ -10,6 +10,8 @@ import numpy as np
 from ..errors import ArgumentError, CheckpointError
 from ..gpu.device import assign
 
+MOST = 1 << 62  # of a count, such as that of steps: one more is still an int64
+
 
 class Parameter(Protocol):
     """What an optimiser asks of a parameter: an array, updated in place, and its gradient, alike or None."""
@@ -39,7 +41,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def load_arrays(state: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], owner: str) -> None:
-    """Copy ``state`` into the arrays of ``own``, after every name, shape and dtype was found right."""
+    """Copy ``state`` into the arrays of ``own``, after every name, shape, dtype and count was found right."""
     if wrong := sorted(state.keys() ^ own.keys()):
         kind = "missing" if wrong[0] in own else "surplus"
         raise CheckpointError(
@@ -52,5 +54,7 @@ def load_arrays(state: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], 
                 f"expected {array.dtype} of shape {array.shape} as {name!r} of {owner}, "
                 f"got {got.dtype} of shape {got.shape}"
             )
+        if got.ndim == 0 and got.dtype == np.int64 and not 0 <= got < MOST:
+            raise CheckpointError(f"expected a count as {name!r} of {owner}, got {got}")
     for name, array in own.items():
         assign(array, state[name])

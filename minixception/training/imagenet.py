@@ -17,6 +17,7 @@ from ..files import atomic_path
 from ..models import MODELS
 from ..nn import Module
 from .metrics import topk_hits
+from .plain_data import is_count, is_number
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -118,7 +119,7 @@ class SavedScore:
     def __init__(self, path: Path, model: Module, images: ImageNetFolder, crop: Crop, resume: bool = False) -> None:
         self.path = path
         self.settings = asdict(crop) | {"weights": _digest(model), "images": images.fingerprint()}
-        self.score = self._read() if resume else Score()
+        self.score = self._read(len(images)) if resume else Score()
         self._saved = time.monotonic()
         if not resume and path.exists():
             raise ArgumentError(f"{path} holds an unfinished evaluation: go on with --resume, or name another file")
@@ -145,15 +146,18 @@ class SavedScore:
             temporary.write_text(json.dumps({"settings": self.settings, "score": asdict(self.score)}, indent=2) + "\n")
         self._saved = time.monotonic()
 
-    def _read(self) -> Score:
+    def _read(self, most: int) -> Score:
         try:
             saved = json.loads(self.path.read_text())
             settings, score = dict(saved["settings"]), Score(**saved["score"])
-            if not (0 <= score.top1_hits <= score.top5_hits <= score.images and score.seconds > 0):
-                raise ValueError(f"impossible counts: {score}")
+            counts = score.top1_hits, score.top5_hits, score.images, most
+            if not (all(map(is_count, counts)) and list(counts) == sorted(counts)):
+                raise ValueError(f"impossible counts: {score!r:.200}")
+            if not (is_number(score.seconds) and score.seconds > 0):
+                raise ValueError(f"impossible time: {score.seconds!r:.80}")
         except FileNotFoundError:
             raise CheckpointError(f"no unfinished evaluation at {self.path}: start one without --resume") from None
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path} is not a saved evaluation, or it is damaged ({error!r})") from None
         if changed := [name for name in self.settings if settings.get(name) != self.settings[name]]:
             raise CheckpointError(f"{self.path} belongs to another evaluation: it differs in {', '.join(changed)}")

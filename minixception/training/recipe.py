@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import ArgumentError
 from ..models import mini_xception
 from ..nn import Module
 from ..optim import SGD, Adam, Cosine, ExponentialDecay, Optimizer, RMSprop
+from ..optim.common import MOST
+from .plain_data import is_count, is_number
+
+_KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    str: ("a text", lambda value: isinstance(value, str)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("an integer", lambda value: is_count(value, -MOST)),
+    float: ("a finite number", is_number),
+    tuple: (
+        "integers of at least 1",
+        lambda value: isinstance(value, tuple | list) and len(value) > 0 and all(is_count(v, 1) for v in value),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -43,11 +57,14 @@ class Recipe:
     augment: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ArgumentError(f"seed must be at least 0, got {self.seed}")
+        for field in fields(Recipe):  # a subclass checks its own
+            value = getattr(self, field.name)
+            kind, fits = _KINDS[type(field.default)]
+            if not fits(value):
+                raise ArgumentError(f"{field.name} must be {kind}, got {value!r:.80}")
+        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("stem", 1), ("middle_blocks", 0)):
+            if getattr(self, name) < low:
+                raise ArgumentError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.optimizer not in ("sgd", "rmsprop", "adam"):
             raise ArgumentError(f"optimizer must be sgd, rmsprop or adam, got {self.optimizer!r}")
         if self.schedule not in ("cosine", "exponential"):

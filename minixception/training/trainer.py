@@ -30,9 +30,8 @@ from .checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from .evaluate import evaluate
 from .metrics import Mean
 from .recipe import Recipe
+from .run_folder import CHECKPOINT, LOG, only_run
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
 _STEPS_BETWEEN_CHECKPOINTS = 200
 
 
@@ -45,7 +44,8 @@ class Trainer:
 
     Starts anew, or with resume=True from the folder's checkpoint. device: "cpu" or "cuda", where the model, the
     optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on on the other one,
-    where results differ by rounding, and by the masks of dropout, which the GPU draws itself.
+    where results differ by rounding, and by the masks of dropout, which the GPU draws itself. The data are: a digest of
+    every image and label is kept, so that a run does not go on with others.
 
     Raises CheckpointError if the checkpoint is missing, corrupt or of another recipe or data set, ArgumentError where a
     new run would overwrite one and for another device, and BackendError where there is no GPU.
@@ -73,13 +73,22 @@ class Trainer:
         self.loss, self.top1 = Mean(), Mean()
         self.steps = steps_per_epoch(len(train), recipe.batch_size, drop_last=True)
         self._stop = False
+        self._data = _fingerprints(training=train, test=test)
+        self._seen = _version(self.path)
         if resume:
             self._restore(read_checkpoint(self.path))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> list[dict[str, Any]]:
-        """Train to the last epoch; returns a record per epoch. Ctrl-C stops between two steps with ``Interrupted``."""
-        with self._stop_on_interrupt():
+        """Train to the last epoch; returns a record per epoch. Ctrl-C stops between two steps with ``Interrupted``.
+
+        Raises CheckpointError if another process trains in this folder, or did so since this run was made.
+        """
+        with self._stop_on_interrupt(), only_run(self.folder):
+            if _version(self.path) != self._seen:
+                raise CheckpointError(
+                    f"another run has written {self.path} meanwhile: resume it, or name another folder"
+                )
             while self.progress.epoch < self.recipe.epochs:
                 self._epoch()
         return self.progress.records
@@ -120,9 +129,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
         }
-        write_checkpoint(
-            self.path, Checkpoint(self.recipe, self.progress, self.train.class_names, self.image_shape, parts)
-        )
+        names = self.train.class_names
+        write_checkpoint(self.path, Checkpoint(self.recipe, self.progress, names, self.image_shape, parts, self._data))
+        self._seen = _version(self.path)
 
     # One epoch ----------------------------------------------------------------------------------------------------
 
@@ -230,6 +239,11 @@ class Trainer:
             raise CheckpointError(f"{self.path} belongs to another recipe ({changed}): resume with the same settings")
         if checkpoint.class_names != self.train.class_names or checkpoint.image_shape != self.image_shape:
             raise CheckpointError(f"{self.path} was trained on other classes or image sizes than {self.recipe.data}")
+        if others := [part for part, digest in checkpoint.data.items() if digest != self._data.get(part)]:
+            raise CheckpointError(
+                f"{self.path} was trained on other data than {self.recipe.data} is now: the {' and the '.join(others)} "
+                "differ; bring the old ones back, or start a new run in another folder"
+            )
         self.model.load_state_dict(checkpoint.parts["model"])
         self.optimizer.load_state_dict(checkpoint.parts["optimizer"])
         self.ema.load_state_dict(checkpoint.parts["ema"])
@@ -237,6 +251,20 @@ class Trainer:
         if self.progress.means:
             self.loss.load_state_dict(self.progress.means["loss"])
             self.top1.load_state_dict(self.progress.means["top1"])
+
+
+def _fingerprints(**sets: Dataset) -> dict[str, str]:
+    """A digest by name: "training images", "training labels" and so on."""
+    return {f"{split} {part}": digest for split, data in sets.items() for part, digest in data.fingerprint().items()}
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None if there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_mtime_ns, state.st_size
 
 
 def hash_of(seed: int, epoch: int, step: int) -> int:

@@ -10,6 +10,7 @@ optimizer's state is no part of the model and is passed over.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -107,7 +108,8 @@ def write_keras3(model: Module, path: str | os.PathLike[str]) -> None:
     if strange := state.keys() - {slot.tensor for layer in layers for slot in layer.slots.values()}:
         raise ArgumentError(f"Keras has no layer for: {', '.join(sorted(strange))}; write a .safetensors file")
     counts: Counter[str] = Counter()
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    content = io.BytesIO()  # HDF5 itself crashes where the disk is full
+    with h5py.File(content, "w") as file:
         for layer in layers:
             number = counts[layer.kind]
             counts[layer.kind] += 1
@@ -115,3 +117,5 @@ def write_keras3(model: Module, path: str | os.PathLike[str]) -> None:
             variables.attrs["name"] = layer.name
             for j, slot in enumerate(layer.slots.values()):
                 variables.create_dataset(str(j), data=state[slot.tensor].reshape(slot.keras_shape))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())

@@ -174,7 +174,9 @@ def test_a_file_that_is_no_picture_and_then_one_that_is(page, photo, tmp_path):
     drawing = tmp_path / "drawing.png"
     drawing.write_bytes(b"<svg/>")
     page.choose(drawing)
-    assert page.error() == "That did not work: expected a PNG, JPEG or WebP picture."
+    assert page.error() == (
+        "That did not work: expected an image, got something else: the bytes given (what is read: PNG, JPEG, WEBP)."
+    )
     page.until(lambda: page.one("#hint").is_displayed() and not page.one("#photo").is_displayed())
     page.choose(photo(BLUE, "blue.png"))
     page.wait_for("jay")

@@ -321,7 +321,7 @@ def test_bad_data(spec, images, tmp_path, call):
         (("--epochs", 0), "epochs must be at least 1, got 0"),
         (("--batch-size", 49), "a batch of 49 is larger than the training set of 48 images"),
         (("--lr", -1), "expected a learning rate"),
-        (("--lr", "nan"), "expected a learning rate"),
+        (("--lr", "nan"), "lr must be a finite number, got nan"),
         (("--seed", -1), "seed must be at least 0, got -1"),
         (("--resume",), "no checkpoint at"),
     ],

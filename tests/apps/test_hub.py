@@ -330,7 +330,7 @@ def test_a_small_file_that_claims_a_huge_picture(hub, side):
     whole = picture()
     head = struct.pack(">4sIIBBBBB", b"IHDR", side, side, 8, 2, 0, 0, 0)
     claims = whole[:12] + head + struct.pack(">I", zlib.crc32(head)) + whole[33:]
-    with pytest.raises(DataError, match="fewer pixels"):
+    with pytest.raises(DataError, match="at most 64,000,000 pixels"):
         check_picture(claims)
     with pytest.raises(DataError, match="at most 64,000,000 pixels"):
         hub.predict(claims)
@@ -353,5 +353,5 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_other_files_are_refused_by_their_content(kind):
-    with pytest.raises(DataError, match="PNG, JPEG or WebP"):
+    with pytest.raises(DataError, match=r"something else.*PNG, JPEG, WEBP"):
         check_picture(REFUSED[kind])

@@ -205,7 +205,7 @@ def test_redirects_lead_to_no_other_scheme(fetching, elsewhere, secret, url):
     ("path", "message"),
     [
         ("/missing", "404"),
-        ("/svg", "PNG, JPEG or WebP"),
+        ("/svg", "PNG, JPEG, WEBP"),
         ("/large", "at most 16,777,216 bytes"),
         ("/to?/to?/to?/missing", "404"),
     ],

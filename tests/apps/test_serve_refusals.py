@@ -108,7 +108,10 @@ OTHER_FILES = {
 
 @pytest.mark.parametrize("kind", OTHER_FILES)
 def test_files_of_other_types_whatever_they_are_called(server, kind):
-    assert refused(post(server, form(OTHER_FILES[kind]))) == (400, "expected a PNG, JPEG or WebP picture")
+    assert refused(post(server, form(OTHER_FILES[kind]))) == (
+        400,
+        "expected an image, got something else: the bytes given (what is read: PNG, JPEG, WEBP)",
+    )
 
 
 def test_pictures_that_are_broken_or_too_small(server):

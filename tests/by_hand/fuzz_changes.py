@@ -1,4 +1,4 @@
-"""The ways in which fuzz_weights.py damages a file: each takes its bytes and a random source, and gives other bytes."""
+"""How fuzz_weights.py and fuzz_runs.py damage files: each way takes bytes and a random source, and gives others."""
 
 from __future__ import annotations
 
@@ -295,3 +295,51 @@ def header_text(data, rng):
 
 
 SAFETENSORS = (header_length, header_entry, header_entry, header_twice, header_text)
+
+
+# JSON: valid texts that say something else ----------------------------------------------------------------------------
+
+STRANGE = (
+    *(None, True, False, 0, 1, -1, 7, 2**31, 2**63, -(2**70), 10**400, 0.0, 0.5, -2.5, 1e308, 5e-324),
+    *(float("nan"), float("inf"), float("-inf"), "", "x", "1", "é\n", "\0", "\ud800", "nan", "adam"),
+    *([], [1], [[]], [None], ["a", "a"], {}, {"a": 1}, {"total": "x", "weight": 1}, {"": {}}),
+)
+
+
+def edit_json(data, rng):
+    """One value, anywhere, becomes another one, goes, comes twice, gets another name, or gets company."""
+    root = {"": json.loads(data)}
+    holder = root
+    while True:  # down to a random depth
+        key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        value = holder[key]
+        if not isinstance(value, dict | list) or not value or (holder is not root and rng.random() < 0.2):
+            break
+        holder = value
+    if isinstance(holder, dict) and rng.random() < 0.3:
+        del holder[key]
+        if rng.random() < 0.6:
+            holder[rng.choice(("x", "", key + "s", key.upper()))] = value
+    elif isinstance(holder, list) and rng.random() < 0.3:
+        holder[key:] = rng.choice(([], [value, value], [value] * 50))
+    else:
+        holder[key] = rng.choice((*3 * STRANGE, [value], {"x": value}, str(value)))
+    return json.dumps(root.get("", root)).encode()
+
+
+def edit_text(data, rng):
+    """The text is no JSON, or none of a thousand levels."""
+    texts = (
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"7",
+        b'"x"',
+        b"[" * 50_000,
+        b'{"a":' * 50_000,
+        b"9" * 5000,
+        b"\xff\xfe",
+        data * 2,
+    )
+    return rng.choice((*texts, truncate(data, rng), flip_bits(data, rng), overwrite(data, rng)))

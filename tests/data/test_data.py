@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from PIL import Image
 
 from minixception import data
 from minixception.data.augment import augment, random_crop, random_flip
+from minixception.data.cifar10 import _unpack
 from minixception.errors import ArgumentError, DataError, DTypeError, LabelError, ShapeError
 
 
@@ -258,6 +262,18 @@ def test_cifar10_names_the_bad_file(tmp_path, name, contents, words):
     plant(tmp_path / "c" / name, contents)
     with pytest.raises(DataError, match=words):
         data.load_cifar10(tmp_path / "c", "train")
+
+
+def test_cifar10_names_what_it_has_no_room_to_unpack(tmp_path, monkeypatch):
+    def extract(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as the system does: without a name
+
+    archive = tmp_path / "cifar.tar.gz"
+    with tarfile.open(archive, "w:gz"):
+        pass
+    monkeypatch.setattr(tarfile.TarFile, "extract", extract)
+    with pytest.raises(DataError, match=r"could not unpack .*cifar\.tar\.gz into .*: \[Errno 28\] No space left"):
+        _unpack(archive, tmp_path / "scratch")
 
 
 def test_cifar10_rejects_a_split_and_an_image_size(tmp_path):

@@ -248,7 +248,7 @@ BAD_FILES = {
     "over 64 megapixels": (claims(8001, 8000), f"at most {MAX_PIXELS:,} pixels"),
     "Pillow warns": (claims(10_000, 10_000), f"at most {MAX_PIXELS:,} pixels"),
     "Pillow refuses": (claims(60_000, 60_000), f"at most {MAX_PIXELS:,} pixels"),
-    "a program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "a drawing (EPS)"),
+    "a program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "something else"),
 }
 
 

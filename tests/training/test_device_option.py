@@ -30,7 +30,12 @@ from minixception.training.measure import measure
 from tests.helpers.processes import python
 
 pytestmark = pytest.mark.gpu
-TINY = Recipe(epochs=2, batch_size=2, seed=3, lr=0.05, ema_decay=0.9, label_smoothing=0.1)
+NETWORK = {
+    "widths": (4,),
+    "middle_blocks": 1,
+    "stem": 4,
+}  # no larger than tiny_network, as a checkpoint's recipe must be
+TINY = Recipe(epochs=2, batch_size=2, seed=3, lr=0.05, ema_decay=0.9, label_smoothing=0.1, **NETWORK)
 WITH_DEVICE = ("train", "demo", "evaluate", "predict", "serve")
 
 

@@ -16,7 +16,7 @@ from ...optim import EMA
 from ...tables import Table
 from ...training import evaluate, read_checkpoint
 from ...training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
-from ...training.trainer import CHECKPOINT
+from ...training.run_folder import CHECKPOINT
 from .common import Add, add_device, add_json, chosen_device, device_words, positive, show
 
 

@@ -63,7 +63,7 @@ def _read(options: argparse.Namespace, size: tuple[int, int]) -> tuple[list[np.n
 
     images, shown = [], []
     for path in tqdm(options.photos, desc="reading", unit=" photos", leave=False, disable=None):
-        photo = read_image(path)
+        photo = read_image(path, size)
         images.append(resize(photo, size, options.resize))
         if options.figure:
             height, width, _ = photo.shape

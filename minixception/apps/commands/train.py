@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...data import load
 from ...training import RECIPES, Interrupted, Trainer, read_checkpoint
-from ...training.trainer import CHECKPOINT
+from ...training.run_folder import CHECKPOINT
 from .common import Add, add_device, chosen_device, device_words
 
 
@@ -23,7 +23,9 @@ def register(add: Add) -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, on any device")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in --out, with the same data, on any device"
+    )
     add_device(parser)
 
 

@@ -135,7 +135,7 @@ class Hub:
         no picture or has fewer than 32 pixels a side, NumericError when the network's output is not finite.
         """
         start = time.perf_counter()
-        image = imagenet.read_image(source)  # (h, w, 3) uint8
+        image = imagenet.read_image(source, self._size)  # (h, w, 3) uint8
         if min(image.shape[:2]) < MIN_SIZE:
             raise DataError(
                 f"expected a picture of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {image.shape[0]}x{image.shape[1]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ... import viz
 from ...training import read_checkpoint
-from ...training.trainer import CHECKPOINT
+from ...training.run_folder import CHECKPOINT
 from ..results import write_result
 
 
