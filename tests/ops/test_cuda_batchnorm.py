@@ -165,10 +165,8 @@ def test_squares_beyond_float32_are_taken_in_float64(rung, scale):
     y, saved = law.forward(x.astype(np.float64), *parameters(3), training=True, eps=1e-3)
     got, got_saved = forward(rung, x)
     np.testing.assert_allclose(got_saved[3], saved[3], rtol=1e-6)
-    results = zip(
-        (y, *law.backward(dy, saved)[:3]), (got, *backward(rung, dy.astype(np.float32), got_saved)), strict=True
-    )
-    for expected, result in results:
+    gradients = backward(rung, dy.astype(np.float32), got_saved)
+    for expected, result in zip((y, *law.backward(dy, saved)[:3]), (got, *gradients), strict=True):
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 

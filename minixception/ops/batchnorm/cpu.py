@@ -75,9 +75,8 @@ def backward_loops(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Arr
     x, gamma, mean, var, eps, training = saved
     dx = memory.empty(x.shape, x.dtype)
     dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
-    _backward_loops(
-        _matrix(dy), _matrix(x), gamma, mean.astype(np.float64), var, _matrix(dx), dgamma, dbeta, eps, training
-    )
+    mean = mean.astype(np.float64)
+    _backward_loops(_matrix(dy), _matrix(x), gamma, mean, var, _matrix(dx), dgamma, dbeta, eps, training)
     return dx, dgamma, dbeta, None, None
 
 

@@ -188,7 +188,7 @@ GLOBAL_AVG_POOL = Op(
 
 
 def global_avg_pool(x: Tensor) -> Tensor:
-    """The mean over height and width: x (n, h, w, c) becomes (n, c). ShapeError if x is no image, or one without pixels.
+    """The mean over height and width: x (n, h, w, c) becomes (n, c). ShapeError if x is no image or has no pixel.
 
     >>> import minixception as mx
     >>> global_avg_pool(mx.tensor([[[[1.0, 10.0], [3.0, 30.0]]]])).numpy()
