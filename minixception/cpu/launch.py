@@ -35,19 +35,19 @@ def guard(dispatcher: Any) -> Any:
 
 
 class _First(CPUDispatcher):
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         self.__class__ = _class_here()
-        return self(*arguments)
+        return self(*arguments, **named)
 
 
 class _InTurn(CPUDispatcher):
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         with _turn:
-            return super().__call__(*arguments)
+            return super().__call__(*arguments, **named)
 
 
 class _Orphaned(CPUDispatcher):
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         raise BackendError(
             "this process is a fork of one that had run kernels, and GNU's OpenMP, on whose threads they run, does not "
             'survive a fork. Start processes with multiprocessing.get_context("spawn") or "forkserver", or set '

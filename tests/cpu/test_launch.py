@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numba
 import pytest
 from numba.core.registry import CPUDispatcher
@@ -69,6 +71,7 @@ def test_with_workqueue_one_thread_waits_for_the_other():
     assert (done.returncode, done.stdout) == (0, "workqueue 400 True\n"), done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_a_kernel_in_a_fork_runs_or_says_why_it_cannot(layer):
     done = python("-W", "ignore::DeprecationWarning", "-c", AFTER_FORK, NUMBA_THREADING_LAYER=layer)
