@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,28 @@ def interleaved(
             seconds[name].append(clock(function))
         after_round()
     return {name: summarise(values) for name, values in seconds.items()}
+
+
+_STEADY = 0.25  # of the median: half of the repeats lie closer together on a machine that does nothing else
+
+
+def disturbance(times: Mapping[Any, Timing]) -> str:
+    """A warning for whoever reads these times, if the machine was busy with something else meanwhile; else "".
+
+    It was if half of one function's repeats spread over more than a quarter of their median, or if more wanted to run
+    than there are cores, over the last minute and where the operating system counts that.
+
+    >>> disturbance({"short": Timing(median=1.0, low=0.8, high=1.3)})[:30]
+    'The machine was busy: repeats '
+    """
+    signs = []
+    spread = max((t.high - t.low) / t.median for t in times.values())
+    if spread > _STEADY:
+        signs.append(f"repeats of one function differ by {spread:.0%}")
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    if load > cores:
+        signs.append(f"{load:.1f} threads wanted to run on {cores} cores")
+    return f"The machine was busy: {', and '.join(signs)}. Take these times again when it is not." if signs else ""
 
 
 def summarise(seconds: Sequence[float]) -> Timing:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 
 from minixception.errors import ArgumentError
-from minixception.timing import Timing, interleaved
+from minixception.timing import Timing, disturbance, interleaved
 
 
 def test_functions_take_turns_of_two_calls():
@@ -49,3 +50,24 @@ def test_a_timing_reads_in_milliseconds():
 def test_nothing_to_time_is_an_error(functions, repeats):
     with pytest.raises(ArgumentError, match="at least"):
         interleaved(functions, repeats)
+
+
+@pytest.mark.parametrize(
+    ("low", "load", "signs"),
+    [
+        (0.9, 3.9, ""),
+        (0.6, 3.9, "repeats of one function differ by 50%"),
+        (0.9, 4.5, "4.5 threads wanted to run on 4 cores"),
+        (0.6, 4.5, "repeats of one function differ by 50%, and 4.5 threads wanted to run on 4 cores"),
+        (0.9, None, ""),
+        (0.6, None, "repeats of one function differ by 50%"),
+    ],
+)
+def test_a_busy_machine_is_told_by_spread_and_load(low, load, signs, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    if load is None:  # as on Windows
+        monkeypatch.delattr(os, "getloadavg", raising=False)
+    else:
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)
+    told = disturbance({"steady": Timing(2.0, 1.9, 2.1), "other": Timing(1.0, low, 1.1)})
+    assert told == (f"The machine was busy: {signs}. Take these times again when it is not." if signs else "")

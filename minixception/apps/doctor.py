@@ -116,6 +116,8 @@ def _advice(numba: Any, compiled: int, cache: Path | None) -> list[str]:
         advice.append("Most kernels are not compiled yet. Run: minixception warmup")
     if numba.get_num_threads() < (os.cpu_count() or 1):
         advice.append(f"Only {numba.get_num_threads()} of {os.cpu_count()} cores are used. Unset NUMBA_NUM_THREADS.")
+    if numba.threading_layer() == "workqueue":
+        advice.append("On workqueue, kernels of several Python threads wait for each other. Run: pip install tbb")
     if not cache or not os.access(cache if cache.exists() else cache.parent, os.W_OK):
         folder = cache or "The folder for compiled kernels"
         advice.append(f"{folder} cannot be written to, so kernels compile anew every time. Set NUMBA_CACHE_DIR.")

@@ -57,7 +57,7 @@ class Compiled:
         if _device(self._model) != self.device:
             raise BackendError(f"the model was compiled on {self.device!r} and has moved: call compile() again")
         shape, x = tuple(x.shape), to_gpu(x) if self.device == "cuda" else to_cpu(x)
-        if shape[:1] == (0,):  # nothing to plan
+        if 0 in shape:  # nothing to plan
             with no_grad(), self._model.inference():
                 return self._model(Tensor(x)).data
         with self._turn:

@@ -5,8 +5,8 @@
 into one fused instruction, but sums are never reordered and NaN and Inf are honoured.
 ``inline``, ``forceinline``, ``pasted``: helpers that kernels call.
 
-Compiled code is cached on disk (cache.py); it is stale when any file of this folder has changed. And functions that a
-factory makes get names of their own.
+Compiled code is cached on disk (cache.py); it is stale when any file of this folder has changed. Functions that a
+factory makes get names of their own. What threads and processes may do with parallel kernels is in launch.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numba import get_num_threads, njit, prange, set_num_threads
 from numba.extending import overload
 
 from .cache import make_careful, stamp_of
+from .launch import guard
 
 __all__ = [
     "closure_name", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
@@ -55,9 +56,10 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
         try:
             dispatcher = njit(cache=True, **_ALWAYS, **options)(function)
         except RuntimeError:  # no folder that the cache could be written to
-            return njit(**_ALWAYS, **options)(function)
-        make_careful(dispatcher, _STAMP)
-        return dispatcher
+            dispatcher = njit(**_ALWAYS, **options)(function)
+        else:
+            make_careful(dispatcher, _STAMP)
+        return guard(dispatcher) if "parallel" in options else dispatcher
 
     return decorate
 

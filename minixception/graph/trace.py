@@ -54,8 +54,8 @@ class Layer:
         return sum(call.macs for call in self.calls)
 
     def on_arrays(self, *arrays: Any) -> Any:
-        """``run`` without the tape: arrays of the inputs -> array of the output, on the device of the inputs."""
-        with no_grad():
+        """``run`` at inference: arrays of the inputs -> array of the output, on the device of the inputs."""
+        with no_grad(), nullcontext() if self.module is None else self.module.inference():
             return self.run(*map(Tensor, arrays)).data
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,9 @@ class Buffer(Tensor):
     __slots__ = ()
 
 
+_at_inference: ContextVar[frozenset[Module]] = ContextVar("at_inference", default=frozenset())
+
+
 class Module:
     """Base of layers and networks: subclasses set parameters and sub-modules as attributes and define ``forward``.
 
@@ -42,7 +46,7 @@ class Module:
     ``input_shape`` (h, w, c) and ``preprocessing``, how pixels become its input ("tf", "caffe" or "torch").
     """
 
-    training = True
+    _training = True
     input_shape: tuple[int, ...] | None = None
     preprocessing: str | None = None
 
@@ -59,6 +63,15 @@ class Module:
         output = self.forward(*inputs)
         observer.exit_module(self, inputs, output)
         return output
+
+    @property
+    def training(self) -> bool:
+        """Whether it behaves as in training; never inside of its ``inference()``."""
+        return self._training and self not in _at_inference.get()
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        self._training = training
 
     # Names --------------------------------------------------------------------------------------------------------
 
@@ -161,6 +174,8 @@ class Module:
     def inference(self) -> Iterator[None]:
         """In the ``with`` block all modules behave as at inference; after it, each as it did before.
 
+        For whoever entered the block alone: another thread may train the model meanwhile.
+
         >>> import minixception as mx
         >>> bn = mx.nn.BatchNorm2d(1)
         >>> with bn.inference():
@@ -169,13 +184,12 @@ class Module:
         >>> bn.training
         True
         """
-        modes = [(module, module.training) for _, module in self.named_modules()]
-        self.eval()
+        modules = frozenset(module for _, module in self.named_modules())
+        token = _at_inference.set(_at_inference.get() | modules)
         try:
             yield
         finally:
-            for module, training in modes:
-                module.training = training
+            _at_inference.reset(token)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -24,7 +24,7 @@ from ..cpu.jit import loops, parallel, prange
 from ..cpu.simd import add, lanes, load, splat, store
 from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ShapeError
 from ..gpu.reduce import repeat, sums
 
 # 1. Definition ----------------------------------------------------------------------------------------------
@@ -150,6 +150,12 @@ def _shape(x: Shape, *, axis: Shape) -> Shape:
     return tuple(size for i, size in enumerate(x) if i not in axis)
 
 
+def _mean_shape(x: Shape, *, axis: Shape) -> Shape:
+    if not _count(x, axis):
+        raise ShapeError(f"mean: expected at least one element to take the mean of, got shape {x} and axes {axis}")
+    return _shape(x, axis=axis)
+
+
 def _sample(draw: Draw) -> Case:
     shape = [draw.integer(1, 5) for _ in range(4)]
     shape[draw.integer(0, 3)] = draw.integer(1, 70)
@@ -166,7 +172,7 @@ SUM = Op(name="sum", rungs=_CPU_RUNGS | {"cuda": _cuda_rung(mean=False)}, shape=
 MEAN = Op(
     name="mean",
     rungs={name: _mean_of(rung) for name, rung in _CPU_RUNGS.items()} | {"cuda": _cuda_rung(mean=True)},
-    shape=_shape,
+    shape=_mean_shape,
     sample=_sample,
 )
 
@@ -187,7 +193,7 @@ def sum(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
 
 
 def mean(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
-    """The mean over all elements, or over one axis or several; errors as for ``sum``.
+    """The mean over all elements, or over one axis or several; errors as for ``sum``, and ShapeError for none.
 
     >>> import minixception as mx
     >>> mean(mx.tensor([[1.0, 2.0], [3.0, 4.0]])).item()

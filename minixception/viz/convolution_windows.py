@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class Strip(NamedTuple):
     """A row of pixels and the windows on it, all counted from the first pixel: padding has places below 0 or
-    from ``size`` on. dropped: pixels at the end that no window reaches.
+    from ``size`` on. dropped: places at the end, pixels or padding, that no window reaches.
     """
 
     size: int
@@ -34,6 +34,8 @@ def strip(size: int, kernel: int, stride: int, padding: Padding) -> Strip:
 
     >>> strip(6, 3, 2, "same").starts, strip(6, 3, 2, "same").after
     ([0, 2, 4], 1)
+    >>> strip(6, 3, 2, 1).starts, strip(6, 3, 2, 1).dropped  # the padding behind
+    ([-1, 1, 3], 1)
     """
     check_window("strip", (kernel, kernel), stride, padding)
     outputs, before = extent(size, kernel, stride, padding)
@@ -41,13 +43,14 @@ def strip(size: int, kernel: int, stride: int, padding: Padding) -> Strip:
         raise ShapeError(f"strip: a window of {kernel} does not fit into {size} pixels with padding {padding!r}")
     starts = [i * stride - before for i in range(outputs)]
     end = starts[-1] + kernel
-    return Strip(size, kernel, stride, padding, before, max(end - size, 0), starts, max(size - end, 0))
+    after = max(end - size, 0) if isinstance(padding, str) else padding
+    return Strip(size, kernel, stride, padding, before, after, starts, max(size + after - end, 0))
 
 
 def padding_strips(size: int, kernel: int, settings: Sequence[tuple[int, Padding]]) -> VectorFigure:
     """One row of ``size`` pixels for each (stride, padding): a line for each window, and the output it makes.
 
-    Padding is dashed; pixels that no window reaches are crossed out. "same" puts an extra pixel at the end; a number is
+    Padding is dashed; what no window reaches is crossed out. "same" puts an extra pixel at the end; a number is
     PyTorch's padding, the same on both sides. Raises what ``strip`` raises.
 
     >>> [ax.get_title("left") for ax in padding_strips(6, 3, [(1, "same"), (2, "valid")]).axes]
@@ -84,7 +87,7 @@ def _draw_strip(ax: Any, one: Strip) -> None:
     for place in places:
         inside = 0 <= place < one.size
         _cell(ax, place, 0, "#D6E8F5" if inside else "white", str(place + 1) if inside else "0", dashed=not inside)
-    for place in range(one.size - one.dropped, one.size):
+    for place in places[len(places) - one.dropped :]:
         ax.plot([place + 0.05, place + 0.95], [0.95, 0.05], color="#D55E00", lw=2, gid="dropped")
     for i, start in enumerate(one.starts):
         y = 1.6 + i

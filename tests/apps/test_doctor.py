@@ -111,3 +111,10 @@ def test_doctor_where_no_folder_can_be_written_to():
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^kernel cache +none: no folder can be written to$", done.stdout, re.MULTILINE)
     assert "- The folder for compiled kernels cannot be written to, so kernels compile anew every time." in done.stdout
+
+
+@pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue"])
+def test_doctor_says_what_workqueue_lacks(layer, tmp_path):
+    numba = SimpleNamespace(get_num_threads=lambda: 1 << 20, threading_layer=lambda: layer)
+    advice = [] if layer != "workqueue" else ["On workqueue, kernels of several Python threads wait for each other. "]
+    assert [line.removesuffix("Run: pip install tbb") for line in doctor._advice(numba, 1 << 20, tmp_path)] == advice

@@ -322,6 +322,41 @@ def test_threads_that_share_a_compiled_model_get_each_its_own_answer(rng):
     assert wrong == []
 
 
+def test_layers_run_at_inference_while_the_model_trains(rng):
+    """Layers that no kernel takes in run by themselves; what their modules are set to is the training's business."""
+    model = randomise(nn.Sequential(norm=nn.BatchNorm2d(3), drop=nn.Dropout(0.5), path=nn.DropPath(0.5)), rng)
+    x = rng.standard_normal((4, 5, 5, 3)).astype(np.float32)
+    with mx.no_grad():
+        expected = model(Tensor(x)).numpy()
+    fast, before = mx.compile(model.train()), model.norm.running_mean.numpy().copy()
+    for _ in range(2):
+        np.testing.assert_array_equal(fast(x), expected)
+    np.testing.assert_array_equal(model.norm.running_mean.numpy(), before)
+    assert all(module.training for _, module in model.named_modules())
+
+
+class Watched(nn.Module):
+    """Asks what its layer's mode is, here and in another thread, whenever it runs."""
+
+    def __init__(self):
+        self.norm, self.here, self.elsewhere = nn.BatchNorm2d(3), [], []
+
+    def forward(self, x):
+        self.here.append(self.norm.training)
+        thread = threading.Thread(target=lambda: self.elsewhere.append(self.norm.training))
+        thread.start()
+        thread.join()
+        return self.norm(x)
+
+
+def test_compiling_changes_no_mode_that_another_thread_sees(rng):
+    model = Watched()
+    mx.compile(model)(rng.standard_normal((2, 4, 4, 3)).astype(np.float32))
+    assert model.here
+    assert not any(model.here)
+    assert all(model.elsewhere)
+
+
 def test_a_batch_without_an_image(rng):
     fast = mx.compile(randomise(mx.models.mini_xception(10, (8,), 1, 8), rng))
     assert fast(np.zeros((0, 32, 32, 3), np.float32)).shape == (0, 10)

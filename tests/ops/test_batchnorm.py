@@ -209,3 +209,49 @@ def test_blocks_and_chunks_of_rows_are_merged(rows, mean):
         results.append((y, *saved[2:4], *BATCH_NORM.rungs[rung].backward(dy, saved)[:3]))
     for expected, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("rows", [40, 3000])  # a block and a bit, and chunks of several blocks
+@pytest.mark.parametrize("scale", [1e19, 1e25, 1e30])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_squares_beyond_float32_are_taken_in_float64(rung, scale, rows):
+    """x, y and all gradients are far inside of float32's range; x squared is not."""
+    rng = np.random.default_rng(11)
+    x, dy = rng.standard_normal((2, rows, 20))
+    x[:, :10] *= scale  # the other channels have nothing to suffer
+    x, dy = x.astype(np.float32), dy.astype(np.float32)
+    arrays = parameters(20, np.float32)
+    exact = [a.astype(np.float64) for a in (x, *arrays)]
+    law, rung = BATCH_NORM.rungs["numpy"], BATCH_NORM.rungs[rung]
+    expected, saved = law.forward(*exact, training=True, eps=1e-3)
+    y, got_saved = rung.forward(x, *arrays, training=True, eps=1e-3)
+    np.testing.assert_allclose(got_saved[3], saved[3], rtol=1e-5)
+    results = zip(
+        (expected, *law.backward(dy.astype(np.float64), saved)[:3]),
+        (y, *rung.backward(dy, got_saved)[:3]),
+        strict=True,
+    )
+    for right, got in results:
+        assert got.dtype == np.float32
+        scales = np.abs(right).reshape(-1, 20).max(0)  # of each channel
+        np.testing.assert_allclose(got / scales, right / scales, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_running_statistics_of_finite_images_stay_finite(rung, momentum):
+    x = np.array([[1e30], [-1e30]], np.float32)
+    tensors_ = tensors(parameters(1, np.float32))
+    with use_backend(rung):
+        for _ in range(200 if momentum == 0.9 else 2):
+            batch_norm(mx.tensor(x), *tensors_, training=True, momentum=momentum)
+    assert np.isfinite(tensors_[3].numpy())
+    assert np.isfinite(batch_norm(mx.tensor(x), *tensors_).numpy()).all()
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_not_a_number_reaches_the_running_statistics(rung):
+    gamma, beta, mean, var = tensors(parameters(1, np.float32))
+    with use_backend(rung):
+        batch_norm(mx.tensor(np.array([[1.0], [np.nan]], np.float32)), gamma, beta, mean, var, training=True)
+    assert np.isnan([mean.numpy(), var.numpy()]).all()

@@ -71,7 +71,7 @@ def test_edges_of_slabs_and_warps(rung, shape, dtype, training):
         (y, *saved[2:4], *law.backward(dy, saved)[:3]), (got, *got_saved[2:4], *backward(rung, dy, saved)), strict=True
     )
     for expected, result in results:
-        assert result.dtype == dtype
+        assert result.dtype == expected.dtype
         np.testing.assert_allclose(result, expected, rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype])
 
 
@@ -152,6 +152,22 @@ def test_a_bad_pixel_spoils_what_the_definition_says(value, training):
         expected, _ = BATCH_NORM.rungs["numpy"].forward(x, *parameters(3), training=training, eps=1e-3)
         got, _ = forward("cuda", x, training)
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*overflow encountered:RuntimeWarning")  # in the simulator's threads
+@pytest.mark.filterwarnings("ignore:.*invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("scale", [1e19, 1e25, 1e30])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_squares_beyond_float32_are_taken_in_float64(rung, scale):
+    rng = np.random.default_rng(13)
+    x, dy = (scale * rng.standard_normal((150, 3))).astype(np.float32), rng.standard_normal((150, 3))
+    law = BATCH_NORM.rungs["numpy"]
+    y, saved = law.forward(x.astype(np.float64), *parameters(3), training=True, eps=1e-3)
+    got, got_saved = forward(rung, x)
+    np.testing.assert_allclose(got_saved[3], saved[3], rtol=1e-6)
+    gradients = backward(rung, dy.astype(np.float32), got_saved)
+    for expected, result in zip((y, *law.backward(dy, saved)[:3]), (got, *gradients), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("rung", RUNGS)
@@ -238,6 +254,19 @@ def test_running_statistics_on_the_gpu_move_by_the_keras_rule_and_in_place(dtype
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == np.float32 else {"rtol": 1e-12}
     np.testing.assert_allclose(tensors[2].numpy(), 0.9 * mean + 0.1 * exact.mean((0, 1, 2)), **tolerance)
     np.testing.assert_allclose(tensors[3].numpy(), 0.9 * var + 0.1 * exact.var((0, 1, 2)), **tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:.*overflow encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
+def test_running_statistics_on_the_gpu_stay_finite(momentum):
+    x = np.array([[1e30], [-1e30]], np.float32)
+    tensors = [Tensor(array).to("cuda") for array in parameters(1, np.float32)]
+    for _ in range(2):
+        batch_norm(Tensor(x).to("cuda"), *tensors, training=True, momentum=momentum)
+    assert np.isfinite(tensors[3].numpy())
+    batch_norm(Tensor(x * np.float32(np.nan)).to("cuda"), *tensors, training=True, momentum=0.9)
+    assert np.isnan([tensors[2].numpy(), tensors[3].numpy()]).all()  # what was not finite is not hidden
 
 
 def test_running_statistics_may_stay_on_the_processor():

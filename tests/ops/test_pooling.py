@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from numba import get_num_threads, set_num_threads
@@ -9,6 +11,7 @@ from numba import get_num_threads, set_num_threads
 import minixception as mx
 import minixception.engine.random
 from minixception.engine.backend import use_backend
+from minixception.engine.random import generator
 from minixception.errors import ArgumentError, ShapeError
 from minixception.ops.dropout import DROPOUT, dropout
 from minixception.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
@@ -226,6 +229,36 @@ def test_dropout_refuses_a_rate_outside_of_0_to_1(rate):
 def test_dropout_refuses_a_mask_of_another_shape():
     with pytest.raises(ShapeError, match=r"mask must have the shape of x \(3,\), got \(2,\)"):
         DROPOUT(mx.tensor(np.ones(3)), mx.tensor(np.ones(2, np.uint8)), rate=0.5)
+
+
+def test_the_seed_of_a_thread_decides_its_masks_whatever_other_threads_draw():
+    x, turn, masks = mx.tensor(np.ones(50)), threading.Barrier(2, timeout=300), {}
+
+    def draw(seed):
+        mx.seed(seed)
+        masks[seed] = []
+        for _ in range(5):
+            turn.wait()  # both draw, again and again
+            masks[seed].append(dropout(x, 0.5).numpy())
+
+    threads = [threading.Thread(target=draw, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in (1, 2):
+        mx.seed(seed)
+        np.testing.assert_array_equal(masks[seed], [dropout(x, 0.5).numpy() for _ in range(5)])
+
+
+def test_a_thread_starts_at_the_seed_that_was_set_last():
+    drawn = []
+    mx.seed(11)
+    first = generator().random()
+    thread = threading.Thread(target=lambda: drawn.append(generator().random()))
+    thread.start()
+    thread.join()
+    assert drawn == [first]
 
 
 def test_the_packages_generator_repeats_after_seed_and_is_one_object():

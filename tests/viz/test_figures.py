@@ -318,7 +318,9 @@ def test_strips_are_where_a_convolution_looks(size, kernel, stride, padding):
     expected = [[start <= column < start + kernel for start in one.starts] for column in range(size)]
     np.testing.assert_array_equal(seen, expected)
     assert one.before == -min(0, *one.starts, 0)
-    assert one.after == max(0, one.starts[-1] + kernel - size)
+    end = one.starts[-1] + kernel
+    assert one.after == (max(0, end - size) if isinstance(padding, str) else padding)
+    assert one.dropped == one.size + one.after - end
 
 
 def test_a_strip_draws_pixels_padding_and_windows():
@@ -329,6 +331,15 @@ def test_a_strip_draws_pixels_padding_and_windows():
     assert [sum(line.get_gid() == "dropped" for line in ax.lines) for ax in (same, valid)] == [0, 1]
     assert "padding: 0 before, 1 after" in texts(figure)
     assert sum(patch.get_linestyle() == "--" for patch in same.patches) == 2  # the extra pixel, and in its window
+
+
+def test_padding_on_each_side_is_drawn_on_each_side():
+    figure = viz.padding_strips(6, 3, [(2, 1)])
+    (ax,) = figure.axes
+    assert "padding: 1 before, 1 after; 1 dropped" in texts(figure)  # the pixel behind, which no window reaches
+    assert sum(text.get_text() == "0" for text in ax.texts) == 2
+    (crossed,) = (line for line in ax.lines if line.get_gid() == "dropped")
+    assert 6 < min(crossed.get_xdata()) < max(crossed.get_xdata()) < 7
 
 
 def test_a_frame_for_each_output():

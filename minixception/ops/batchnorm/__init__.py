@@ -41,6 +41,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ...engine.op import Case, Draw, Op, Rung, Shape
 from ...engine.tensor import Tensor
 from ...errors import ArgumentError, ShapeError
@@ -143,9 +145,14 @@ def batch_norm(
 
 
 def _move(running: Any, batch: Any, momentum: float) -> None:
-    """Move running statistics towards the batch's, in place; they may lie on the GPU, or the batch's alone."""
+    """Move running statistics towards the batch's, in place; they may lie on the GPU, or the batch's alone.
+
+    A batch's variance may be beyond their dtype. Then half of the dtype's largest value stands for it: running
+    statistics that are infinite once never become finite again, and an infinity times a momentum of 0 is NaN.
+    """
+    limit = float(np.finfo(running.dtype).max / 2)
     if is_on_gpu(running):
-        move_cuda(running, batch, momentum)
+        move_cuda(running, batch, momentum, limit)
     else:
         running *= momentum
-        running += (1 - momentum) * to_cpu(batch)
+        running += (1 - momentum) * np.minimum(to_cpu(batch), limit).astype(running.dtype)

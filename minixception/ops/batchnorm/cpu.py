@@ -67,7 +67,7 @@ def forward_loops(
         _statistics_loops(_matrix(x), mean, var)
     y = memory.empty(x.shape, x.dtype)
     _forward_loops(_matrix(x), gamma, beta, mean, var, _matrix(y), eps)
-    return y, (x, gamma, mean.astype(x.dtype), var.astype(x.dtype), eps, training)
+    return y, (x, gamma, mean.astype(x.dtype), var, eps, training)
 
 
 def backward_loops(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array, None, None]:
@@ -75,7 +75,7 @@ def backward_loops(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Arr
     x, gamma, mean, var, eps, training = saved
     dx = memory.empty(x.shape, x.dtype)
     dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
-    mean, var = mean.astype(np.float64), var.astype(np.float64)
+    mean = mean.astype(np.float64)
     _backward_loops(_matrix(dy), _matrix(x), gamma, mean, var, _matrix(dx), dgamma, dbeta, eps, training)
     return dx, dgamma, dbeta, None, None
 
@@ -188,28 +188,28 @@ def _gradient_sums(dy, x, minus_mean, sum_dy, sum_dy_d, lanes):
 
 
 @parallel
-def _input_gradient(dy, x, minus_mean, of_dy, of_d, constant, dx, lanes):
-    """dx = of_dy * dy + of_d * (x - mean) + constant: the formula of dx, its factors multiplied out."""
+def _input_gradient(dy, x, minus_mean, scale, slope, offset, dx, lanes):
+    """dx = scale * (dy + slope * (x - mean) + offset): each product keeps to the range of dy and of dx."""
     m, c = x.shape
     dys, xs, dxs = dy.reshape(-1), x.reshape(-1), dx.reshape(-1)
     for block in prange((m + _BLOCK - 1) // _BLOCK):
         start, stop = block * _BLOCK, min((block + 1) * _BLOCK, m)
         for q in range(0, c, lanes):
             valid = min(lanes, c - q)
-            minus_means, constants = load(minus_mean, q, valid), load(constant, q, valid)
-            of_dys, of_ds = load(of_dy, q, valid), load(of_d, q, valid)
+            minus_means, scales = load(minus_mean, q, valid), load(scale, q, valid)
+            slopes, offsets = load(slope, q, valid), load(offset, q, valid)
             for at in range(start * c + q, stop * c + q, c):
                 d = add(load(xs, at, valid), minus_means)
-                store(dxs, at, fma(of_dys, load(dys, at, valid), fma(of_ds, d, constants)), valid)
+                store(dxs, at, multiply(scales, add(load(dys, at, valid), fma(slopes, d, offsets))), valid)
 
 
 def forward_cpu(
     x: Array, gamma: Array, beta: Array, running_mean: Array, running_var: Array, *, training: bool, eps: float
 ) -> tuple[Array, tuple[Any, ...]]:
     """One pass for the statistics (in training), one pass for y."""
-    mean, var = batch_statistics(x) if training else (running_mean, running_var)  # (c,)
-    mean_rounded = mean.astype(x.dtype)  # (c,), a copy: training changes the running arrays in place
-    scale = gamma / np.sqrt(var.astype(np.float64) + eps)  # (c,) float64
+    mean, var = batch_statistics(x) if training else (running_mean, running_var.astype(np.float64))  # (c,)
+    mean_rounded = mean.astype(x.dtype)  # (c,), copies both: training changes the running arrays in place
+    scale = gamma / np.sqrt(var + eps)  # (c,) float64
     # x * scale + (beta - mean * scale) would be one add less, and would cancel: both terms grow with the
     # mean. x - mean does not round for x near the mean, and what rounding the mean itself to x's dtype left
     # over goes into the offset.
@@ -217,11 +217,14 @@ def forward_cpu(
     y = memory.empty(x.shape, x.dtype)
     factors = scale.astype(x.dtype), shift.astype(x.dtype)
     _affine(_matrix(x), -mean_rounded, *factors, _matrix(y), lanes(x.dtype.type))
-    return y, (x, gamma, mean_rounded, var.astype(x.dtype), eps, training)
+    return y, (x, gamma, mean_rounded, var, eps, training)
 
 
 def batch_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance (c,) of x (..., c) over all axes but the last, in float64; reads x once."""
+    """Mean and biased variance (c,) of x (..., c) over all axes but the last, in float64; reads x once.
+
+    Where a block's squares leave the range of x's dtype, from about 1e19 in float32, the loops take them in float64.
+    """
     m, c = _matrix(x).shape
     chunks = _chunks(m)
     means, m2s = np.empty((chunks, c)), np.empty((chunks, c))
@@ -229,6 +232,8 @@ def batch_statistics(x: Array) -> tuple[Array, Array]:
     counts = np.diff(np.arange(chunks + 1) * m // chunks)[:, None]  # (chunks, 1)
     mean = (counts * means).sum(axis=0) / m  # (c,)
     var = (m2s + counts * np.square(means - mean)).sum(axis=0) / m  # (c,), Chan's merge of all chunks at once
+    if not np.isfinite(var).all():
+        _statistics_loops(_matrix(x), mean, var)
     return mean, var
 
 
@@ -240,17 +245,17 @@ def backward_cpu(dy: Array, saved: tuple[Any, ...]) -> tuple[Array, Array, Array
     chunks = _chunks(m)
     partial_dy, partial_dy_d = np.empty((chunks, c)), np.empty((chunks, c))
     _gradient_sums(_matrix(dy), _matrix(x), -mean, partial_dy, partial_dy_d, width)
-    s = 1 / np.sqrt(var.astype(np.float64) + eps)  # (c,)
+    s = 1 / np.sqrt(var + eps)  # (c,)
     dbeta = partial_dy.sum(axis=0)  # (c,)
     dgamma = partial_dy_d.sum(axis=0) * s  # (c,)
-    of_dy = gamma * s  # (c,)
+    scale = gamma * s  # (c,)
     dx = memory.empty(x.shape, x.dtype)
     if training:
-        factors = [f.astype(x.dtype) for f in (of_dy, -of_dy * s * dgamma / m, -of_dy * dbeta / m)]
+        factors = [f.astype(x.dtype) for f in (scale, -s * dgamma / m, -dbeta / m)]
         _input_gradient(_matrix(dy), _matrix(x), -mean, *factors, _matrix(dx), width)
     else:  # mean and var are constants: the affine map of the forward pass without its offsets
         zero = np.zeros_like(mean)
-        _affine(_matrix(dy), zero, of_dy.astype(x.dtype), zero, _matrix(dx), width)
+        _affine(_matrix(dy), zero, scale.astype(x.dtype), zero, _matrix(dx), width)
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype), None, None
 
 

@@ -67,15 +67,14 @@ def _write_factors(q, mean, var, gamma, beta, eps, means, variances, factors):
 def _write_gradient_factors(q, sums, m, gamma, variances, settings, results):
     """For channel q, from sums of dy and dy (x - mean) in float64: the results dgamma, dbeta and the factors of dx.
 
-    dx = factors[0] dy + factors[1] (x - mean) + factors[2]; in inference the last two are 0. settings: eps, training.
+    dx = factors[0] (dy - factors[1] (x - mean) - factors[2]); in inference the last two are 0. settings: eps, training.
     """
     (sum_dy, sum_dy_d), (eps, training), (dgamma, dbeta, factors) = sums, settings, results
-    s = np.float64(1 / math.sqrt(np.float64(variances[q]) + eps))
-    of_dy = gamma[q] * s
+    s = np.float64(1 / math.sqrt(variances[q] + eps))
     dgamma[q], dbeta[q] = sum_dy_d * s, sum_dy
-    factors[0, q] = of_dy
-    factors[1, q] = -of_dy * s * s * sum_dy_d / m if training else 0.0
-    factors[2, q] = -of_dy * sum_dy / m if training else 0.0
+    factors[0, q] = gamma[q] * s
+    factors[1, q] = s * s * sum_dy_d / m if training else 0.0
+    factors[2, q] = sum_dy / m if training else 0.0
 
 
 def _matrix(x: Any, gamma: Any) -> Any:
@@ -83,9 +82,9 @@ def _matrix(x: Any, gamma: Any) -> Any:
     return x.reshape(x.size // gamma.size, gamma.size)
 
 
-def _per_channel(gamma: Any) -> tuple[Any, Any, Any]:
-    """New arrays: (c,) and (c,) for results, (3, c) for what the last pass multiplies with and adds."""
-    return empty(gamma.shape, gamma.dtype), empty(gamma.shape, gamma.dtype), empty((3, gamma.size), gamma.dtype)
+def _per_channel(gamma: Any, second: Any) -> tuple[Any, Any, Any]:
+    """New arrays: (c,) and, of dtype ``second``, (c,) for results; (3, c) for the factors of the last pass."""
+    return empty(gamma.shape, gamma.dtype), empty(gamma.shape, second), empty((3, gamma.size), gamma.dtype)
 
 
 def _slabs(m: int, c: int) -> tuple[int, tuple[tuple[int, int], tuple[int, int]]]:
@@ -137,17 +136,17 @@ def _backward_naive(dy, x, gamma, means, variances, dgamma, dbeta, factors, dx, 
             sum_dy += gradient
             sum_dy_d += gradient * (x[r, q] - mean)
         _write_gradient_factors(q, (sum_dy, sum_dy_d), m, gamma, variances, settings, (dgamma, dbeta, factors))
-        of_dy, of_d, constant = factors[0, q], factors[1, q], factors[2, q]
+        scale, slope, offset = factors[0, q], factors[1, q], factors[2, q]
         for r in range(m):
-            through_statistics = of_d * (x[r, q] - mean) + constant if training else dtype(0)
-            dx[r, q] = of_dy * dy[r, q] + through_statistics
+            through_statistics = slope * (x[r, q] - mean) + offset if training else dtype(0)
+            dx[r, q] = scale * (dy[r, q] - through_statistics)
 
 
 def forward_cuda_naive(
     x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, *, training: bool, eps: float
 ) -> tuple[Any, tuple[Any, ...]]:
     """Mean, variance and y, one after the other, in one launch."""
-    (mean, var, factors), y = _per_channel(gamma), empty(x.shape, x.dtype)
+    (mean, var, factors), y = _per_channel(gamma, np.float64), empty(x.shape, x.dtype)
     given = _matrix(x, gamma), gamma, beta, running_mean, running_var
     _forward_naive[blocks(gamma.size), THREADS](*given, mean, var, factors, _matrix(y, gamma), (eps, training))
     return y, (x, gamma, mean, var, eps, training)
@@ -156,7 +155,7 @@ def forward_cuda_naive(
 def backward_cuda_naive(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any, None, None]:
     """The two sums, then dx, in one launch."""
     x, gamma, mean, var, eps, training = saved
-    (dgamma, dbeta, factors), dx = _per_channel(gamma), empty(x.shape, x.dtype)
+    (dgamma, dbeta, factors), dx = _per_channel(gamma, gamma.dtype), empty(x.shape, x.dtype)
     given = _matrix(dy, gamma), _matrix(x, gamma), gamma, mean, var
     _backward_naive[blocks(gamma.size), THREADS](*given, dgamma, dbeta, factors, _matrix(dx, gamma), (eps, training))
     return dx, dgamma, dbeta, None, None
@@ -167,10 +166,13 @@ def backward_cuda_naive(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any,
 # are, one thread would need a thousand steps for them. ``block_sum`` adds what its threads have found: the lanes of a
 # warp by shuffles, then the warps in shared memory. For the variance it is the definition's two steps once more; the
 # slabs' means, read twice, come from the cache the second time. Arithmetic is in float64, the type of the first array.
+#
+# Where a slab's squares have left the range of x's dtype, from about 1e19 in float32, the channel's block goes down the
+# column of x itself. All its threads see the same sum, and take the same way.
 
 
 @kernel
-def _merge_statistics(partial, gamma, beta, rows, m, eps, means, variances, factors):
+def _merge_statistics(partial, x, gamma, beta, rows, m, eps, means, variances, factors):
     """A block per channel, of one thread for each slab, or up to 128."""
     q, slabs = cuda.blockIdx.x, partial.shape[2]
     total = dtype(0)
@@ -182,6 +184,16 @@ def _merge_statistics(partial, gamma, beta, rows, m, eps, means, variances, fact
         d = partial[0, q, slab] - mean
         total += partial[1, q, slab] + d * d * min(rows, m - slab * rows)
     total = block_sum(total)
+    if not math.isfinite(total):
+        total = dtype(0)
+        for r in range(cuda.threadIdx.x, m, cuda.blockDim.x):
+            total += x[r, q]
+        mean = block_sum(total) / m
+        total = dtype(0)
+        for r in range(cuda.threadIdx.x, m, cuda.blockDim.x):
+            d = x[r, q] - mean
+            total += d * d
+        total = block_sum(total)
     if cuda.threadIdx.x == 0:
         _write_factors(q, mean, total / m, gamma, beta, eps, means, variances, factors)
 
@@ -222,18 +234,18 @@ def _normalise(x, factors, y, rows):
 
 @kernel
 def _input_gradient(dy, x, means, factors, dx, rows):
-    """dx = of_dy * dy + of_d * (x - mean) + constant: the formula of dx, its factors multiplied out."""
+    """dx = scale * (dy - slope * (x - mean) - offset): each product keeps to the range of dy and of dx."""
     m, c = x.shape
     q, first, last = this_slab(m, rows)
     if q < c:
-        mean, of_dy, of_d, constant = means[q], factors[0, q], factors[1, q], factors[2, q]
+        mean, scale, slope, offset = means[q], factors[0, q], factors[1, q], factors[2, q]
         gradients, values = cuda.local.array(PAIRS, dtype), cuda.local.array(PAIRS, dtype)
         for start in range(first + cuda.threadIdx.y, last, ROWS * PAIRS):
             load_rows(dy, start, last, q, mean, gradients)
             load_rows(x, start, last, q, mean, values)
             for i in range(PAIRS):
                 if start + i * ROWS < last:
-                    dx[start + i * ROWS, q] = of_dy * gradients[i] + (of_d * (values[i] - mean) + constant)
+                    dx[start + i * ROWS, q] = scale * (gradients[i] - (slope * (values[i] - mean) + offset))
 
 
 @kernel
@@ -252,14 +264,14 @@ def _use_running(gamma, beta, running_mean, running_var, means, variances, facto
 def _forward_in_slabs(
     statistics: Kernel, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, training: bool, eps: float
 ) -> tuple[Any, tuple[Any, ...]]:
-    (mean, var, factors), y = _per_channel(gamma), empty(x.shape, x.dtype)
+    (mean, var, factors), y = _per_channel(gamma, np.float64), empty(x.shape, x.dtype)
     matrix = _matrix(x, gamma)
     (m, c), (rows, grid) = matrix.shape, _slabs(*matrix.shape)
     if training:
         partial = empty((2, c, blocks(m, rows)), np.float64)
         statistics[grid](matrix, partial, rows)
         threads = row_threads(blocks(m, rows))
-        _merge_statistics[c, threads](partial, gamma, beta, rows, m, eps, mean, var, factors)
+        _merge_statistics[c, threads](partial, matrix, gamma, beta, rows, m, eps, mean, var, factors)
     else:
         _use_running[blocks(c), THREADS](gamma, beta, running_mean, running_var, mean, var, factors, eps)
     _normalise[grid](matrix, factors, _matrix(y, gamma), rows)
@@ -268,7 +280,7 @@ def _forward_in_slabs(
 
 def _backward_in_slabs(gradient_sums: Kernel, dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any, None, None]:
     x, gamma, mean, var, eps, training = saved
-    (dgamma, dbeta, factors), dx = _per_channel(gamma), empty(x.shape, x.dtype)
+    (dgamma, dbeta, factors), dx = _per_channel(gamma, gamma.dtype), empty(x.shape, x.dtype)
     matrix, gradient = _matrix(x, gamma), _matrix(dy, gamma)
     (m, c), (rows, grid) = matrix.shape, _slabs(*matrix.shape)
     partial = empty((2, c, blocks(m, rows)), np.float64)
@@ -310,12 +322,12 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any, Any, Any, None,
 
 
 @kernel
-def _move(running, batch, momentum, rest):
+def _move(running, batch, momentum, rest, limit):
     q = cuda.grid(1)
     if q < running.size:
-        running[q] = momentum * running[q] + rest * batch[q]
+        running[q] = momentum * running[q] + rest * dtype(limit if batch[q] > limit else batch[q])
 
 
-def move_cuda(running: Any, batch: Any, momentum: float) -> None:
-    """running = momentum * running + (1 - momentum) * batch, in place, for device arrays (c,)."""
-    _move[blocks(running.size), THREADS](running, batch, *running.dtype.type((momentum, 1 - momentum)))
+def move_cuda(running: Any, batch: Any, momentum: float, limit: float) -> None:
+    """running = momentum * running + (1 - momentum) * min(batch, limit), in place, for device arrays (c,)."""
+    _move[blocks(running.size), THREADS](running, batch, *running.dtype.type((momentum, 1 - momentum)), limit)

@@ -19,6 +19,7 @@ from ...cpu import memory
 from ...cpu.jit import loops, parallel, prange
 from ...engine.op import Case, Draw, Op, Rung, Shape
 from ...engine.tensor import Tensor
+from ...errors import ShapeError
 from ...gpu.kernel import dtype, empty, kernel
 from ...gpu.pixels import pixel_grid, this_element
 from ...gpu.reduce import sums
@@ -160,6 +161,8 @@ def backward_cuda(dy: Any, saved: tuple[Any, ...]) -> tuple[Any]:
 
 def _shape(x: Shape) -> Shape:
     check_image("global_avg_pool", x)
+    if 0 in x[1:3]:
+        raise ShapeError(f"global_avg_pool: expected images of at least one pixel, got {x[1]}x{x[2]} in shape {x}")
     return (x[0], x[3])
 
 
@@ -185,7 +188,7 @@ GLOBAL_AVG_POOL = Op(
 
 
 def global_avg_pool(x: Tensor) -> Tensor:
-    """The mean over height and width: x (n, h, w, c) becomes (n, c). ShapeError if x is no image.
+    """The mean over height and width: x (n, h, w, c) becomes (n, c). ShapeError if x is no image or has no pixel.
 
     >>> import minixception as mx
     >>> global_avg_pool(mx.tensor([[[[1.0, 10.0], [3.0, 30.0]]]])).numpy()
