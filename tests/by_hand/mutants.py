@@ -62,12 +62,18 @@ MUTANTS = [
         ("_CHUNKS = 32", "_CHUNKS = 64", "another order of the same sum: equal but for rounding"),
     ),
     *of(
-        "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k depthwise and not rung_equals_definition[depthwise_conv2d-loops",
+        "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k more_images",
         ("range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks)", "range(chunk, n * ho, chunks + 1)"),
         ("partial.sum(axis=0)", "partial[0]"),
+    ),
+    *of(
+        "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k definition[depthwise_conv2d-cpu-float32",
         ("kh - 1 - top, kw - 1 - left)", "kh - 1 - left, kw - 1 - top)"),
-        ("dx[~(x > 0)] = 0", "dx[x < 0] = 0"),
         ("max(u % stride, u - stride * (ho - 1))", "u % stride"),
+    ),
+    *of(
+        "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k gate",
+        ("dx[~(x > 0)] = 0", "dx[x < 0] = 0"),
     ),
     *of(
         "elementwise", "cpu/elementwise.py", "tests/optim/test_optim.py",
@@ -235,7 +241,7 @@ MUTANTS = [
     ),
     *of(
         "matrix product", "gpu/gemm/register_tiles.py", "tests/gpu/test_cuda_gemm.py",
-        ("j0 + j < n and k0 + p < end, held_b", "j0 + j < n and k0 + p < k, held_b"),
+        ("begin, end = part * share, min((part + 1) * share, k)", "begin, end = part * share, k"),
     ),
     *of(
         "separable", "ops/separable/cpu.py", "tests/ops/test_operators.py -k the_fast_rung_equals_the_definition",

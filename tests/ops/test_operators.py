@@ -18,7 +18,7 @@ from minixception.cpu import memory
 from minixception.engine.op import Case, RandomDraw, Rung, observe
 from minixception.engine.tensor import Tensor
 from minixception.errors import ArgumentError, ShapeError
-from minixception.gpu.device import to_cpu
+from minixception.gpu.device import to_cpu, to_gpu
 from minixception.ops import OPERATORS
 from tests.helpers.cases import cases, in_float64
 
@@ -282,15 +282,16 @@ def test_what_new_memory_holds_does_not_matter(name, backend, monkeypatch):
 GATED = {"relu": {}, "relu_separable_conv2d": {"stride": 1, "padding": "same"}}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", GATED)
-def test_the_gate_of_relu_is_shut_at_0(rng, name, backend):
+@pytest.mark.parametrize(("name", "rung"), [(name, rung) for name in GATED for rung in OPERATORS[name].rungs])
+def test_the_gate_of_relu_is_shut_at_0(rng, name, rung):
     """At -1 and at 0 no gradient passes, at 1 all of it does."""
-    op = OPERATORS[name]
+    kernels = OPERATORS[name].rungs[rung]
     x = rng.integers(-1, 2, (2, 5, 6, 3)).astype(np.float32)
     weights = () if name == "relu" else (np.ones((3, 3, 3), np.float32), np.eye(3, dtype=np.float32))
-    _, saved = op.rung(backend).forward(x, *weights, **GATED[name])
-    dx = op.rung(backend).backward(np.ones((2, 5, 6, 3), np.float32), saved)[0]
+    arrays = [x, *weights, np.ones_like(x)]
+    *inputs, dy = map(to_gpu, arrays) if rung.startswith("cuda") else arrays
+    _, saved = kernels.forward(*inputs, **GATED[name])
+    dx = to_cpu(kernels.backward(dy, saved)[0])
     assert not dx[x <= 0].any()
     assert (dx[x > 0] > 0).all()
 
