@@ -249,6 +249,18 @@ def test_gradients_of_more_than_one_chunk_are_added(rng, size):
         np.testing.assert_array_equal(total, expected)
 
 
+@pytest.mark.parametrize("strided", ["total", "term"])
+def test_gradients_whose_rows_lie_apart_are_added(rng, strided):
+    """A flat view of such an array would be a copy: the sum would go there, and be lost."""
+    from minixception.engine.accumulate import accumulate
+
+    arrays = {name: rng.standard_normal((1 << 8, 1 << 7)) for name in ("total", "term")}
+    arrays[strided] = rng.standard_normal((1 << 7, 1 << 8)).T
+    expected = arrays["total"] + arrays["term"]
+    accumulate(**arrays)
+    np.testing.assert_array_equal(arrays["total"], expected)
+
+
 def test_a_backend_lasts_as_long_as_its_block_even_after_an_error():
     from minixception.engine.backend import current_backend
 
