@@ -279,19 +279,20 @@ def test_what_new_memory_holds_does_not_matter(name, backend, monkeypatch):
         _equals_definition(OPERATORS[name], backend, "float32", OPERATORS[name].sample(RandomDraw(seed, "float32")))
 
 
-GATED = {"relu": {}, "relu_separable_conv2d": {"stride": 1, "padding": "same"}}
+GATED = [("relu", {}), *(("relu_separable_conv2d", {"stride": stride, "padding": "same"}) for stride in (1, 2))]
 
 
-@pytest.mark.parametrize(("name", "rung"), [(name, rung) for name in GATED for rung in OPERATORS[name].rungs])
-def test_the_gate_of_relu_is_shut_at_0(rng, name, rung):
+@pytest.mark.parametrize(
+    ("name", "params", "rung"), [(name, params, rung) for name, params in GATED for rung in OPERATORS[name].rungs]
+)
+def test_the_gate_of_relu_is_shut_at_0(rng, name, params, rung):
     """At -1 and at 0 no gradient passes, at 1 all of it does."""
     kernels = OPERATORS[name].rungs[rung]
     x = rng.integers(-1, 2, (2, 5, 6, 3)).astype(np.float32)
     weights = () if name == "relu" else (np.ones((3, 3, 3), np.float32), np.eye(3, dtype=np.float32))
-    arrays = [x, *weights, np.ones_like(x)]
-    *inputs, dy = map(to_gpu, arrays) if rung.startswith("cuda") else arrays
-    _, saved = kernels.forward(*inputs, **GATED[name])
-    dx = to_cpu(kernels.backward(dy, saved)[0])
+    there = to_gpu if rung.startswith("cuda") else np.asarray
+    y, saved = kernels.forward(*map(there, (x, *weights)), **params)
+    dx = to_cpu(kernels.backward(there(np.ones(y.shape, np.float32)), saved)[0])
     assert not dx[x <= 0].any()
     assert (dx[x > 0] > 0).all()
 
