@@ -67,7 +67,7 @@ MUTANTS = [
         ("partial.sum(axis=0)", "partial[0]"),
     ),
     *of(
-        "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k definition[depthwise_conv2d-cpu-float32",
+        "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k [depthwise_conv2d-cpu",
         ("kh - 1 - top, kw - 1 - left)", "kh - 1 - left, kw - 1 - top)"),
         ("max(u % stride, u - stride * (ho - 1))", "u % stride"),
     ),
@@ -365,7 +365,10 @@ MUTANTS = [
         "training", "training/trainer.py", "tests/training/test_training.py -k every_single_step",
         ("        self.ema.load_state_dict(checkpoint.parts[\"ema\"])\n", ""),
         ("        if self.progress.means:\n", "        if False:\n"),
-        ("enumerate(prefetched(pairs, self.device), progress.step)", "enumerate(prefetched(pairs, self.device))"),
+    ),
+    *of(
+        "training", "training/trainer.py", "tests/training/test_training.py -k its_own_steps",
+        ("        self.loss, self.top1 = Mean(), Mean()\n        self._write_log()", "        self._write_log()"),
     ),
     *of(
         "training", "training/metrics.py", "tests/training/test_metrics.py",
