@@ -14,6 +14,7 @@ from minixception.engine.op import Case, Op, Rung
 from minixception.errors import ArgumentError, KernelError, ShapeError
 from minixception.gpu.kernel import cuda, device_function, dtype, kernel, redirected
 from minixception.gpu.vectors import VECTOR, load4, store4
+from minixception.gpu.warps import ALL_LANES
 from minixception.ops import OPERATORS
 from tests.helpers.processes import python
 
@@ -87,12 +88,14 @@ def _neighbour(barrier):
             cuda.syncthreads()
         elif barrier == "warp":
             cuda.syncwarp()
+        elif barrier == "shuffle":
+            cuda.shfl_sync(ALL_LANES, x[i], 0)
         y[i] = shared[(i + 1) % cuda.blockDim.x]
 
     return neighbour
 
 
-NEIGHBOUR = {barrier: _neighbour(barrier) for barrier in ("block", "warp", "none")}
+NEIGHBOUR = {barrier: _neighbour(barrier) for barrier in ("block", "warp", "shuffle", "none")}
 
 
 @kernel
@@ -228,12 +231,13 @@ def test_a_vector_is_one_access_of_16_bytes(number, accesses):
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_barrier_is_a_race():
+@pytest.mark.parametrize("barrier", ["none", "shuffle"])  # a shuffle exchanges registers and orders no memory
+def test_a_missing_barrier_is_a_race(barrier):
     x = floats(64)
     launch, (_, y) = record(NEIGHBOUR["block"], (1, 64), x, np.zeros_like(x))
     assert list(races(launch)) == []
     np.testing.assert_array_equal(y, np.roll(x, -1))
-    launch, _ = record(NEIGHBOUR["none"], (1, 64), x, np.zeros_like(x))
+    launch, _ = record(NEIGHBOUR[barrier], (1, 64), x, np.zeros_like(x))
     found = list(races(launch))
     assert len(found) == 64
     assert found[1] == (
