@@ -120,6 +120,12 @@ def add_to_one(x, y):
 
 
 @kernel
+def one_before(x, y):
+    i = cuda.grid(1)
+    y[i] = x[i - 1]
+
+
+@kernel
 def one_too_far(x, y):
     i = cuda.grid(1)
     y[i] = x[i + 1]
@@ -195,6 +201,12 @@ def test_a_padded_tile_has_no_bank_conflicts(columns, conflicts):
     assert counts.wavefronts == TILE + TILE * conflicts  # 32 warp-wide writes along rows, 32 reads down columns
     assert counts.ideal_wavefronts == 2 * TILE
     assert counts.shared_reads == counts.shared_writes == TILE * TILE
+
+
+def test_a_double_is_two_words_of_shared_memory():
+    x = floats(64, number=np.float64)
+    counts = count(record(NEIGHBOUR["block"], (1, 64), x, np.zeros_like(x))[0])
+    assert counts.wavefronts == counts.ideal_wavefronts == 2 * 2 * 2  # two warps write and read 64 words each
 
 
 def test_some_blocks_stand_for_all():
@@ -274,6 +286,7 @@ def test_two_threads_of_a_block_or_of_two_at_one_output_are_a_race(grid):
             (2, 32),
             r"test_trace.one_too_far, block 1: thread 31: index \(64,\) is outside .* shape \(64,\)",
         ),
+        (one_before, (2, 32), r"one_before, block 0: thread 0: index \(-1,\) is outside of an array of shape \(64,\)"),
         (parted, (1, 64), "test_trace.parted, block 0: thread 0 waits for its block at line .* thread 32 at line"),
         (warp_sums, (1, 16), "thread 0 waits for its warp at line .* lane 16, which the block does not have"),
     ],

@@ -423,7 +423,7 @@ MUTANTS = [
         ("if sum(1 << t.lane for t in lanes) == mask]", "if len(lanes) > 1]"),
     ),
     *of(
-        "simulator", "gpu/scheduler.py", "tests/analysis/test_trace.py -k race or barrier",
+        "simulator", "gpu/scheduler.py", "tests/analysis/test_trace.py -k barrier",
         ("self.warp_phase += what == \"warp\" and offer is None", "self.warp_phase += what == \"warp\""),
     ),
     *of(
@@ -431,11 +431,11 @@ MUTANTS = [
         ("        cuda.syncthreads()  # all have read: a next call may write\n", ""),
     ),
     *of(
-        "analysis", "analysis/counts.py", "tests/analysis/test_trace.py -k sectors or bank or vector or barrier or say_where or outside",
+        "analysis", "analysis/counts.py", "tests/analysis/test_trace.py -k sectors or bank or words",
         ("first, last = address // size, (address + width - 1) // size", "first, last = address // size, address // size"),
     ),
     *of(
-        "analysis", "analysis/recorder.py", "tests/analysis/test_trace.py -k sectors or bank or vector or barrier or say_where or outside",
+        "analysis", "analysis/recorder.py", "tests/analysis/test_trace.py -k say_where",
         ("if not 0 <= i < size:", "if i >= size:"),
     ),
     *of(
