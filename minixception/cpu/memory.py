@@ -70,13 +70,6 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.asarray(_Block(raw, size, shape, dtype))
 
 
-def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Like ``empty``, filled with zeros."""
-    array = empty(shape, dtype)
-    array.fill(0)
-    return array
-
-
 def carve(sizes: Sequence[int], dtype: Any) -> list[np.ndarray]:
     """Flat arrays of these lengths, one behind the other in one block, each from a cache line on.
 

@@ -14,6 +14,7 @@ from minixception.engine.op import Case, Op, Rung
 from minixception.errors import ArgumentError, KernelError, ShapeError
 from minixception.gpu.kernel import cuda, device_function, dtype, kernel, redirected
 from minixception.gpu.vectors import VECTOR, load4, store4
+from minixception.gpu.warps import ALL_LANES
 from minixception.ops import OPERATORS
 from tests.helpers.processes import python
 
@@ -87,12 +88,14 @@ def _neighbour(barrier):
             cuda.syncthreads()
         elif barrier == "warp":
             cuda.syncwarp()
+        elif barrier == "shuffle":
+            cuda.shfl_sync(ALL_LANES, x[i], 0)
         y[i] = shared[(i + 1) % cuda.blockDim.x]
 
     return neighbour
 
 
-NEIGHBOUR = {barrier: _neighbour(barrier) for barrier in ("block", "warp", "none")}
+NEIGHBOUR = {barrier: _neighbour(barrier) for barrier in ("block", "warp", "shuffle", "none")}
 
 
 @kernel
@@ -114,6 +117,12 @@ def overlapping(x, y):
 @kernel
 def add_to_one(x, y):
     y[0] += x[cuda.grid(1)]
+
+
+@kernel
+def one_before(x, y):
+    i = cuda.grid(1)
+    y[i] = x[i - 1]
 
 
 @kernel
@@ -194,6 +203,12 @@ def test_a_padded_tile_has_no_bank_conflicts(columns, conflicts):
     assert counts.shared_reads == counts.shared_writes == TILE * TILE
 
 
+def test_a_double_is_two_words_of_shared_memory():
+    x = floats(64, number=np.float64)
+    counts = count(record(NEIGHBOUR["block"], (1, 64), x, np.zeros_like(x))[0])
+    assert counts.wavefronts == counts.ideal_wavefronts == 2 * 2 * 2  # two warps write and read 64 words each
+
+
 def test_some_blocks_stand_for_all():
     arrays = floats(4096), floats(4096)
     all_blocks, _ = record(copy, (32, 128), *arrays, 2)
@@ -228,12 +243,13 @@ def test_a_vector_is_one_access_of_16_bytes(number, accesses):
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_barrier_is_a_race():
+@pytest.mark.parametrize("barrier", ["none", "shuffle"])  # a shuffle exchanges registers and orders no memory
+def test_a_missing_barrier_is_a_race(barrier):
     x = floats(64)
     launch, (_, y) = record(NEIGHBOUR["block"], (1, 64), x, np.zeros_like(x))
     assert list(races(launch)) == []
     np.testing.assert_array_equal(y, np.roll(x, -1))
-    launch, _ = record(NEIGHBOUR["none"], (1, 64), x, np.zeros_like(x))
+    launch, _ = record(NEIGHBOUR[barrier], (1, 64), x, np.zeros_like(x))
     found = list(races(launch))
     assert len(found) == 64
     assert found[1] == (
@@ -270,6 +286,7 @@ def test_two_threads_of_a_block_or_of_two_at_one_output_are_a_race(grid):
             (2, 32),
             r"test_trace.one_too_far, block 1: thread 31: index \(64,\) is outside .* shape \(64,\)",
         ),
+        (one_before, (2, 32), r"one_before, block 0: thread 0: index \(-1,\) is outside of an array of shape \(64,\)"),
         (parted, (1, 64), "test_trace.parted, block 0: thread 0 waits for its block at line .* thread 32 at line"),
         (warp_sums, (1, 16), "thread 0 waits for its warp at line .* lane 16, which the block does not have"),
     ],

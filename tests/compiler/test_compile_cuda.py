@@ -189,7 +189,9 @@ def test_a_batch_stays_together_on_the_gpu(rng, monkeypatch):
 
 
 def test_not_a_number_comes_through(rng):
-    model = randomise(nn.Sequential(nn.SeparableConv2d(2, 3), nn.Activation(), nn.Conv2d(3, 2, 1)), rng).to("cuda")
+    """Past the ReLU of a fused separable convolution, and past that of a matrix product."""
+    layers = nn.SeparableConv2d(2, 3), nn.Activation(), nn.Conv2d(3, 2, 1), nn.Activation()
+    model = randomise(nn.Sequential(*layers), rng).to("cuda")
     model.children()["2"].weight.data = device.to_gpu(np.ones((1, 1, 3, 2), np.float32))
     x = np.zeros((2, 3, 3, 2), np.float32)
     x[1, 1, 1, 0] = np.nan

@@ -109,6 +109,12 @@ def test_error_names_tensor_direction_and_both_slopes():
         mx.gradcheck(lambda x: wrong(x), {"image": x})
 
 
+def test_rejects_a_gradient_that_is_not_a_number():
+    wrong = _with_backward(OPERATORS["relu"], lambda dy, saved: (np.full_like(dy, np.nan),))
+    with pytest.raises(GradientError, match="analytic nan"):
+        mx.gradcheck(wrong, [Tensor(np.array([1.0, 2.0]), requires_grad=True)])
+
+
 def test_needs_float64_and_leaves_grad_alone():
     with pytest.raises(DTypeError, match="float64"):
         mx.gradcheck(lambda x: x * x, [mx.tensor([1.0], requires_grad=True)])

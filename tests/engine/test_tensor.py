@@ -230,6 +230,14 @@ def test_a_reshape_beside_a_fork_does_not_share_its_gradient():
     np.testing.assert_array_equal(x.grad, np.full((2, 3), 12.0))
 
 
+def test_gradients_that_meet_leave_those_beside_them_alone():
+    """Addition hands its dy on to both inputs: all look at one array when two gradients meet at ``doubled``."""
+    x, y, z = (mx.tensor(np.ones(3), requires_grad=True) for _ in range(3))
+    doubled, cotangent = x * 2, np.ones(3)
+    ((doubled + y * 3) + (doubled + z * 5)).backward(cotangent)
+    assert [x.grad[0], y.grad[0], z.grad[0], cotangent[0]] == [4, 3, 5, 1]
+
+
 @pytest.mark.parametrize("size", [1 << 15, (1 << 15) + 1, (3 << 15) + 777])
 def test_gradients_of_more_than_one_chunk_are_added(rng, size):
     from minixception.engine.accumulate import accumulate
@@ -239,6 +247,18 @@ def test_gradients_of_more_than_one_chunk_are_added(rng, size):
         expected = total + term
         accumulate(total, term)
         np.testing.assert_array_equal(total, expected)
+
+
+@pytest.mark.parametrize("strided", ["total", "term"])
+def test_gradients_whose_rows_lie_apart_are_added(rng, strided):
+    """A flat view of such an array would be a copy: the sum would go there, and be lost."""
+    from minixception.engine.accumulate import accumulate
+
+    arrays = {name: rng.standard_normal((1 << 8, 1 << 7)) for name in ("total", "term")}
+    arrays[strided] = rng.standard_normal((1 << 7, 1 << 8)).T
+    expected = arrays["total"] + arrays["term"]
+    accumulate(**arrays)
+    np.testing.assert_array_equal(arrays["total"], expected)
 
 
 def test_a_backend_lasts_as_long_as_its_block_even_after_an_error():

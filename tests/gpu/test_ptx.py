@@ -185,6 +185,7 @@ def test_occupancy_of_two_kernels_by_hand():
         ("sm_80", 160, 80, 0, 20 / 64),  # 6 warps in each quarter of the registers, so four blocks of 5 and not five
         ("sm_80", 256, 16, 48 * 1024, 24 / 64),  # 164 KB hold 3 blocks of 48 + 1 KB
         ("sm_90", 256, 16, 48 * 1024, 32 / 64),  # 228 KB hold 4
+        ("sm_90", 512, 16, 57 * 1024, 48 / 64),  # 228 KB hold 3 blocks of 57 + 1 KB, and would hold 4 of 57
         ("sm_90", 96, 16, 0, 63 / 64),  # 21 blocks of 3 warps
         ("sm_75", 128, 16, 65 * 1024, 0),  # more than there is
     ],

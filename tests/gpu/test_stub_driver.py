@@ -124,7 +124,6 @@ print(stub.stub_launches())
 """
 
 
-@pytest.mark.slow
 def test_any_thread_may_launch(driver, tmp_path):
     assert stub_driver.run(driver, THREADS, NUMBA_CACHE_DIR=tmp_path) == "3\n"
 

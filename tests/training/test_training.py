@@ -88,6 +88,13 @@ def test_every_epoch_is_a_line_of_json(uninterrupted):
     assert [record["lr"] for record in log] == [schedule(epoch + 5 / 6, 0) for epoch in range(3)]
 
 
+def test_an_epoch_tells_the_mean_loss_of_its_own_steps(tmp_path, monkeypatch):
+    run, losses = tiny_trainer(tmp_path, replace(TINY, epochs=2)), []
+    step = run.step
+    monkeypatch.setattr(run, "step", lambda x, labels: losses.append(step(x, labels)))
+    assert [record["train_loss"] for record in run.run()] == pytest.approx([np.mean(losses[:6]), np.mean(losses[6:])])
+
+
 def test_the_test_set_is_evaluated_with_averaged_weights(tmp_path):
     run = tiny_trainer(tmp_path, replace(TINY, epochs=1))
     record = run.run()[0]
