@@ -141,8 +141,8 @@ MUTANTS = [
     ),
     *of(
         "layers", "nn/module.py", "tests/nn",
-        ("                module.training = training\n", "                module.training = True\n"),
-        ("        modes = [(module, module.training) for _, module in self.named_modules()]", "        modes = [(self, self.training)]"),
+        ("frozenset(module for _, module in self.named_modules())", "frozenset({self})"),
+        ("            _at_inference.reset(token)\n", "            pass\n"),
     ),
     *of(
         "training", "training/trainer.py", "tests/training/test_recipe.py",
