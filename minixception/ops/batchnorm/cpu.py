@@ -213,7 +213,8 @@ def forward_cpu(
     # x * scale + (beta - mean * scale) would be one add less, and would cancel: both terms grow with the
     # mean. x - mean does not round for x near the mean, and what rounding the mean itself to x's dtype left
     # over goes into the offset.
-    shift = beta - (mean - mean_rounded) * scale  # (c,) float64
+    with np.errstate(invalid="ignore"):  # nan where the mean is infinite, and y with it
+        shift = beta - (mean - mean_rounded) * scale  # (c,) float64
     y = memory.empty(x.shape, x.dtype)
     factors = scale.astype(x.dtype), shift.astype(x.dtype)
     _affine(_matrix(x), -mean_rounded, *factors, _matrix(y), lanes(x.dtype.type))
