@@ -43,6 +43,10 @@ class GraphError(ValueError):
     """backward() was asked for where no gradient can flow: no recorded path, or the tape was already used."""
 
 
+class TraceError(ValueError):
+    """What a model computes cannot be found out from shapes alone: its forward pass asks for values, or is no chain."""
+
+
 class KernelError(ValueError):
     """A kernel does what no kernel may: a race, an index outside of an array, a barrier that not all threads reach."""
 

@@ -13,20 +13,21 @@ from ..engine.tape import no_grad
 from ..engine.tensor import Tensor
 from ..errors import BackendError, ShapeError
 from ..gpu.device import to_cpu, to_gpu
-from ..graph.trace import trace
 from ..nn import Module
 from ..tables import Table
 from .batch import images_together
 from .fold import Folded, Key
-from .plan import Plan
+from .plan import Plan, checked_graph
+from .watch import Watch
 
 
 class Compiled:
     """A model compiled for inference: ``fast(x) -> y``; made by ``compile``.
 
-    It holds copies of the weights as they were, where they were; compile again after training, or when the model has
-    moved. One plan is made per input shape and number of threads, at its first use. Plans reuse their buffers: of
-    several threads that call, one waits for the other.
+    It holds copies of the weights, where they were. Where those of the model have changed since, by training, loading
+    or putting in other layers, the next call makes them anew; see ``Watch`` for what it does not notice. Compile again
+    when the model has moved to another device. One plan is made per input shape and number of threads, at its first
+    use. Plans reuse their buffers: of several threads that call, one waits for the other.
     """
 
     def __init__(self, model: Module) -> None:
@@ -36,6 +37,7 @@ class Compiled:
         self._plans: dict[tuple[Shape, str, int], Plan] = {}
         self._together: dict[tuple[Shape, str], int] = {}  # images that go through the network at a time
         self._turn = threading.Lock()
+        self._watch = Watch(model)
 
     @overload
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -61,17 +63,26 @@ class Compiled:
             with no_grad(), self._model.inference():
                 return self._model(Tensor(x)).data
         with self._turn:
+            self._follow()
             together = self._images_together(shape, x.dtype)
             if together == shape[0]:
                 return self._plan(shape, x.dtype).run(x)
             parts = [x[first : first + together] for first in range(0, len(x), together)]
             return np.concatenate([self._plan(part.shape, part.dtype).run(part) for part in parts])
 
+    def _follow(self) -> None:
+        """Forget what was made of weights that the model no longer has."""
+        if self._watch.sees_change():
+            self._watch = Watch(self._model)
+            self._weights.clear()
+            self._plans.clear()
+            self._together.clear()
+
     def _images_together(self, shape: Shape, dtype: np.dtype[Any]) -> int:
         """All of them on the GPU, which many images keep busy; on the CPU as many as its caches have room for."""
         key = (shape, dtype.str)
         if key not in self._together:
-            graph = trace(self._model, shape, dtype)
+            graph = checked_graph(self._model, shape, dtype)
             self._together[key] = images_together(graph) if self.device == "cpu" else shape[0]
         return self._together[key]
 

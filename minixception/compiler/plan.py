@@ -8,9 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engine.op import Shape
-from ..gpu.device import copy
+from ..engine.tensor import Tensor
+from ..errors import TraceError
+from ..gpu.device import copy, to_cpu
 from ..gpu.graph import Repeated
-from ..graph.trace import trace
+from ..graph.trace import Graph, trace
 from ..nn import Module
 from ..tables import Table
 from .cpu import CpuKernels
@@ -42,6 +44,7 @@ class Kernels(Protocol):
         """What the results take."""
 
 
+_STAND_INS = (0.0, 1e6, -1e6)  # for all values while the model is traced
 _KERNELS: dict[str, type[Kernels]] = {"cpu": CpuKernels, "cuda": CudaKernels}
 
 
@@ -72,11 +75,38 @@ class _Pass:
         return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1)
 
 
+def checked_graph(model: Module, shape: Shape, dtype: Any) -> Graph:
+    """The graph of a model; TraceError if its forward pass depends on values, of which tracing knows none."""
+    with np.errstate(all="ignore"):
+        graph, *others = (trace(model, shape, dtype, stand_in=value) for value in _STAND_INS)
+    for other in others:
+        if _steps(other) != _steps(graph) or not _equal(other.constants, graph.constants):
+            raise TraceError(
+                f"{type(model).__name__} cannot be compiled: its forward pass branches on the values of a tensor, or "
+                "computes with them by other means than mx's operators, such as NumPy. Put that into a layer of its "
+                "own, which runs as it is"
+            )
+    return graph
+
+
+def _steps(graph: Graph) -> tuple[Any, ...]:
+    """What runs on what."""
+    return graph.result, [(node.path, node.kind, node.reads, node.makes, node.output) for node in graph.layers]
+
+
+def _equal(ours: dict[int, Tensor], theirs: dict[int, Tensor]) -> bool:
+    """Whether the same values enter: parameters, or what forward makes of no input."""
+    return ours.keys() == theirs.keys() and all(
+        ours[key] is theirs[key] or np.array_equal(to_cpu(ours[key].data), to_cpu(theirs[key].data), equal_nan=True)
+        for key in ours
+    )
+
+
 class Plan:
     """Everything that can be decided before the first image."""
 
     def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[Key, Folded], device: str) -> None:
-        graph = trace(model, shape, dtype)
+        graph = checked_graph(model, shape, dtype)
         self.steps = fuse(graph)
         self.result = graph.result
         self.device = device

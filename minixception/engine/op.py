@@ -93,9 +93,13 @@ class RandomDraw:
 
 
 class Observer:
-    """Is told of every operator and layer that runs inside of ``observe``; ``shapes_only`` computes nothing."""
+    """Is told of every operator and layer that runs inside of ``observe``.
+
+    shapes_only: nothing is computed, and each element of every output is ``stand_in``.
+    """
 
     shapes_only = False
+    stand_in = 0.0
 
     def on_op(self, op: Op, inputs: Sequence[Tensor], params: dict[str, Any], output: Tensor) -> None:
         """An operator has run on these tensors."""
@@ -160,7 +164,7 @@ class Op:
         output_shape = self.shape(*shapes, **params)
         observer = current_observer()
         if observer is not None and observer.shapes_only:
-            output, saved = Tensor(shape_only(output_shape, dtype)), None
+            output, saved = Tensor(shape_only(output_shape, dtype, observer.stand_in)), None
         else:
             output, saved = self._run(tensors, params)
         if observer is not None:
@@ -224,6 +228,6 @@ def _of_nothing(definition: Rung, backend: str) -> Rung:
     return Rung(forward, backward, definition.selective)
 
 
-def shape_only(shape: Shape, dtype: Any = np.float32) -> np.ndarray:
-    """An array of this shape that takes no memory: every element is the same zero."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
+def shape_only(shape: Shape, dtype: Any = np.float32, value: float = 0.0) -> np.ndarray:
+    """An array of this shape that takes no memory: every element is the same."""
+    return np.broadcast_to(np.array(value, dtype), shape)

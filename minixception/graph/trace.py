@@ -16,6 +16,7 @@ import numpy as np
 from ..engine.op import Observer, Op, Shape, observe, shape_only
 from ..engine.tape import no_grad
 from ..engine.tensor import Tensor
+from ..errors import TraceError
 from ..nn import Activation, Buffer, Module, Parameter, SeparableConv2d
 
 
@@ -82,7 +83,8 @@ class _Tracer(Observer):
 
     shapes_only = True
 
-    def __init__(self, model: Module, x: Tensor) -> None:
+    def __init__(self, model: Module, x: Tensor, stand_in: float) -> None:
+        self.stand_in = stand_in
         self.paths = {module: path for path, module in model.named_modules()}
         self.open: list[Module] = []
         self.calls: list[Call] = []  # of the layer that is running
@@ -103,8 +105,11 @@ class _Tracer(Observer):
         if module.children():
             return
         path, run = self.paths[module], module.__call__
+        for one in (*inputs, output):
+            _require_tensor(one, f"layer {path!r} ({type(module).__name__}) takes tensors and returns one")
         if isinstance(module, SeparableConv2d) and module.relu:  # a layer of its own in the paper's figure and in Keras
-            rectified, relu = Tensor(shape_only(inputs[0].shape, inputs[0].dtype)), Activation("relu")
+            rectified = Tensor(shape_only(inputs[0].shape, inputs[0].dtype, self.stand_in))
+            relu = Activation("relu")
             self._add(f"{path}_act", relu, inputs, rectified, relu)
             inputs, run = (rectified,), module.convolve
         self._add(path, module, inputs, output, run, self.calls, vars(module).values())
@@ -147,19 +152,27 @@ class _Tracer(Observer):
         self.made.add(self.index(output))
 
 
-def trace(model: Module, shape: Shape, dtype: Any = np.float32, inference: bool = True) -> Graph:
+def _require_tensor(one: Any, rule: str) -> None:
+    if not isinstance(one, Tensor):
+        raise TraceError(f"{rule}, and here is {type(one).__name__}: what it computes cannot be followed")
+
+
+def trace(model: Module, shape: Shape, dtype: Any = np.float32, inference: bool = True, stand_in: float = 0.0) -> Graph:
     """The graph of a model for an input of this shape (n, h, w, c), as at inference or as its modules are set.
 
-    Takes milliseconds and no memory: operators only work out shapes. Raises ShapeError where a layer would.
+    Takes milliseconds and no memory: operators only work out shapes. stand_in: the value that all elements have
+    meanwhile; a model that is a graph does not depend on it. Raises ShapeError where a layer would, and TraceError
+    where the model or a layer takes or returns something else than tensors.
 
     >>> import minixception as mx
     >>> model = mx.nn.Sequential(conv=mx.nn.Conv2d(3, 4), act=mx.nn.Activation("relu"))
     >>> [(layer.path, layer.macs) for layer in trace(model, (1, 8, 8, 3)).layers]
     [('conv', 6912), ('act', 0)]
     """
-    x = Tensor(shape_only(shape, dtype))
-    tracer = _Tracer(model, x)
+    x = Tensor(shape_only(shape, dtype, stand_in))
+    tracer = _Tracer(model, x, stand_in)
     with model.inference() if inference else nullcontext(), no_grad(), observe(tracer):
         y = model(x)
+    _require_tensor(y, f"{type(model).__name__}.forward returns one tensor")
     constants = {index: t for t, index in tracer.indices.items() if index not in tracer.made}
     return Graph(tracer.layers, tracer.index(y), constants)

@@ -36,6 +36,14 @@ class Buffer(Tensor):
     __slots__ = ()
 
 
+_changes = 0  # how often a module or a tensor was put into a module, of all
+
+
+def structure_changes() -> int:
+    """A count that grows whenever a layer or a parameter of any model is set, replaced or removed."""
+    return _changes
+
+
 _at_inference: ContextVar[frozenset[Module]] = ContextVar("at_inference", default=frozenset())
 
 
@@ -72,6 +80,18 @@ class Module:
     @training.setter
     def training(self, training: bool) -> None:
         self._training = training
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._count_change(value, vars(self).get(name))
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._count_change(vars(self).get(name))
+        super().__delattr__(name)
+
+    def _count_change(self, *values: Any) -> None:
+        global _changes
+        _changes += any(isinstance(value, Module | Tensor) for value in values)
 
     # Names --------------------------------------------------------------------------------------------------------
 
