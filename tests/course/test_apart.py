@@ -75,8 +75,8 @@ def exits(x, y):
             writes_far_outside,
             "It ended the process that it ran in, by SIGSEGV, when it was run as plain Python on 3x2 float64.",
         ),
-        (aborts, "by SIGABRT"),
-        (leaves, "with status 3"),
+        pytest.param(aborts, "by SIGABRT", marks=pytest.mark.slow),
+        pytest.param(leaves, "with status 3", marks=pytest.mark.slow),
         (fills_memory, "It raised MemoryError"),
         (reads, "It raised EOFError"),
         (exits, "It raised SystemExit"),
@@ -88,7 +88,7 @@ def test_what_ends_a_process_does_not_end_this_one(answer, words):
     assert judge(DOUBLE, double, time=False)
 
 
-@pytest.mark.parametrize("answer", [never_ends, never_ends_compiled])
+@pytest.mark.parametrize("answer", [never_ends, pytest.param(never_ends_compiled, marks=pytest.mark.slow)])
 def test_a_loop_without_end_is_stopped_and_told(answer, monkeypatch):
     assert judge(DOUBLE, double, time=False)  # the process is there
     monkeypatch.setattr(apart, "PATIENCE", 0.5)
@@ -100,6 +100,7 @@ def test_a_loop_without_end_is_stopped_and_told(answer, monkeypatch):
     assert judge(DOUBLE, double, time=False)
 
 
+@pytest.mark.slow
 def test_timing_that_takes_too_long_leaves_the_verdict(monkeypatch):
     def slow_when_large(x):
         while x.size > 6:
@@ -126,12 +127,14 @@ def test_a_notebook_that_is_interrupted_stops_the_process(monkeypatch):
     assert judge(DOUBLE, double, time=False)
 
 
+@pytest.mark.slow
 def test_what_an_earlier_answer_overwrote_is_not_blamed_on_the_next(monkeypatch):
     assert judge(DOUBLE, double, time=False)
     os.kill(apart._checker._process.pid, signal.SIGSEGV)
     assert judge(DOUBLE, double, time=False)
 
 
+@pytest.mark.slow
 def test_a_process_whose_notebook_is_gone_ends(monkeypatch):
     assert judge(DOUBLE, double, time=False)
     process = apart._checker._process
@@ -177,6 +180,7 @@ def test_an_answer_is_judged_as_it_is_now(monkeypatch):
         assert judge(DOUBLE, functools.partial(module.double), time=False).passed is passed
 
 
+@pytest.mark.slow
 def test_a_compiled_function_and_its_helpers_come_along():
     helper = njit(lambda value: 2 * value)
 

@@ -30,6 +30,7 @@ def cells(number, kind):
     return ["".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == kind]
 
 
+@pytest.mark.slow  # each of these answers has a test below
 def test_the_page_of_mistakes_is_what_the_checks_say():
     def rows(text):  # without what was seen: its last digits may differ on another processor
         cells = (line.split(" | ") for line in text.splitlines() if line.startswith("| "))

@@ -72,7 +72,7 @@ def test_with_workqueue_one_thread_waits_for_the_other():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
+@pytest.mark.parametrize("layer", ["default", pytest.param("workqueue", marks=pytest.mark.slow)])
 def test_a_kernel_in_a_fork_runs_or_says_why_it_cannot(layer):
     done = python("-W", "ignore::DeprecationWarning", "-c", AFTER_FORK, NUMBA_THREADING_LAYER=layer)
     chosen, first, second, definition, status, parent = done.stdout.splitlines()

@@ -130,6 +130,7 @@ def test_smaller_ones_and_other_formats_are_exact(few_are_exact, monkeypatch):
     assert np.array_equal(read_image(photo(), (8, 8)), read_image(photo()))
 
 
+@pytest.mark.slow
 def test_who_needs_a_small_image_says_so(few_are_exact, tmp_path, monkeypatch):
     """All but the accuracy on ImageNet, which is compared with published figures."""
     path = tmp_path / "a" / "photo.jpg"
