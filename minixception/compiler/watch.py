@@ -63,7 +63,7 @@ class Watch:
         return False
 
 
-def _parts(model: Module) -> list[Module | Tensor]:
+def _parts(model: Module) -> list[object]:
     """Its modules and tensors; these are equal only to themselves."""
     return [part for _, part in (*model.named_modules(), *model.named_tensors())]
 
