@@ -83,7 +83,8 @@ class Compiled:
         key = (shape, dtype.str)
         if key not in self._together:
             graph = checked_graph(self._model, shape, dtype)
-            self._together[key] = images_together(graph) if self.device == "cpu" else shape[0]
+            by_image = self.device == "cpu" and graph.nodes
+            self._together[key] = images_together(graph) if by_image else shape[0]
         return self._together[key]
 
     def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> Plan:

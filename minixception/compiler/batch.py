@@ -22,8 +22,8 @@ def images_together(graph: Graph) -> int:
     A batch of large images, layer by layer, would go out to memory and back between any two layers. All of them, if
     the network has anything but layers that treat each image for itself.
     """
-    images = graph.nodes[0].output[0] if graph.nodes else 1
+    images = graph.nodes[0].output[0]
     if any(type(node.module) not in _IMAGE_BY_IMAGE or node.output[0] != images for node in graph.nodes):
         return images
-    at_most = max(1, _TOGETHER * images // max((math.prod(node.output) for node in graph.nodes), default=1))
+    at_most = max(1, _TOGETHER * images // max(math.prod(node.output) for node in graph.nodes))
     return math.ceil(images / math.ceil(images / at_most))

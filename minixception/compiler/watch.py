@@ -11,7 +11,6 @@ from operator import attrgetter, is_
 
 import numpy as np
 
-from ..engine.tensor import Tensor
 from ..nn.module import Module, structure_changes
 
 _DATA = attrgetter("data")

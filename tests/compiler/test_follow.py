@@ -196,3 +196,11 @@ class WithConstant(Wrapped):
 @pytest.mark.parametrize("model", [nn.Sequential(nn.Conv2d(3, 3), Flipped(), nn.Conv2d(3, 3)), WithConstant()])
 def test_what_runs_as_it_is_and_what_does_not_depend_on_the_input_is_compiled(model):
     assert np.allclose(mx.compile(model)(X), eager(model), atol=1e-5)
+
+
+def test_a_model_that_does_nothing_is_compiled():
+    class Nothing(Wrapped):
+        def forward(self, x):
+            return x
+
+    assert np.array_equal(mx.compile(Nothing())(X), X)
