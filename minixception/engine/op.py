@@ -197,7 +197,10 @@ class Op:
         dtype = dtypes.pop()
         if dtypes or dtype.kind != "f":
             got = ", ".join(str(t.dtype) for t in tensors)
-            raise DTypeError(f"{self.name} needs inputs of one floating dtype, all float32 or all float64, got {got}")
+            hint = '; mx.tensor(x, dtype="float32") makes one of float32' if "float64" in got else ""
+            raise DTypeError(
+                f"{self.name} needs inputs of one floating dtype, all float32 or all float64, got {got}{hint}"
+            )
         return dtype
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError, GraphError, ShapeError
+from ..errors import ArgumentError, DTypeError, GraphError, ShapeError
 from ..gpu.device import device_of, full_like, to_cpu
 from ..gpu.device import to as move
 from . import tape
@@ -29,7 +29,12 @@ class Tensor:
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor calls Tensor.__radd__
 
-    def __init__(self, data: np.ndarray, requires_grad: bool = False, node: Node | None = None) -> None:
+    def __init__(self, data: Any, requires_grad: bool = False, node: Node | None = None) -> None:
+        if isinstance(data, list | tuple | float | int | Tensor):
+            kind = type(data).__name__
+            raise ArgumentError(
+                f"{type(self).__name__} takes an array, got {kind}: mx.tensor(...) makes a tensor of it"
+            )
         self.data = data
         self.grad: np.ndarray | None = None
         self.requires_grad = requires_grad or node is not None

@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import imagenet, weights
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..graph import cost
 from ..nn import Activation, Dropout, GlobalAvgPool, GlobalMaxPool, Linear, Module
+
+
+def check_input_shape(shape: Any) -> tuple[int, int, int]:
+    """(h, w, c) as a tuple; ArgumentError for anything else."""
+    if not isinstance(shape, Sequence) or len(shape) != 3 or not all(isinstance(n, int | np.integer) for n in shape):
+        raise ArgumentError(f"input_shape must be (h, w, c), as in (299, 299, 3), got {shape!r}")
+    h, w, c = map(int, shape)
+    return h, w, c
 
 
 class Network(Module):
@@ -28,7 +38,7 @@ class Network(Module):
     def __init__(self, input_shape: tuple[int, int, int], pooling: str | None) -> None:
         if pooling not in (None, "avg", "max"):
             raise ArgumentError(f"pooling must be None, 'avg' or 'max', got {pooling!r}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = check_input_shape(input_shape)
         self._check_input((1, *input_shape))
 
     def _check_input(self, shape: tuple[int, ...]) -> None:

@@ -36,7 +36,7 @@ from ..nn import (
     SeparableConv2d,
     Sequential,
 )
-from .network import Network
+from .network import Network, check_input_shape
 
 
 def _sepconvs(channels: Sequence[int], between: str | None, first_act: bool = True) -> dict[str, Module]:
@@ -143,10 +143,9 @@ def mini_xception(
     >>> mini_xception().num_parameters(trainable=True)
     1004490
     """
+    _, _, colours = check_input_shape(input_shape)
     layers: dict[str, Module] = {
-        "block1": Sequential(
-            conv1=Conv2d(input_shape[2], stem, 3), conv1_bn=BatchNorm2d(stem), conv1_act=Activation("relu")
-        )
+        "block1": Sequential(conv1=Conv2d(colours, stem, 3), conv1_bn=BatchNorm2d(stem), conv1_act=Activation("relu"))
     }
     channels = [stem, *widths]
     for number, (ci, co) in enumerate(pairwise(channels), start=2):

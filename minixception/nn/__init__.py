@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .blocks import Branches, InceptionModule, Residual, Sequential, SpectrumConv2d
+from .blocks import Branches, InceptionModule, ModuleList, Residual, Sequential, SpectrumConv2d
 from .layers import (
     Activation,
     Add,
@@ -43,6 +43,7 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "PointwiseConv2d",
     "Residual",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, overload
 
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError
@@ -10,21 +11,65 @@ from .layers import Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Poi
 from .module import Module
 
 
-class Sequential(Module):
-    """Layers one after the other, numbered or named.
+class ModuleList(Module):
+    """Layers in a row, numbered or named, which a forward pass of your own calls as it likes.
 
-    >>> Sequential(conv=PointwiseConv2d(3, 8), bn=BatchNorm2d(8)).children().keys()
-    dict_keys(['conv', 'bn'])
+    Their parameters are those of the module that it is set in; a plain list of layers is refused there. Takes modules
+    one by one or in a list. Has a length, is iterated over, and ``layers[i]`` is a layer, ``layers[1:3]`` some of them.
+    Raises ArgumentError for what is no module.
+
+    >>> layers = ModuleList([PointwiseConv2d(3, 8), BatchNorm2d(8)])
+    >>> len(layers), type(layers[-1]).__name__, [name for name, _ in layers.named_parameters()]
+    (2, 'BatchNorm2d', ['0.weight', '1.gamma', '1.beta'])
     """
 
-    def __init__(self, *layers: Module, **named: Module) -> None:
-        self.chain = [str(i) for i in range(len(layers))] + list(named)  # attribute names, in order
-        vars(self).update(zip(self.chain, [*layers, *named.values()], strict=True))
+    def __init__(self, *layers: Module | Iterable[Module], **named: Module) -> None:
+        flat = [one for layer in layers for one in ([layer] if isinstance(layer, Module) else _several(layer))]
+        self.chain = [str(i) for i in range(len(flat))] + list(named)  # attribute names, in order
+        for name, layer in zip(self.chain, [*flat, *named.values()], strict=True):
+            if not isinstance(layer, Module):
+                raise ArgumentError(
+                    f"{type(self).__name__} takes modules, got {layer!r:.80} as layer {name!r}: functions have layers "
+                    'of their own, such as Activation("relu")'
+                )
+            vars(self)[name] = layer
+
+    def __len__(self) -> int:
+        return len(self.chain)
+
+    def __iter__(self) -> Iterator[Module]:
+        return (vars(self)[name] for name in self.chain)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList: ...
+
+    def __getitem__(self, index: int | slice) -> Module:
+        layers = list(self)[index]
+        return layers if isinstance(layers, Module) else type(self)(*layers)
+
+    def __bool__(self) -> bool:
+        return True  # also without layers: what asks whether there is a module means this one
+
+
+class Sequential(ModuleList):
+    """Layers one after the other, numbered or named; otherwise like ``ModuleList``.
+
+    >>> model = Sequential(conv=PointwiseConv2d(3, 8), bn=BatchNorm2d(8))
+    >>> list(model.children()), model[0] is model.conv
+    (['conv', 'bn'], True)
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        for name in self.chain:
-            x = getattr(self, name)(x)
+        for layer in self:
+            x = layer(x)
         return x
+
+
+def _several(layers: Any) -> Iterable[Any]:
+    return layers if isinstance(layers, Iterable) and not isinstance(layers, str | Mapping) else [layers]
 
 
 class Residual(Sequential):

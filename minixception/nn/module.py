@@ -26,8 +26,8 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, data: np.ndarray) -> None:
-        super().__init__(data, requires_grad=True)
+    def __init__(self, data: np.ndarray | Tensor) -> None:
+        super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad=True)
 
 
 class Buffer(Tensor):
@@ -82,6 +82,13 @@ class Module:
         self._training = training
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, list | tuple | set | dict):
+            inside = value.values() if isinstance(value, dict) else value
+            if any(isinstance(one, Module | Parameter) for one in inside):
+                raise ArgumentError(
+                    f"{type(self).__name__}.{name} would be a {type(value).__name__} of layers or parameters, which "
+                    "training and saving do not see: make it nn.ModuleList(layers), nn.Sequential(layers) or attributes"
+                )
         self._count_change(value, vars(self).get(name))
         super().__setattr__(name, value)
 
@@ -92,6 +99,21 @@ class Module:
     def _count_change(self, *values: Any) -> None:
         global _changes
         _changes += any(isinstance(value, Module | Tensor) for value in values)
+
+    def __repr__(self) -> str:
+        """The tree of modules, with the shapes of their parameters and buffers."""
+        return "\n".join(self._lines("", 0))
+
+    def _lines(self, name: str, depth: int) -> Iterator[str]:
+        own = [
+            f"{key}={value.shape if isinstance(value, Tensor) else repr(value)}"
+            for key, value in vars(self).items()
+            if isinstance(value, Parameter | Buffer | str | int | float) and not key.startswith("_")
+        ]
+        arguments = f"({', '.join(own)})" if own else ""
+        yield f"{'  ' * depth}{name}{': ' * bool(name)}{type(self).__name__}{arguments}"
+        for key, child in self.children().items():
+            yield from child._lines(key, depth + 1)
 
     # Names --------------------------------------------------------------------------------------------------------
 

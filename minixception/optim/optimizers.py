@@ -42,9 +42,17 @@ class Optimizer(ABC):
         weight_decay: float = 0.0,
         decay: Callable[[Parameter], bool] = is_kernel,
     ) -> None:
+        if not isinstance(params, Iterable):
+            raise ArgumentError(f"expected parameters, as in model.parameters(), got {type(params).__name__}")
         self.params = list(params)
         if not self.params:
             raise ArgumentError("expected at least one parameter, got none")
+        for one in self.params:
+            if not hasattr(one, "grad"):
+                raise ArgumentError(
+                    f"expected parameters, got {type(one).__name__} among them: for groups with settings of their own "
+                    "make an optimiser for each"
+                )
         check_range("learning rate", lr, 0, math.inf)
         check_range("weight decay", weight_decay, 0, math.inf)
         self.lr = lr

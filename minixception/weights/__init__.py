@@ -73,9 +73,12 @@ def load_weights(model: Module, path: str | os.PathLike[str], conventions: str |
 def save_weights(model: Module, path: str | os.PathLike[str]) -> None:
     """Write every parameter and buffer, whole or not at all: .safetensors, or .weights.h5 for Keras 3.
 
-    Raises WeightsError for other names, ArgumentError for layers that Keras does not have.
+    Raises WeightsError for other names, ArgumentError for layers that Keras does not have, and for a model that has no
+    parameters at all.
     """
     name = Path(path).name
+    if next(model.named_tensors(), None) is None:
+        raise ArgumentError(f"{type(model).__name__} has no parameters to save: are its layers its attributes?")
     if name.endswith(".safetensors"):
         write_tensors(path, model.state_dict(), {"format": "minixception"})
     elif name.endswith(".weights.h5"):
