@@ -34,10 +34,10 @@ def predict(
 
     sources: what ``read_image`` reads, or images as uint8 arrays (h, w, 3); an array (n, h, w, 3) is n of them. They
     are resized to the network's input by ``rule`` (see ``resize``), scaled as it was trained, and go through the
-    compiled network ``batch_size`` at a time. classes: (wnid, name) of each class, or names alone; without them a
-    network of 1000 classes is taken for one of ImageNet, and others name classes by their index. Raises ArgumentError
-    for a network that lacks ``input_shape`` or ``preprocessing`` and for no photos, DataError for one that cannot be
-    read.
+    compiled network ``batch_size`` at a time. classes: (wnid, name) of each class, or names alone; without them, the
+    network's ``class_names``; a network of 1000 classes that has none is taken for one of ImageNet, and others name
+    classes by their index. Raises ArgumentError for a network that lacks ``input_shape`` or ``preprocessing`` and for
+    no photos, DataError for one that cannot be read.
 
     >>> import minixception as mx
     >>> model = mx.models.mini_xception(2, (8,), 0, 8)
@@ -46,6 +46,7 @@ def predict(
     2
     """
     shares = probabilities(model, sources, rule, batch_size)  # (n, number of classes)
+    classes = model.class_names if classes is None else classes
     if classes is None:
         count = shares.shape[1]
         classes = CLASSES if count == len(CLASSES) else [str(i) for i in range(count)]

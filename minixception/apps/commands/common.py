@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ...errors import BackendError
 from ...gpu import kernel as gpu
+from ...models import MODELS
 
 
 class Add(Protocol):
@@ -28,6 +29,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def show(options: argparse.Namespace, data: Any, text: Any) -> None:
     """Print the data as JSON if that was asked for, else the text."""
     print(json.dumps(data, indent=2) if options.json else text)
+
+
+def add_model(parser: argparse._ActionsContainer, name: str = "--model", **options: Any) -> None:
+    """An option or argument that names one of ``MODELS``, spelled as on the command line or as in Python: VGG16."""
+    spellings = {_plain(spelling): known for known in MODELS for spelling in (known, MODELS[known].__name__)}
+    parser.add_argument(
+        name, type=lambda text: spellings.get(_plain(text), text), choices=MODELS, metavar="MODEL", **options
+    )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

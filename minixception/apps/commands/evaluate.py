@@ -12,12 +12,11 @@ from ...data import ImageNetFolder, load
 from ...errors import DataError
 from ...imagenet.images import RULES
 from ...models import MODELS
-from ...optim import EMA
 from ...tables import Table
 from ...training import evaluate, read_checkpoint
 from ...training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
-from ...training.run_folder import CHECKPOINT
-from .common import Add, add_device, add_json, chosen_device, device_words, positive, show
+from ...training.trained import checkpoint_path, trained_model
+from .common import Add, add_device, add_json, add_model, chosen_device, device_words, positive, show
 
 
 def register(add: Add) -> None:
@@ -30,7 +29,7 @@ def register(add: Add) -> None:
     own = parser.add_argument_group("a run of our own")
     own.add_argument("--split", choices=("train", "test"), help="default: test")
     net = parser.add_argument_group("a published network", "DIR holds a folder of images per synset (n01440764).")
-    net.add_argument("--model", choices=MODELS, metavar="MODEL", help=", ".join(MODELS))
+    add_model(net, help=", ".join(MODELS))
     net.add_argument("--weights", metavar="W", help="a file, or imagenet: the released ones")
     net.add_argument("--size", type=positive, metavar="PIXELS", help="height and width; default: the network's own")
     net.add_argument("--center-crop", type=float, metavar="FRACTION", help="keep the middle; default: 1, all of it")
@@ -57,19 +56,14 @@ def run(options: argparse.Namespace) -> int:
 def _run_of_our_own(options: argparse.Namespace) -> int:
 
     device = chosen_device(options)
-    path = options.run / CHECKPOINT if options.run.is_dir() else options.run
+    path = checkpoint_path(options.run)
     checkpoint = read_checkpoint(path)
-    recipe = checkpoint.recipe
-    dataset = load(options.data or recipe.data, options.split or "test", seed=recipe.seed)
+    recipe, size = checkpoint.recipe, checkpoint.image_shape[0]
+    dataset = load(options.data or recipe.data, options.split or "test", image_size=size, seed=recipe.seed)
     if dataset.class_names != checkpoint.class_names:
         expected, got = ", ".join(checkpoint.class_names), ", ".join(dataset.class_names)
         raise DataError(f"{path} was trained on the classes {expected}; the data has {got}")
-    model = recipe.make_model(len(checkpoint.class_names), checkpoint.image_shape).to(device)
-    model.load_state_dict(checkpoint.parts["model"])
-    ema = EMA([t for _, t in model.named_tensors()], recipe.ema_decay)
-    ema.load_state_dict(checkpoint.parts["ema"])
-    with ema.averaged():
-        result = evaluate(model, dataset, recipe.batch_size)
+    result = evaluate(trained_model(checkpoint).to(device), dataset, recipe.batch_size)
     rows = [(name, f"{value:.4f}") for name, value in result.items()]
     show(options, {"images": len(dataset), **result}, Table(("measure", f"{len(dataset):,} images"), rows))
     return 0
