@@ -42,10 +42,11 @@ class Interrupted(KeyboardInterrupt):
 class Trainer:
     """One run: a recipe, its data, and a folder for the checkpoint and the log (a JSON line per epoch).
 
-    Starts anew, or with resume=True from the folder's checkpoint. device: "cpu" or "cuda", where the model, the
-    optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on on the other one,
-    where results differ by rounding, and by the masks of dropout, which the GPU draws itself. The data are: a digest of
-    every image and label is kept, so that a run does not go on with others.
+    Starts anew, or with resume=True from the folder's checkpoint, whose recipe must be this one but for ``epochs``: a
+    run can be extended, and what it still has to train follows the schedule of the new number. device: "cpu" or "cuda",
+    where the model, the optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on
+    on the other one, where results differ by rounding, and by the masks of dropout, which the GPU draws itself. The
+    data are: a digest of every image and label is kept, so that a run does not go on with others.
 
     Raises CheckpointError if the checkpoint is missing, corrupt or of another recipe or data set, ArgumentError where a
     new run would overwrite one and for another device, and BackendError where there is no GPU.
@@ -58,7 +59,7 @@ class Trainer:
         self.path = self.folder / CHECKPOINT
         if recipe.batch_size > len(train):
             raise ArgumentError(
-                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images"
+                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images: take a smaller one"
             )
         if not resume and self.path.exists():
             raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")
@@ -101,7 +102,7 @@ class Trainer:
         """
         x = (x if isinstance(x, Tensor) else Tensor(x)).to(self.device)
         random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
-        self.optimizer.lr = self._lr(self.progress.step)
+        self.optimizer.lr = self.learning_rate(self.progress.step)
         value, top1 = self._gradients(x, labels)
         if not math.isfinite(value):
             raise NumericError(
@@ -116,8 +117,8 @@ class Trainer:
         self.top1.update(top1, len(labels))
         return value
 
-    def _lr(self, step: int) -> float:
-        """The learning rate of a step of this epoch."""
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch, by the schedule."""
         done = self.progress.epoch + step / self.steps
         return self.schedule(done, int(done * len(self.train)))
 
@@ -165,7 +166,9 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         record = {
             "epoch": progress.epoch + 1,
-            "lr": self._lr(self.steps - 1),  # not the optimiser's: a run resumed behind its last step has made none
+            "lr": self.learning_rate(
+                self.steps - 1
+            ),  # not the optimiser's: a run resumed behind its last step has made none
             "train_loss": self.loss.value,
             "train_top1": self.top1.value,
             **{f"test_{name}": value for name, value in test.items()},
@@ -234,9 +237,15 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         ours, theirs = self.recipe.to_json(), checkpoint.recipe.to_json()
-        if ours != theirs:
-            changed = ", ".join(f"{k}: {theirs[k]} -> {ours[k]}" for k in ours if ours[k] != theirs[k])
-            raise CheckpointError(f"{self.path} belongs to another recipe ({changed}): resume with the same settings")
+        if changed := [f"{k}: {theirs[k]} -> {ours[k]}" for k in ours if k != "epochs" and ours[k] != theirs[k]]:
+            raise CheckpointError(
+                f"{self.path} belongs to another recipe ({', '.join(changed)}): resume with the same settings"
+            )
+        begun = checkpoint.progress.epoch + (checkpoint.progress.step > 0)
+        if self.recipe.epochs < begun:
+            raise CheckpointError(
+                f"{self.path} has begun epoch {begun}, which is beyond {self.recipe.epochs}: name more epochs"
+            )
         if checkpoint.class_names != self.train.class_names or checkpoint.image_shape != self.image_shape:
             raise CheckpointError(f"{self.path} was trained on other classes or image sizes than {self.recipe.data}")
         if others := [part for part, digest in checkpoint.data.items() if digest != self._data.get(part)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from minixception.apps import cli
 from minixception.apps.hub import Hub, server
 from minixception.data import shapes
 from minixception.errors import CheckpointError
-from minixception.training import Recipe, Trainer, evaluate
+from minixception.training import RECIPES, Recipe, Trainer, evaluate
+from tests.helpers.processes import ROOT
 
 RECIPE = Recipe(epochs=1, batch_size=8, seed=7, widths=(8,), middle_blocks=1, stem=4, ema_decay=0.9, augment=False)
 
@@ -92,6 +94,25 @@ def test_predict_takes_a_run_before_the_photos(run, photo, call):
     assert lines[0] == str(photo)
     assert lines[1].split() == ["class", "probability", "(%)"]
     assert any(lines[3].startswith(name) for name in trainer.train.class_names)
+
+
+def test_the_readmes_lines_lead_from_photos_to_classes(tmp_path, photo, call, monkeypatch):
+    text = (ROOT / "README.md").read_text("utf-8")
+    words = [line.split("#")[0].split() for line in text.splitlines() if "runs/photos" in line]
+    assert [line[:2] for line in words] == [["minixception", name] for name in ("train", "predict", "serve")]
+    for name in ("daisy", "tulip"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            (tmp_path / "photos" / name / f"{i}.png").write_bytes(photo.read_bytes())
+    photo.rename(tmp_path / "new.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(RECIPES, "cifar10", replace(RECIPE, data="cifar10"))
+    assert call(*words[0][1:])[0] == 0
+    status, out, _ = call(*words[1][1:], "--json")
+    assert status == 0
+    assert {p["name"] for p in json.loads(out)[0]["predictions"]} == {"daisy", "tulip"}
+    served = cli.parser().parse_args(words[2][1:])
+    assert mx.load(served.run).class_names == ("daisy", "tulip")
 
 
 def test_evaluate_takes_the_runs_image_size(run, call):

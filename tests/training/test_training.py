@@ -257,6 +257,29 @@ def test_a_finished_run_resumes_to_nothing(tmp_path, uninterrupted):
     assert outcome(tmp_path) == uninterrupted
 
 
+def test_a_run_that_is_extended_is_the_longer_run(tmp_path):
+    recipe = replace(RECIPES_TO_RESUME["rmsprop"], epochs=2)  # its rate does not depend on the number of epochs
+    tiny_trainer(tmp_path / "at once", recipe).run()
+    tiny_trainer(tmp_path / "extended", replace(recipe, epochs=1)).run()
+    tiny_trainer(tmp_path / "extended", recipe, resume=True).run()
+    assert outcome(tmp_path / "extended") == outcome(tmp_path / "at once")
+
+
+def test_an_extended_run_follows_the_schedule_of_its_new_length(tmp_path):
+    tiny_trainer(tmp_path, replace(TINY, epochs=1)).run()
+    records = tiny_trainer(tmp_path, replace(TINY, epochs=2), resume=True).run()
+    one, two = (replace(TINY, epochs=epochs).make_schedule() for epochs in (1, 2))
+    assert [record["lr"] for record in records] == [one(5 / 6, 0), two(1 + 5 / 6, 0)]
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").recipe.epochs == 2
+    with pytest.raises(CheckpointError, match="has begun epoch 2, which is beyond 1: name more epochs"):
+        tiny_trainer(tmp_path, replace(TINY, epochs=1), resume=True)
+    begun = tiny_trainer(tmp_path, replace(TINY, epochs=3), resume=True)
+    begun.progress.step = 2
+    begun.save()
+    with pytest.raises(CheckpointError, match="has begun epoch 3, which is beyond 2: name more epochs"):
+        tiny_trainer(tmp_path, replace(TINY, epochs=2), resume=True)
+
+
 def test_another_seed_ends_elsewhere(tmp_path, uninterrupted):
     tiny_trainer(tmp_path, replace(TINY, seed=8)).run()
     assert outcome(tmp_path)[1] != uninterrupted[1]
