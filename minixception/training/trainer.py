@@ -59,7 +59,8 @@ class Trainer:
         self.path = self.folder / CHECKPOINT
         if recipe.batch_size > len(train):
             raise ArgumentError(
-                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images: take a smaller one"
+                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images: "
+                "take a smaller batch size"
             )
         if not resume and self.path.exists():
             raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")
@@ -166,9 +167,7 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         record = {
             "epoch": progress.epoch + 1,
-            "lr": self.learning_rate(
-                self.steps - 1
-            ),  # not the optimiser's: a run resumed behind its last step has made none
+            "lr": self.learning_rate(self.steps - 1),  # not the optimiser's: resumed behind the last, it has none
             "train_loss": self.loss.value,
             "train_top1": self.top1.value,
             **{f"test_{name}": value for name, value in test.items()},
