@@ -69,7 +69,7 @@ class _Pass:
             return self._steps
         from tqdm import tqdm
 
-        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1)
+        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1, disable=None)
 
 
 class Plan:

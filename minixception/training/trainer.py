@@ -36,7 +36,7 @@ _STEPS_BETWEEN_CHECKPOINTS = 200
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user pressed Ctrl-C; the checkpoint has been written."""
+    """The user pressed Ctrl-C, or the system sent SIGTERM; the checkpoint has been written."""
 
 
 class Trainer:
@@ -82,9 +82,10 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> list[dict[str, Any]]:
-        """Train to the last epoch; returns a record per epoch. Ctrl-C stops between two steps with ``Interrupted``.
+        """Train to the last epoch; returns a record per epoch.
 
-        Raises CheckpointError if another process trains in this folder, or did so since this run was made.
+        Ctrl-C, and SIGTERM as batch systems and containers send it, stop between two steps with ``Interrupted``. Raises
+        CheckpointError if another process trains in this folder, or did so since this run was made.
         """
         with self._stop_on_interrupt(), only_run(self.folder):
             if _version(self.path) != self._seen:
@@ -154,7 +155,8 @@ class Trainer:
         )
         pairs = ((x, labels) for _, x, labels in feed)
         title = f"epoch {progress.epoch + 1}/{self.recipe.epochs}"
-        with tqdm(total=self.steps, initial=progress.step, desc=f"{title}, compiling kernels on the first run") as bar:
+        compiling = f"{title}, compiling kernels on the first run"
+        with tqdm(total=self.steps, initial=progress.step, desc=compiling, disable=None) as bar:
             for step, (x, labels) in enumerate(prefetched(pairs, self.device), progress.step):
                 self.step(x, labels)
                 progress.step = step + 1
@@ -186,7 +188,7 @@ class Trainer:
         """Loss and accuracy of the averaged weights on the test set."""
         from tqdm import tqdm
 
-        with tqdm(desc=f"{title}, testing", leave=False) as bar:
+        with tqdm(desc=f"{title}, testing", leave=False, disable=None) as bar:
 
             def advance(step: int, steps: int) -> None:
                 if self._stop:
@@ -217,22 +219,23 @@ class Trainer:
 
     @contextmanager
     def _stop_on_interrupt(self) -> Iterator[None]:
-        """Ctrl-C asks for a stop after the step that runs; a second one stops at once. Main thread only."""
+        """Ctrl-C or SIGTERM asks for a stop after the step that runs; Ctrl-C then stops at once. Main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def ask(signal_number: int, frame: FrameType | None) -> None:
-            if self._stop:
+            if self._stop and signal_number == signal.SIGINT:  # batch systems may send SIGTERM more than once
                 raise KeyboardInterrupt
             self._stop = True
 
-        previous = signal.signal(signal.SIGINT, ask)
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             self._stop = False
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         ours, theirs = self.recipe.to_json(), checkpoint.recipe.to_json()

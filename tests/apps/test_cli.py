@@ -259,6 +259,13 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_result(images, tra
     assert "belongs to another recipe (lr: 0.05 -> 0.5): resume with the same settings" in err
 
 
+def test_an_epoch_is_a_line_where_there_is_no_terminal(images, tmp_path, call):
+    status, out, err = call(*training(images, tmp_path / "run", "--epochs", 1))
+    assert (status, err) == (0, "")
+    assert [line.split("  ")[0] for line in out.splitlines()[1:2]] == ["epoch 1/1"]
+    assert len(out.splitlines()) == 4  # the data, the epoch, the result and how to use it
+
+
 def test_a_finished_run_is_extended(images, trained, tmp_path, call):
     run = tmp_path / "run"
     shutil.copytree(trained, run)

@@ -233,6 +233,28 @@ def test_a_second_interrupt_stops_at_once_and_the_handler_is_put_back(tmp_path, 
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_sigterm_saves_as_ctrl_c_does_however_often_it_comes(tmp_path, monkeypatch, uninterrupted):
+    """Slurm and Docker send it; without a handler it would end this process, so the test brings one of its own."""
+    original, before = Trainer.step, signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody handles SIGTERM"))
+    ours = signal.getsignal(signal.SIGTERM)
+
+    def stepping(self, x, labels):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        return original(self, x, labels)
+
+    try:
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(Trainer, "step", stepping)
+            tiny_trainer(tmp_path).run()
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").progress.step == 1
+    tiny_trainer(tmp_path, resume=True).run()
+    assert outcome(tmp_path) == uninterrupted
+
+
 def test_killed_between_log_and_checkpoint(tmp_path, monkeypatch, uninterrupted):
     original = Trainer.save
 

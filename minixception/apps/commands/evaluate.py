@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ...data import ImageNetFolder, load
+from ...data.imagenet_folder import Crop
 from ...errors import DataError
 from ...imagenet.images import RULES
 from ...models import MODELS
+from ...nn import Module
 from ...tables import Table
 from ...training import evaluate, read_checkpoint
 from ...training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
 from ...training.trained import checkpoint_path, trained_model
-from .common import Add, add_device, add_json, add_model, chosen_device, device_words, positive, show
+from .common import Add, add_device, add_json, add_model, chosen_device, device_words, positive, progress, show
 
 
 def register(add: Add) -> None:
@@ -54,7 +56,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_of_our_own(options: argparse.Namespace) -> int:
-
     device = chosen_device(options)
     path = checkpoint_path(options.run)
     checkpoint = read_checkpoint(path)
@@ -70,8 +71,6 @@ def _run_of_our_own(options: argparse.Namespace) -> int:
 
 
 def _published_network(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     folder, device = _imagenet_folder(options), chosen_device(options)
     images = ImageNetFolder(folder)
     model = imagenet_model(options.model, options.weights, options.size).to(device)
@@ -79,26 +78,37 @@ def _published_network(options: argparse.Namespace) -> int:
     state = options.state or Path("runs") / f"evaluate-{options.model}.json"
     saved = SavedScore(state, model, images, crop, resume=bool(options.resume))
     try:
-        with saved, tqdm(total=len(images), initial=saved.score.images, desc=options.model, unit=" images") as bar:
-
-            def after_batch(score: Score) -> None:
-                saved.update(score)
-                bar.set_postfix(top1=f"{score.top1:.2%}", refresh=False)
-                bar.update(score.images - bar.n)
-
-            score = evaluate_imagenet(
-                model, images, crop, score=saved.score, after_batch=after_batch, **_given(options, "batch_size")
-            )
+        with saved:  # until the result is printed
+            _evaluate(options, model, images, crop, saved)
+            score = saved.score
+            rows = [("top-1", f"{score.top1:.2%}"), ("top-5", f"{score.top5:.2%}")]
+            rows.append(("images per second", f"{score.images_per_second:.1f}"))
+            table = Table((options.model, f"{len(images):,} images"), rows)
+            show(options, {"model": options.model, **score.to_json()}, table)
     except KeyboardInterrupt:
         print(
             f"stopped after {saved.score.images:,} of {len(images):,} images; go on with: {_again(options, state)}",
             file=sys.stderr,
         )
         return 130
-    rows = [("top-1", f"{score.top1:.2%}"), ("top-5", f"{score.top5:.2%}")]
-    rows.append(("images per second", f"{score.images_per_second:.1f}"))
-    show(options, {"model": options.model, **score.to_json()}, Table((options.model, f"{len(images):,} images"), rows))
     return 0
+
+
+def _evaluate(
+    options: argparse.Namespace, model: Module, images: ImageNetFolder, crop: Crop, saved: SavedScore
+) -> None:
+    """Evaluate what is not yet in the saved score, with a bar."""
+    done = saved.score.images
+    with progress(len(images), initial=done, desc=options.model, unit=" images") as bar:
+
+        def after_batch(score: Score) -> None:
+            saved.update(score)
+            bar.set_postfix(top1=f"{score.top1:.2%}", refresh=False)
+            bar.update(score.images - bar.n)
+
+        evaluate_imagenet(
+            model, images, crop, score=saved.score, after_batch=after_batch, **_given(options, "batch_size")
+        )
 
 
 def _imagenet_folder(options: argparse.Namespace) -> Path:

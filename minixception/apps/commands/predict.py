@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...files import atomic_path
+from ...errors import ArgumentError
+from ...files import atomic_path, check_writable
 from ...imagenet import Prediction, predict, read_image, resize
 from ...imagenet.images import RULES
 from ...tables import Table
@@ -46,34 +47,34 @@ def run(options: argparse.Namespace) -> int:
     """Print the likeliest classes of each photo, and draw them."""
     from tqdm import tqdm
 
+    if options.figure:
+        _check_figure(options.figure)
     device = chosen_device(options)
-    run, photos = (options.photos[0], options.photos[1:]) if is_run(options.photos[0]) else (None, options.photos)
-    if not photos:
+    run = options.photos.pop(0) if is_run(options.photos[0]) else None
+    if not options.photos:
         options.usage_error("the following arguments are required: PHOTO")
     name, model, weights = make_network(options, run)
     assert model.input_shape is not None  # that of a run has one, and every network of MODELS
     height, width, _ = model.input_shape
-    images, shown = _read(options, photos, (height, width))  # before the weights: those may have to be downloaded
+    images, shown = _read(options, (height, width))  # before the weights: those may have to be downloaded
     if weights is not None:
         model.load_weights(weights)
     with tqdm(images, desc=name, unit=" photos", leave=False, disable=None) as bar:
         results = predict(model.to(device), bar, options.top, batch_size=_AT_A_TIME)
     if options.figure:
         _draw(options.figure, shown, results)
-    named = list(zip(photos, results, strict=True))
+    named = list(zip(options.photos, results, strict=True))
     data = [{"file": path, "predictions": [p._asdict() for p in predictions]} for path, predictions in named]
     show(options, data, "\n\n".join(f"{path}\n{_table(predictions, run is None)}" for path, predictions in named))
     return 0
 
 
-def _read(
-    options: argparse.Namespace, photos: list[str], size: tuple[int, int]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _read(options: argparse.Namespace, size: tuple[int, int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The photos at the network's size, and at the figure's if one is asked for."""
     from tqdm import tqdm
 
     images, shown = [], []
-    for path in tqdm(photos, desc="reading", unit=" photos", leave=False, disable=None):
+    for path in tqdm(options.photos, desc="reading", unit=" photos", leave=False, disable=None):
         photo = read_image(path, size)
         images.append(resize(photo, size, options.resize))
         if options.figure:
@@ -88,8 +89,22 @@ def _table(predictions: list[Prediction], synsets: bool) -> Table:
     return Table(("synset", "class", "probability (%)")[not synsets :], rows)
 
 
+def _check_figure(path: Path) -> None:
+    """ArgumentError if no figure can be written there, before anything is computed."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    check_writable(path)
+    formats, kind = FigureCanvasBase.get_supported_filetypes(), _format(path)
+    if kind not in formats:
+        raise ArgumentError(f"{path}: {kind!r} is not supported, expected one of {', '.join(formats)}")
+
+
+def _format(path: Path) -> str:
+    return path.suffix[1:].lower() or "png"
+
+
 def _draw(path: Path, photos: list[np.ndarray], results: list[list[Prediction]]) -> None:
     from ... import viz
 
     with atomic_path(path) as temporary:
-        viz.predictions(photos, results).savefig(temporary, format=path.suffix[1:] or "png", dpi=_DPI)
+        viz.predictions(photos, results).savefig(temporary, format=_format(path), dpi=_DPI)
