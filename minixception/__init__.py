@@ -18,7 +18,7 @@ from .engine.tape import no_grad
 from .engine.tensor import Tensor, tensor
 from .graph import cost
 from .ops import binary_cross_entropy_with_logits, cross_entropy
-from .training import metrics
+from .training import load, metrics
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ __all__ = [
     "hub",
     "imagenet",
     "lab",
+    "load",
     "metrics",
     "models",
     "nn",

@@ -8,6 +8,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import ArgumentError
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Ask before the work whose result goes there; ArgumentError if ``path`` cannot be written."""
+    path = Path(path)
+    if path.is_dir():
+        raise ArgumentError(f"expected a file to write to, {path} is a folder")
+    if not path.parent.is_dir():
+        raise ArgumentError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ArgumentError(f"{path} cannot be written: the folder {path.parent} is read-only")
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:

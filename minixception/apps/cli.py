@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 
 from .commands import COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 (a check failed), 2 (bad input) or 130 (Ctrl-C)."""
-    options = parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    """Run one command; returns the exit status: 0, 1 (a check failed), 2 (bad input) or 130 (Ctrl-C, SIGTERM)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show is escaped; files get lines at once
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        return command(options)
+        try:
+            options = parser().parse_args(arguments)
+            command: Callable[[argparse.Namespace], int] = options.command
+            with _sigterm_as_ctrl_c():
+                return command(options)
+        finally:
+            sys.stdout.flush()  # here, where a pipe that is closed or a disk that is full is answered for
     except KeyboardInterrupt:
         print("minixception: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (head, less) went away
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what Python still writes at its end
         return 0
     except (ValueError, OSError) as error:
-        print(f"minixception: error: {error}", file=sys.stderr)
-        return 2
+        return _failed(error)
+    except MemoryError as error:
+        return _failed(f"there is not enough memory: {str(error) or 'take smaller images or batches'}")
+
+
+def _failed(why: object) -> int:
+    print(f"minixception: error: {why}", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """What batch systems and containers send to end a process ends a command as Ctrl-C does, which saves its work."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +24,7 @@ def warmup(
 
     An operator's sample does not need every kernel of a model: the "cpu" rung also runs an inference of a compiled
     Xception and a training step. Compiled code stays in Numba's cache on disk, so the second call takes a moment.
-    Shows a progress bar.
+    Shows a progress bar, or a line for each where there is no terminal.
     """
     from tqdm import tqdm
 
@@ -34,9 +35,12 @@ def warmup(
         if "cpu" in backends:
             jobs += [(name, "cpu", dtype, partial(run, dtype)) for name, run in MODELS.items()]
     done = []
-    with tqdm(jobs, unit="kernel") as bar:
+    with tqdm(jobs, unit="kernel", disable=None) as bar:
         for name, rung, dtype, run in bar:
-            bar.set_description(f"compiling {name} ({rung}, {dtype})")
+            text = f"compiling {name} ({rung}, {dtype})"
+            bar.set_description(text)
+            if bar.disable:  # no terminal
+                print(text, file=sys.stderr)
             started = time.perf_counter()
             run()
             done.append((name, rung, dtype, time.perf_counter() - started))

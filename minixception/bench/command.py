@@ -111,15 +111,15 @@ def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report
         say(f"measuring the machine's limits, {on}")
         report.limits.append(limit := limits.measure(count))
         if what != "models":
-            with tqdm(total=repeats, desc=f"register tile, {on}", leave=False) as bar:
+            with tqdm(total=repeats, desc=f"register tile, {on}", leave=False, disable=None) as bar:
                 report.kernels.append(tile.measure(limit, repeats, bar))
             for layer in kernels.WORKLOADS:
-                with tqdm(total=2 * repeats, desc=f"{layer.name}, {on}", leave=False) as bar:
+                with tqdm(total=2 * repeats, desc=f"{layer.name}, {on}", leave=False, disable=None) as bar:
                     report.kernels += kernels.measure(layer, limit, repeats, "torch eager" in inference, bar)
         if what != "kernels":
             for net in models.WORKLOADS:
                 kind = training if net.training else inference
-                with tqdm(total=repeats, desc=f"{net.name}, batch {net.batch}, {on}", leave=False) as bar:
+                with tqdm(total=repeats, desc=f"{net.name}, batch {net.batch}, {on}", leave=False, disable=None) as bar:
                     report.models.append(models.measure(net, limit, repeats, kind, bar))
     return report
 

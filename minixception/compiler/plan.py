@@ -72,7 +72,7 @@ class _Pass:
             return self._steps
         from tqdm import tqdm
 
-        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1)
+        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1, disable=None)
 
 
 def checked_graph(model: Module, shape: Shape, dtype: Any) -> Graph:

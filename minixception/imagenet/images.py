@@ -17,7 +17,6 @@ from ..errors import ArgumentError, DataError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 64_000_000
 EXACT_PIXELS = 32_000_000  # more than the cameras of most phones and any of ImageNet's validation images have
@@ -33,14 +32,14 @@ _LOCK = threading.Lock()  # warning filters belong to the whole process: two thr
 
 
 def read_image(
-    source: str | os.PathLike[str] | bytes | IO[bytes], at_least: tuple[int, int] | None = None
+    source: str | os.PathLike[str] | bytes | IO[bytes] | Image, at_least: tuple[int, int] | None = None
 ) -> np.ndarray:
     """Read a photo (AVIF if Pillow has it, BMP, GIF, JPEG, PNG, PPM, TIFF, WebP), as uint8 (h, w, 3), red-green-blue.
 
-    source: a path, the bytes of a file, or a file opened in binary mode. The image is turned as its EXIF orientation
-    says; of an animation it is the first frame; what is transparent shows white. Gray of 16 bits is scaled to 8; gray
-    of 32 bits is scaled from 0..1 (floats only), 0..255 or 0..65535, the first that holds all values, or else from the
-    smallest to the largest. Colour profiles are ignored.
+    source: a path, the bytes of a file, a file opened in binary mode, or an image of Pillow, which is left as it is.
+    The image is turned as its EXIF orientation says; of an animation it is the first frame; what is transparent shows
+    white. Gray of 16 bits is scaled to 8; gray of 32 bits is scaled from 0..1 (floats only), 0..255 or 0..65535, the
+    first that holds all values, or else from the smallest to the largest. Colour profiles are ignored.
 
     at_least: the size (h, w) that it will be resized to. A JPEG of more than 32 megapixels is then decoded at half its
     height and width, in a quarter of the memory, unless that would be smaller than ``at_least``; resized, its values
@@ -62,10 +61,13 @@ def read_image(
 
 
 @contextlib.contextmanager
-def opened(source: str | os.PathLike[str] | bytes | IO[bytes], formats: Sequence[str] = FORMATS) -> Iterator[ImageFile]:
+def opened(
+    source: str | os.PathLike[str] | bytes | IO[bytes] | Image, formats: Sequence[str] = FORMATS
+) -> Iterator[Image]:
     """Open an image for the block; whatever goes wrong there is a DataError, and no warning leaves it.
 
-    Nothing but its header has been read then: its format is one of ``formats``, and it is not too large.
+    Nothing but its header has been read then: its format is one of ``formats``, and it is not too large. An image of
+    Pillow is copied, whatever its format.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -75,7 +77,7 @@ def opened(source: str | os.PathLike[str] | bytes | IO[bytes], formats: Sequence
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known) as file:
+            with _image(source, known) as file:
                 if file.width * file.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 yield file
@@ -90,13 +92,23 @@ def opened(source: str | os.PathLike[str] | bytes | IO[bytes], formats: Sequence
             raise DataError(f"expected a whole image, got {name}: {error}") from error
 
 
+def _image(source: str | os.PathLike[str] | bytes | IO[bytes] | Image, formats: list[str]) -> Image:
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        copy = source.copy()
+        copy.format = source.format  # which copy() forgets, and which says what its gray means
+        return copy
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+
+
 def _name(source: object) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     return "the bytes given" if isinstance(source, bytes) else str(getattr(source, "name", "the file given"))
 
 
-def _turn_upright(file: ImageFile) -> None:
+def _turn_upright(file: Image) -> None:
     from PIL import ImageOps
 
     file.load()
@@ -104,7 +116,7 @@ def _turn_upright(file: ImageFile) -> None:
         ImageOps.exif_transpose(file, in_place=True)
 
 
-def _gray_ranges(image: ImageFile) -> tuple[int, ...] | None:
+def _gray_ranges(image: Image) -> tuple[int, ...] | None:
     """White's value in an image of more than 8 bits of gray, or the values it could have; None for any other image."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return (65535,)

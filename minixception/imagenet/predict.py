@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from .classes import CLASSES, Prediction, decode
 from .images import read_image, resize
 from .preprocess import preprocess
 
-Photo = str | os.PathLike[str] | bytes | IO[bytes] | np.ndarray
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Photo = str | os.PathLike[str] | bytes | IO[bytes] | Image | np.ndarray
 
 
 def predict(
@@ -32,12 +35,12 @@ def predict(
 ) -> list[list[Prediction]]:
     """The ``top`` most likely classes of each photo, the likeliest first.
 
-    sources: what ``read_image`` reads, or images as uint8 arrays (h, w, 3); an array (n, h, w, 3) is n of them. They
-    are resized to the network's input by ``rule`` (see ``resize``), scaled as it was trained, and go through the
-    compiled network ``batch_size`` at a time. classes: (wnid, name) of each class, or names alone; without them a
-    network of 1000 classes is taken for one of ImageNet, and others name classes by their index. Raises ArgumentError
-    for a network that lacks ``input_shape`` or ``preprocessing`` and for no photos, DataError for one that cannot be
-    read.
+    sources: what ``read_image`` reads (paths, images of Pillow, and so on), or images as uint8 arrays (h, w, 3); an
+    array (n, h, w, 3) is n of them. They are resized to the network's input by ``rule`` (see ``resize``), scaled as it
+    was trained, and go through the compiled network ``batch_size`` at a time. classes: (wnid, name) of each class, or
+    names alone; without them, the network's ``class_names``; a network of 1000 classes that has none is taken for one
+    of ImageNet, and others name classes by their index. Raises ArgumentError for a network that lacks ``input_shape``
+    or ``preprocessing`` and for no photos, DataError for one that cannot be read.
 
     >>> import minixception as mx
     >>> model = mx.models.mini_xception(2, (8,), 0, 8)
@@ -46,6 +49,7 @@ def predict(
     2
     """
     shares = probabilities(model, sources, rule, batch_size)  # (n, number of classes)
+    classes = model.class_names if classes is None else classes
     if classes is None:
         count = shares.shape[1]
         classes = CLASSES if count == len(CLASSES) else [str(i) for i in range(count)]
@@ -66,7 +70,7 @@ def probabilities(model: Module, sources: Iterable[Photo], rule: str = "bilinear
             f"{type(model).__name__} does not say what its input is: set input_shape, (h, w, 3), and preprocessing, "
             "'tf', 'caffe' or 'torch'"
         )
-    if isinstance(sources, str | os.PathLike | bytes):
+    if not isinstance(sources, Iterable) or isinstance(sources, str | bytes):
         raise ArgumentError(f"expected a list of photos, got a single one, {sources!r:.80}")
     if batch_size < 1:
         raise ArgumentError(f"expected a batch size of at least 1, got {batch_size}")

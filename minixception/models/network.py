@@ -89,7 +89,7 @@ def _load_weights(model: Module, path: Any, conventions: str | None = None) -> w
 
 
 def _predict(model: Module, images: Iterable[Any], top: int = 5, **options: Any) -> list[list[imagenet.Prediction]]:
-    """The ``top`` most likely classes of each photo: paths, or uint8 arrays (h, w, 3) of any size.
+    """The ``top`` most likely classes of each photo: paths, images of Pillow, or uint8 arrays (h, w, 3).
 
     Further options (rule, batch_size, classes) and errors are those of ``imagenet.predict``, which does it.
     """

@@ -51,12 +51,14 @@ class Module:
     """Base of layers and networks: subclasses set parameters and sub-modules as attributes and define ``forward``.
 
     Attributes: ``training`` (batchnorm and dropout behave differently); where a network knows them, else None:
-    ``input_shape`` (h, w, c) and ``preprocessing``, how pixels become its input ("tf", "caffe" or "torch").
+    ``input_shape`` (h, w, c), ``preprocessing``, how pixels become its input ("tf", "caffe" or "torch"), and
+    ``class_names``, one for each output.
     """
 
     _training = True
     input_shape: tuple[int, ...] | None = None
     preprocessing: str | None = None
+    class_names: tuple[str, ...] | None = None
 
     def forward(self, *inputs: Any) -> Any:
         """What the layer computes; defined by each subclass."""

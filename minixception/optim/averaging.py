@@ -62,6 +62,10 @@ class EMA:
         finally:
             self._assign(kept)
 
+    def assign(self) -> None:
+        """Give the parameters their averages for good: for a model that is trained no further."""
+        self._assign(self._averages)
+
     def _assign(self, arrays: list[np.ndarray]) -> None:
         for p, array in zip(self.params, arrays, strict=True):
             assign(p.data, array)

@@ -6,6 +6,7 @@ from .checkpoint import Progress, read_checkpoint, write_checkpoint
 from .evaluate import evaluate
 from .imagenet import crop_for, evaluate_imagenet, imagenet_model
 from .recipe import RECIPES, Recipe
+from .trained import load
 from .trainer import Interrupted, Trainer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "evaluate",
     "evaluate_imagenet",
     "imagenet_model",
+    "load",
     "read_checkpoint",
     "write_checkpoint",
 ]

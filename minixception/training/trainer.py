@@ -36,16 +36,17 @@ _STEPS_BETWEEN_CHECKPOINTS = 200
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user pressed Ctrl-C; the checkpoint has been written."""
+    """The user pressed Ctrl-C, or the system sent SIGTERM; the checkpoint has been written."""
 
 
 class Trainer:
     """One run: a recipe, its data, and a folder for the checkpoint and the log (a JSON line per epoch).
 
-    Starts anew, or with resume=True from the folder's checkpoint. device: "cpu" or "cuda", where the model, the
-    optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on on the other one,
-    where results differ by rounding, and by the masks of dropout, which the GPU draws itself. The data are: a digest of
-    every image and label is kept, so that a run does not go on with others.
+    Starts anew, or with resume=True from the folder's checkpoint, whose recipe must be this one but for ``epochs``: a
+    run can be extended, and what it still has to train follows the schedule of the new number. device: "cpu" or "cuda",
+    where the model, the optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on
+    on the other one, where results differ by rounding, and by the masks of dropout, which the GPU draws itself. The
+    data are: a digest of every image and label is kept, so that a run does not go on with others.
 
     Raises CheckpointError if the checkpoint is missing, corrupt or of another recipe or data set, ArgumentError where a
     new run would overwrite one and for another device, and BackendError where there is no GPU.
@@ -58,7 +59,8 @@ class Trainer:
         self.path = self.folder / CHECKPOINT
         if recipe.batch_size > len(train):
             raise ArgumentError(
-                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images"
+                f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images: "
+                "take a smaller batch size"
             )
         if not resume and self.path.exists():
             raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")
@@ -80,9 +82,10 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> list[dict[str, Any]]:
-        """Train to the last epoch; returns a record per epoch. Ctrl-C stops between two steps with ``Interrupted``.
+        """Train to the last epoch; returns a record per epoch.
 
-        Raises CheckpointError if another process trains in this folder, or did so since this run was made.
+        Ctrl-C, and SIGTERM as batch systems and containers send it, stop between two steps with ``Interrupted``. Raises
+        CheckpointError if another process trains in this folder, or did so since this run was made.
         """
         with self._stop_on_interrupt(), only_run(self.folder):
             if _version(self.path) != self._seen:
@@ -101,7 +104,7 @@ class Trainer:
         """
         x = (x if isinstance(x, Tensor) else Tensor(x)).to(self.device)
         random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
-        self.optimizer.lr = self._lr(self.progress.step)
+        self.optimizer.lr = self.learning_rate(self.progress.step)
         value, top1 = self._gradients(x, labels)
         if not math.isfinite(value):
             raise NumericError(
@@ -116,8 +119,8 @@ class Trainer:
         self.top1.update(top1, len(labels))
         return value
 
-    def _lr(self, step: int) -> float:
-        """The learning rate of a step of this epoch."""
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch, by the schedule."""
         done = self.progress.epoch + step / self.steps
         return self.schedule(done, int(done * len(self.train)))
 
@@ -152,7 +155,8 @@ class Trainer:
         )
         pairs = ((x, labels) for _, x, labels in feed)
         title = f"epoch {progress.epoch + 1}/{self.recipe.epochs}"
-        with tqdm(total=self.steps, initial=progress.step, desc=f"{title}, compiling kernels on the first run") as bar:
+        compiling = f"{title}, compiling kernels on the first run"
+        with tqdm(total=self.steps, initial=progress.step, desc=compiling, disable=None) as bar:
             for step, (x, labels) in enumerate(prefetched(pairs, self.device), progress.step):
                 self.step(x, labels)
                 progress.step = step + 1
@@ -165,7 +169,7 @@ class Trainer:
         progress.seconds = before + time.monotonic() - started
         record = {
             "epoch": progress.epoch + 1,
-            "lr": self._lr(self.steps - 1),  # not the optimiser's: a run resumed behind its last step has made none
+            "lr": self.learning_rate(self.steps - 1),  # not the optimiser's: resumed behind the last, it has none
             "train_loss": self.loss.value,
             "train_top1": self.top1.value,
             **{f"test_{name}": value for name, value in test.items()},
@@ -184,7 +188,7 @@ class Trainer:
         """Loss and accuracy of the averaged weights on the test set."""
         from tqdm import tqdm
 
-        with tqdm(desc=f"{title}, testing", leave=False) as bar:
+        with tqdm(desc=f"{title}, testing", leave=False, disable=None) as bar:
 
             def advance(step: int, steps: int) -> None:
                 if self._stop:
@@ -215,28 +219,35 @@ class Trainer:
 
     @contextmanager
     def _stop_on_interrupt(self) -> Iterator[None]:
-        """Ctrl-C asks for a stop after the step that runs; a second one stops at once. Main thread only."""
+        """Ctrl-C or SIGTERM asks for a stop after the step that runs; Ctrl-C then stops at once. Main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def ask(signal_number: int, frame: FrameType | None) -> None:
-            if self._stop:
+            if self._stop and signal_number == signal.SIGINT:  # batch systems may send SIGTERM more than once
                 raise KeyboardInterrupt
             self._stop = True
 
-        previous = signal.signal(signal.SIGINT, ask)
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             self._stop = False
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         ours, theirs = self.recipe.to_json(), checkpoint.recipe.to_json()
-        if ours != theirs:
-            changed = ", ".join(f"{k}: {theirs[k]} -> {ours[k]}" for k in ours if ours[k] != theirs[k])
-            raise CheckpointError(f"{self.path} belongs to another recipe ({changed}): resume with the same settings")
+        if changed := [f"{k}: {theirs[k]} -> {ours[k]}" for k in ours if k != "epochs" and ours[k] != theirs[k]]:
+            raise CheckpointError(
+                f"{self.path} belongs to another recipe ({', '.join(changed)}): resume with the same settings"
+            )
+        begun = checkpoint.progress.epoch + (checkpoint.progress.step > 0)
+        if self.recipe.epochs < begun:
+            raise CheckpointError(
+                f"{self.path} has begun epoch {begun}, which is beyond {self.recipe.epochs}: name more epochs"
+            )
         if checkpoint.class_names != self.train.class_names or checkpoint.image_shape != self.image_shape:
             raise CheckpointError(f"{self.path} was trained on other classes or image sizes than {self.recipe.data}")
         if others := [part for part, digest in checkpoint.data.items() if digest != self._data.get(part)]:

@@ -252,9 +252,35 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_its_result(images, tra
     status, out, _ = call("train", "--out", trained, "--resume")
     assert status == 0
     assert "after 2 epochs; log:" in out
-    status, _, err = call(*training(images, trained, "--epochs", 5, "--resume"))
+    assert "instead of" not in out
+    assert out.endswith(f"use it: minixception predict {trained} PHOTO\n")
+    status, _, err = call(*training(images, trained, "--lr", 0.5, "--resume"))
     assert status == 2
-    assert "belongs to another recipe (epochs: 2 -> 5): resume with the same settings" in err
+    assert "belongs to another recipe (lr: 0.05 -> 0.5): resume with the same settings" in err
+
+
+def test_an_epoch_is_a_line_where_there_is_no_terminal(images, tmp_path, call):
+    status, out, err = call(*training(images, tmp_path / "run", "--epochs", 1))
+    assert (status, err) == (0, "")
+    assert [line.split("  ")[0] for line in out.splitlines()[1:2]] == ["epoch 1/1"]
+    assert len(out.splitlines()) == 4  # the data, the epoch, the result and how to use it
+
+
+def test_a_finished_run_is_extended(images, trained, tmp_path, call):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    status, out, _ = call("train", "--out", run, "--resume", "--epochs", 3)
+    assert status == 0
+    rate = replace(RECIPES["demo"], epochs=3).make_schedule()(2, 0)
+    message = (
+        f"3 epochs instead of 2: the learning rate follows the schedule of 3 from epoch 3 on, where it is {rate:.4g}"
+    )
+    assert message in out.splitlines()
+    assert "after 3 epochs; log:" in out
+    assert "instead of" not in call(*training(images, run, "--resume"))[1]
+    status, _, err = call("train", "--out", run, "--resume", "--epochs", 2)
+    assert status == 2
+    assert "has begun epoch 3, which is beyond 2: name more epochs" in err
 
 
 def test_ctrl_c_then_the_command_that_the_message_names(images, trained, tmp_path, call, monkeypatch):

@@ -317,7 +317,8 @@ def test_tuned_malloc_starts_the_same_command_anew(capsys, monkeypatch, tmp_path
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(malloc.platform, "libc_ver", lambda: ("glibc", "2.39"))
     monkeypatch.setattr(malloc.subprocess, "run", lambda command, env: started.append((command, env)) or Done)
-    status, _, _ = run(capsys, "--what", "kernels", "--no-peers", "--json", "--malloc", "tuned", "--out", tmp_path)
+    out = tmp_path / "bench.json"
+    status, _, _ = run(capsys, "--what", "kernels", "--no-peers", "--json", "--malloc", "tuned", "--out", out)
     assert status == Done.returncode
     (arguments, environment), = started  # fmt: skip
     assert arguments[1:4] == ["-m", "minixception", "bench"]
@@ -325,7 +326,7 @@ def test_tuned_malloc_starts_the_same_command_anew(capsys, monkeypatch, tmp_path
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "17179869184"
     asked = cli.parser().parse_args(arguments[3:])
     assert (asked.what, asked.threads, asked.repeats, asked.peers, asked.json) == ("kernels", [1], 1, False, True)
-    assert (asked.malloc, asked.out, asked.figure) == ("tuned", tmp_path, None)
+    assert (asked.malloc, asked.out, asked.figure) == ("tuned", out, None)
     monkeypatch.setattr(malloc.platform, "libc_ver", lambda: ("", ""))
     with pytest.raises(ArgumentError, match="glibc"):
         malloc.rerun_tuned(["bench"])

@@ -155,7 +155,7 @@ MUTANTS = [
         ("        random.seed(hash_of", "        (hash_of"),
         ("for _, t in self.model.named_tensors()]", "for t in self.model.parameters()]"),
         ("        self.optimizer.step()\n        self.ema.update()", "        self.ema.update()\n        self.optimizer.step()"),
-        ("        self.optimizer.lr = self._lr(self.progress.step)\n", ""),
+        ("        self.optimizer.lr = self.learning_rate(self.progress.step)\n", ""),
         ("(seed << 48) | (epoch << 24) | step", "(seed << 48) | step"),
     ),
     *of(

@@ -219,6 +219,26 @@ def test_corrupt_exif_does_not_hide_a_whole_image():
 # Sources and errors ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", MODES)
+def test_an_image_of_pillow_is_its_file_and_is_left_alone(name):
+    file = MODES[name][0]
+    with Image.open(io.BytesIO(file)) as image:
+        assert np.array_equal(read_image(image), read_image(file))
+        assert np.array_equal(read_image(image), read_image(file))  # nothing was consumed
+
+
+def test_an_image_of_pillow_is_turned_upright_and_left_alone():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = saved(Image.fromarray(COLOUR), exif=exif)
+    with Image.open(io.BytesIO(file)) as image:
+        assert np.array_equal(read_image(image), UPRIGHT[6](COLOUR))
+        assert image.size == COLOUR.shape[1::-1]
+        assert image.getexif()[0x0112] == 6
+    with Image.open(io.BytesIO(file[:-40])) as image, pytest.raises(DataError, match="expected a whole image"):
+        read_image(image)
+
+
 def test_an_image_comes_from_a_path_bytes_or_a_file(tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(saved(Image.fromarray(COLOUR)))

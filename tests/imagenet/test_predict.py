@@ -172,7 +172,7 @@ def test_predict_is_softmax_of_the_network_on_scaled_pixels(mode, dtype):
 
 def test_predict_takes_files_and_arrays_in_batches(tmp_path):
     Image.fromarray(GREEN).save(tmp_path / "green.png")
-    photos = [RED, tmp_path / "green.png", (tmp_path / "green.png").read_bytes(), BLUE, str(tmp_path / "green.png")]
+    photos = [RED, tmp_path / "green.png", (tmp_path / "green.png").read_bytes(), BLUE, Image.fromarray(GREEN)]
     model, names = colour_model(), ("red", "green", "blue")
     for batch_size in (1, 2, 5, 32):
         found = predict(model, iter(photos), top=1, batch_size=batch_size, classes=names)
@@ -214,7 +214,7 @@ def test_batchnorm_is_at_inference_and_the_model_stays_in_its_mode():
 
 def test_what_predict_does_not_take(tmp_path):
     model = colour_model()
-    for single in ("photo.png", tmp_path / "photo.png", b"bytes"):
+    for single in ("photo.png", tmp_path / "photo.png", b"bytes", Image.fromarray(RED)):
         with pytest.raises(ArgumentError, match="expected a list of photos, got a single one"):
             model.predict(single)
     with pytest.raises(ArgumentError, match="a batch size of at least 1, got 0"):

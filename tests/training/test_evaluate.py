@@ -202,6 +202,22 @@ def test_ctrl_c_then_the_command_that_the_message_names(folder, weights, tmp_pat
     assert {**json.loads(resumed), "images_per_second": 0} == {**whole, "images_per_second": 0}
 
 
+def test_a_result_that_could_not_be_printed_is_kept(folder, weights, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    whole = json.loads(call(*command(folder, weights, "--json"))[1])
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "show", full)
+        assert call(*command(folder, weights))[0] == 2
+    monkeypatch.setattr(Crop, "__call__", None)  # no image is read again
+    status, out, _ = call(*command(folder, weights, "--resume", "--json"))
+    assert status == 0
+    assert {**json.loads(out), "images_per_second": 0} == {**whole, "images_per_second": 0}
+
+
 def test_ctrl_c_before_the_first_batch_leaves_no_state(folder, weights, tmp_path, monkeypatch, call):
     interrupt_after(monkeypatch, 1)
     status, _, err = call(*command(folder, weights, "--state", tmp_path / "state.json"))

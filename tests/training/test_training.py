@@ -233,6 +233,28 @@ def test_a_second_interrupt_stops_at_once_and_the_handler_is_put_back(tmp_path, 
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_sigterm_saves_as_ctrl_c_does_however_often_it_comes(tmp_path, monkeypatch, uninterrupted):
+    """Slurm and Docker send it; without a handler it would end this process, so the test brings one of its own."""
+    original, before = Trainer.step, signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody handles SIGTERM"))
+    ours = signal.getsignal(signal.SIGTERM)
+
+    def stepping(self, x, labels):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        return original(self, x, labels)
+
+    try:
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(Trainer, "step", stepping)
+            tiny_trainer(tmp_path).run()
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").progress.step == 1
+    tiny_trainer(tmp_path, resume=True).run()
+    assert outcome(tmp_path) == uninterrupted
+
+
 def test_killed_between_log_and_checkpoint(tmp_path, monkeypatch, uninterrupted):
     original = Trainer.save
 
@@ -255,6 +277,29 @@ def test_a_finished_run_resumes_to_nothing(tmp_path, uninterrupted):
     assert len(tiny_trainer(tmp_path, resume=True).run()) == 3
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
     assert outcome(tmp_path) == uninterrupted
+
+
+def test_a_run_that_is_extended_is_the_longer_run(tmp_path):
+    recipe = replace(RECIPES_TO_RESUME["rmsprop"], epochs=2)  # its rate does not depend on the number of epochs
+    tiny_trainer(tmp_path / "at once", recipe).run()
+    tiny_trainer(tmp_path / "extended", replace(recipe, epochs=1)).run()
+    tiny_trainer(tmp_path / "extended", recipe, resume=True).run()
+    assert outcome(tmp_path / "extended") == outcome(tmp_path / "at once")
+
+
+def test_an_extended_run_follows_the_schedule_of_its_new_length(tmp_path):
+    tiny_trainer(tmp_path, replace(TINY, epochs=1)).run()
+    records = tiny_trainer(tmp_path, replace(TINY, epochs=2), resume=True).run()
+    one, two = (replace(TINY, epochs=epochs).make_schedule() for epochs in (1, 2))
+    assert [record["lr"] for record in records] == [one(5 / 6, 0), two(1 + 5 / 6, 0)]
+    assert read_checkpoint(tmp_path / "checkpoint.safetensors").recipe.epochs == 2
+    with pytest.raises(CheckpointError, match="has begun epoch 2, which is beyond 1: name more epochs"):
+        tiny_trainer(tmp_path, replace(TINY, epochs=1), resume=True)
+    begun = tiny_trainer(tmp_path, replace(TINY, epochs=3), resume=True)
+    begun.progress.step = 2
+    begun.save()
+    with pytest.raises(CheckpointError, match="has begun epoch 3, which is beyond 2: name more epochs"):
+        tiny_trainer(tmp_path, replace(TINY, epochs=2), resume=True)
 
 
 def test_another_seed_ends_elsewhere(tmp_path, uninterrupted):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import ArgumentError
 from ...files import atomic_path
-from .common import Add, add_json, positive, show
+from .common import Add, add_json, check_outputs, positive, show
 
 
 def register(add: Add) -> None:
@@ -40,6 +40,7 @@ def register(add: Add) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and write the files asked for; 1 where a result is not equal to another's."""
+    check_outputs(options.out, options.figure)
     try:
         return _on_gpu(options) if options.device == "cuda" else _on_cpu(options)
     except ArithmeticError as error:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import BackendError
+from ...files import check_writable
 from ...gpu import kernel as gpu
+from ...models import MODELS
 
 
 class Add(Protocol):
@@ -27,7 +33,51 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def show(options: argparse.Namespace, data: Any, text: Any) -> None:
     """Print the data as JSON if that was asked for, else the text."""
-    print(json.dumps(data, indent=2) if options.json else text)
+    print(json.dumps(data, indent=2) if options.json else text, flush=True)
+
+
+def check_outputs(result: Path | None, figure: Path | None = None) -> None:
+    """Before anything is measured: ArgumentError if a file cannot be written. A result's folder is made."""
+    if result:
+        result.parent.mkdir(parents=True, exist_ok=True)
+    for path in filter(None, (result, figure)):
+        check_writable(path)
+
+
+def progress(total: int, **options: Any) -> Any:
+    """tqdm's bar on a terminal; elsewhere, where a bar would be one endless line, some ten plain lines."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(total=total, **options)
+    text, tenth = "{desc}: {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]", max(1, total // 10)
+    options |= {"bar_format": text, "miniters": tenth, "mininterval": 0, "maxinterval": math.inf}
+    return tqdm(total=total, file=_Lines(), **options)
+
+
+class _Lines(io.StringIO):
+    """What tqdm writes over and over, as lines on stderr: one for each count, though tqdm repeats the last."""
+
+    _count = ""
+
+    def write(self, text: str) -> int:
+        count, bracket, _ = text.strip().partition("[")
+        if bracket and count != self._count:
+            print(text.strip(), file=sys.stderr)
+            self._count = count
+        return len(text)
+
+
+def add_model(parser: argparse._ActionsContainer, name: str = "--model", **options: Any) -> None:
+    """An option or argument that names one of ``MODELS``, spelled as on the command line or as in Python: VGG16."""
+    spellings = {_plain(spelling): known for known in MODELS for spelling in (known, MODELS[known].__name__)}
+    parser.add_argument(
+        name, type=lambda text: spellings.get(_plain(text), text), choices=MODELS, metavar="MODEL", **options
+    )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from ...graph import cost
 from ...models import MODELS
 from ...nn import Module
-from .common import Add, add_json, positive, show
+from .common import Add, add_json, add_model, positive, show
 
 
 def register(add: Add) -> None:
@@ -16,7 +16,7 @@ def register(add: Add) -> None:
     summary = add("summary", run_summary, "the layers of a network: shapes, parameters, MACs")
     costs = add("cost", run_cost, "the same, beside regular and Inception-style convolutions")
     for parser in (summary, costs):
-        parser.add_argument("model", nargs="?", choices=MODELS, default="xception")
+        add_model(parser, "model", nargs="?", default="xception", help=f"{', '.join(MODELS)}; default: %(default)s")
         parser.add_argument("--size", type=positive, metavar="PIXELS", help="height and width of the input")
         add_json(parser)
 

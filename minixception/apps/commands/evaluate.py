@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ...data import ImageNetFolder, load
+from ...data.imagenet_folder import Crop
 from ...errors import DataError
 from ...imagenet.images import RULES
 from ...models import MODELS
-from ...optim import EMA
+from ...nn import Module
 from ...tables import Table
 from ...training import evaluate, read_checkpoint
 from ...training.imagenet import SavedScore, Score, crop_for, evaluate_imagenet, imagenet_model
-from ...training.run_folder import CHECKPOINT
-from .common import Add, add_device, add_json, chosen_device, device_words, positive, show
+from ...training.trained import checkpoint_path, trained_model
+from .common import Add, add_device, add_json, add_model, chosen_device, device_words, positive, progress, show
 
 
 def register(add: Add) -> None:
@@ -30,7 +31,7 @@ def register(add: Add) -> None:
     own = parser.add_argument_group("a run of our own")
     own.add_argument("--split", choices=("train", "test"), help="default: test")
     net = parser.add_argument_group("a published network", "DIR holds a folder of images per synset (n01440764).")
-    net.add_argument("--model", choices=MODELS, metavar="MODEL", help=", ".join(MODELS))
+    add_model(net, help=", ".join(MODELS))
     net.add_argument("--weights", metavar="W", help="a file, or imagenet: the released ones")
     net.add_argument("--size", type=positive, metavar="PIXELS", help="height and width; default: the network's own")
     net.add_argument("--center-crop", type=float, metavar="FRACTION", help="keep the middle; default: 1, all of it")
@@ -55,29 +56,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_of_our_own(options: argparse.Namespace) -> int:
-
     device = chosen_device(options)
-    path = options.run / CHECKPOINT if options.run.is_dir() else options.run
+    path = checkpoint_path(options.run)
     checkpoint = read_checkpoint(path)
-    recipe = checkpoint.recipe
-    dataset = load(options.data or recipe.data, options.split or "test", seed=recipe.seed)
+    recipe, size = checkpoint.recipe, checkpoint.image_shape[0]
+    dataset = load(options.data or recipe.data, options.split or "test", image_size=size, seed=recipe.seed)
     if dataset.class_names != checkpoint.class_names:
         expected, got = ", ".join(checkpoint.class_names), ", ".join(dataset.class_names)
         raise DataError(f"{path} was trained on the classes {expected}; the data has {got}")
-    model = recipe.make_model(len(checkpoint.class_names), checkpoint.image_shape).to(device)
-    model.load_state_dict(checkpoint.parts["model"])
-    ema = EMA([t for _, t in model.named_tensors()], recipe.ema_decay)
-    ema.load_state_dict(checkpoint.parts["ema"])
-    with ema.averaged():
-        result = evaluate(model, dataset, recipe.batch_size)
+    result = evaluate(trained_model(checkpoint).to(device), dataset, recipe.batch_size)
     rows = [(name, f"{value:.4f}") for name, value in result.items()]
     show(options, {"images": len(dataset), **result}, Table(("measure", f"{len(dataset):,} images"), rows))
     return 0
 
 
 def _published_network(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     folder, device = _imagenet_folder(options), chosen_device(options)
     images = ImageNetFolder(folder)
     model = imagenet_model(options.model, options.weights, options.size).to(device)
@@ -85,26 +78,37 @@ def _published_network(options: argparse.Namespace) -> int:
     state = options.state or Path("runs") / f"evaluate-{options.model}.json"
     saved = SavedScore(state, model, images, crop, resume=bool(options.resume))
     try:
-        with saved, tqdm(total=len(images), initial=saved.score.images, desc=options.model, unit=" images") as bar:
-
-            def after_batch(score: Score) -> None:
-                saved.update(score)
-                bar.set_postfix(top1=f"{score.top1:.2%}", refresh=False)
-                bar.update(score.images - bar.n)
-
-            score = evaluate_imagenet(
-                model, images, crop, score=saved.score, after_batch=after_batch, **_given(options, "batch_size")
-            )
+        with saved:  # until the result is printed
+            _evaluate(options, model, images, crop, saved)
+            score = saved.score
+            rows = [("top-1", f"{score.top1:.2%}"), ("top-5", f"{score.top5:.2%}")]
+            rows.append(("images per second", f"{score.images_per_second:.1f}"))
+            table = Table((options.model, f"{len(images):,} images"), rows)
+            show(options, {"model": options.model, **score.to_json()}, table)
     except KeyboardInterrupt:
         print(
             f"stopped after {saved.score.images:,} of {len(images):,} images; go on with: {_again(options, state)}",
             file=sys.stderr,
         )
         return 130
-    rows = [("top-1", f"{score.top1:.2%}"), ("top-5", f"{score.top5:.2%}")]
-    rows.append(("images per second", f"{score.images_per_second:.1f}"))
-    show(options, {"model": options.model, **score.to_json()}, Table((options.model, f"{len(images):,} images"), rows))
     return 0
+
+
+def _evaluate(
+    options: argparse.Namespace, model: Module, images: ImageNetFolder, crop: Crop, saved: SavedScore
+) -> None:
+    """Evaluate what is not yet in the saved score, with a bar."""
+    done = saved.score.images
+    with progress(len(images), initial=done, desc=options.model, unit=" images") as bar:
+
+        def after_batch(score: Score) -> None:
+            saved.update(score)
+            bar.set_postfix(top1=f"{score.top1:.2%}", refresh=False)
+            bar.update(score.images - bar.n)
+
+        evaluate_imagenet(
+            model, images, crop, score=saved.score, after_batch=after_batch, **_given(options, "batch_size")
+        )
 
 
 def _imagenet_folder(options: argparse.Namespace) -> Path:

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
     options.folder.mkdir(parents=True, exist_ok=True)
     written, left_out = [], []
-    with tqdm(total=len(gallery.entries()), unit=" figures", leave=False) as bar:
+    with tqdm(total=len(gallery.entries()), unit=" figures", leave=False, disable=None) as bar:
         for entry, drawn in gallery.draw_all(options.results or gallery.RESULTS):
             if isinstance(drawn, str):
                 left_out.append({"figure": entry.name, "why": drawn})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data import ImageNetFolder
-from .common import Add, add_json, positive, show
+from .common import Add, add_json, check_outputs, positive, progress, show
 
 if TYPE_CHECKING:
     from ...training.imagenet import Score
@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the table, and write the files asked for."""
     from ..reproduce import write_report
 
+    check_outputs(options.out)
     report, settings = {"table1": _table1, "table2": _table2, "table3": _table3}[options.table](options)
     if options.out:
         write_report(options.out, " ".join(["minixception reproduce", options.table, *settings]), report)
@@ -45,8 +46,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _table1(options: argparse.Namespace) -> tuple[Report, list[str]]:
-    from tqdm import tqdm
-
     from ..reproduce import table1
     from ..reproduce.tables import TABLE1
 
@@ -59,7 +58,7 @@ def _table1(options: argparse.Namespace) -> tuple[Report, list[str]]:
     if not options.data:
         return table1(), []
     images = ImageNetFolder(Path(folder))
-    with tqdm(total=len(images) * len(weights), unit=" images") as bar:
+    with progress(len(images) * len(weights), unit=" images") as bar:
 
         def after_batch(name: str, score: Score) -> None:
             bar.set_description(name, refresh=False)
@@ -77,10 +76,8 @@ def _table2(options: argparse.Namespace) -> tuple[Report, list[str]]:
 
 
 def _table3(options: argparse.Namespace) -> tuple[Report, list[str]]:
-    from tqdm import tqdm
-
     from ..reproduce import table3
 
-    with tqdm(total=options.steps, desc="training both in turn, compiling first", unit=" rounds") as bar:
+    with progress(options.steps, desc="training both in turn, compiling first", unit=" rounds") as bar:
         report = table3(options.steps, options.batch_size, bar.update)
     return report, ["--steps", str(options.steps), "--batch-size", str(options.batch_size)]

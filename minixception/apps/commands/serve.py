@@ -6,18 +6,18 @@ import argparse
 import contextlib
 
 from ...errors import ArgumentError
-from ...models import MODELS
 from .common import Add, add_device, chosen_device
+from .network import add_network, make_network
 
 
 def register(add: Add) -> None:
     """The command and its options."""
     parser = add("serve", run, "open a page to drop photos on, for this machine alone; stop it with Ctrl-C")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a folder that train wrote, or its checkpoint")
     parser.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0: any that is free")
-    parser.add_argument("--model", choices=MODELS, metavar="MODEL", default="xception", help=", ".join(MODELS))
-    parser.add_argument("--weights", metavar="FILE", default="imagenet", help="default: imagenet, the released weights")
     parser.add_argument("--allow-urls", action="store_true", help="fetch pictures from addresses that a request names")
     add_device(parser)
+    add_network(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,9 +27,10 @@ def run(options: argparse.Namespace) -> int:
     from ..hub.server import Server
 
     device = chosen_device(options)
-    model = MODELS[options.model](num_classes=1000)
-    model.load_weights(options.weights)
-    hub = Hub(model.to(device), options.model)
+    name, model, weights = make_network(options, options.run)
+    if weights is not None:
+        model.load_weights(weights)
+    hub = Hub(model.to(device), name)
     try:
         server = Server(hub, options.port, options.allow_urls)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ def register(add: Add) -> None:
     parser.add_argument("--recipe", choices=RECIPES, help="default: cifar10, or with --resume the run's own")
     parser.add_argument("--data", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER or folder:PATH")
     parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoint and log; default: runs/RECIPE")
-    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--epochs", type=int, metavar="N", help="in all; more of them, with --resume, extend a run")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seed", type=int)
@@ -34,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     device = chosen_device(options)
     name = options.recipe or "cifar10"
     folder = options.out or Path("runs") / name
-    resumes_its_own = options.resume and not options.recipe
-    recipe = read_checkpoint(folder / CHECKPOINT).recipe if resumes_its_own else RECIPES[name]
+    saved = read_checkpoint(folder / CHECKPOINT).recipe if options.resume else RECIPES[name]
+    recipe = replace(RECIPES[name], epochs=saved.epochs) if options.recipe else saved
     changes = {
         name: value
         for name in ("data", "epochs", "batch_size", "lr", "seed")
@@ -46,6 +47,12 @@ def run(options: argparse.Namespace) -> int:
     trainer = Trainer(recipe, train, test, folder, resume=options.resume, device=device)
     parameters = trainer.model.num_parameters(trainable=True)
     print(f"{len(train):,} training and {len(test):,} test images, {parameters:,} parameters, run in {folder}")
+    if options.resume and saved.epochs != recipe.epochs:
+        print(
+            f"{recipe.epochs} epochs instead of {saved.epochs}: the learning rate follows the schedule of "
+            f"{recipe.epochs} from epoch {trainer.progress.epoch + 1} on, where it is "
+            f"{trainer.learning_rate(trainer.progress.step):.4g}"
+        )
     try:
         records = trainer.run()
     except Interrupted:
@@ -57,4 +64,5 @@ def run(options: argparse.Namespace) -> int:
         )
         return 130
     print(f"test top-1 {records[-1]['test_top1']:.2%} after {len(records)} epochs; log: {folder / 'log.jsonl'}")
+    print(f"use it: {shlex.join(['minixception', 'predict', str(folder), 'PHOTO'])}")
     return 0

@@ -34,9 +34,10 @@ class Hub:
 
     model: a network that knows its ``input_shape`` (h, w, 3) and returns logits (n, classes); its weights are copied
     at the first prediction. name: default, the class's name in lower case. classes: the labels, one per output; without
-    them a network of 1000 outputs is taken for one of ImageNet, whose class names it gives with spaces ("great white
-    shark"; ModelHub's labels listed all synonyms of a class), and others name classes by their index. Two threads may
-    ask at once: their pictures go through the network one after the other.
+    them they are the network's ``class_names``; a network of 1000 outputs that has none is taken for one of ImageNet,
+    whose class names it gives with spaces ("great white shark"; ModelHub's labels listed all synonyms of a class), and
+    others name classes by their index. Two threads may ask at once: their pictures go through the network one after the
+    other.
 
     Raises ShapeError for a network without such an input or output, and ArgumentError for one without
     ``preprocessing`` or with another number of outputs than classes.
@@ -51,6 +52,7 @@ class Hub:
         outputs = _outputs(model)
         assert model.input_shape is not None and model.preprocessing is not None  # _outputs has looked
         self.name = name or type(model).__name__.lower()
+        classes = model.class_names if classes is None else classes
         self._names_imagenet = classes is None and outputs == len(imagenet.CLASSES)
         if self._names_imagenet:
             classes = [name.replace("_", " ") for _, name in imagenet.CLASSES]

@@ -145,7 +145,7 @@ def measure_kernels(report: GpuReport, repeats: int, beside: bool, clock: Queued
     for layer in kernels.WORKLOADS:
         before = clock.late
         try:
-            with tqdm(total=2 * repeats, desc=layer.name, leave=False) as bar:
+            with tqdm(total=2 * repeats, desc=layer.name, leave=False, disable=None) as bar:
                 report.kernels += kernels.measure(layer, report.limits, repeats, beside, clock, bar)
         except ArithmeticError as error:
             report.wrong.append(str(error))
@@ -162,7 +162,7 @@ def measure_networks(report: GpuReport, repeats: int, beside: bool, clock: Calla
         kind = "training" if net.training else "inference"
         peers = on_gpu(kind) if beside else {}
         try:
-            with tqdm(total=repeats, desc=f"{net.name}, {kind}", leave=False) as bar:
+            with tqdm(total=repeats, desc=f"{net.name}, {kind}", leave=False, disable=None) as bar:
                 row = models.measure(net, report.limits, repeats, peers, bar, "cuda", clock)
         except ArithmeticError as error:
             report.wrong.append(str(error))
