@@ -88,6 +88,19 @@ def test_what_ends_a_process_does_not_end_this_one(answer, words):
     assert judge(DOUBLE, double, time=False)
 
 
+@mx.lab.cuda_kernel
+def never_ends_on_the_gpu(x, y):
+    while True:
+        y[0] = x[0, 0]
+
+
+def test_a_cuda_kernel_without_end_is_stopped_and_told(monkeypatch):
+    assert judge(DOUBLE, double, time=False)  # the process is there
+    monkeypatch.setattr(apart, "PATIENCE", 0.5)
+    verdict = judge(mx.lab.EXERCISES["row-sums"], never_ends_on_the_gpu, time=False)
+    assert verdict.passed is False and "it had not come to an end" in verdict.message
+
+
 @pytest.mark.parametrize("answer", [never_ends, pytest.param(never_ends_compiled, marks=pytest.mark.slow)])
 def test_a_loop_without_end_is_stopped_and_told(answer, monkeypatch):
     assert judge(DOUBLE, double, time=False)  # the process is there

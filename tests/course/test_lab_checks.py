@@ -172,6 +172,8 @@ def adds_before_it_sets(x, w, y):
 def test_nothing_written_is_a_mistake_and_not_an_empty_cell(answer):
     verdict = FILLED.judge(answer, time=False)
     assert verdict.passed is False and "nan everywhere" in verdict.message and "y[...] = ..." in verdict.hint
+    hint = replace(FILLED, results=("dw",)).judge(answer, time=False).hint
+    assert "dw = ... gives the name dw to a new array; dw[...] = ... writes" in hint
 
 
 def mixed(x, w, y):

@@ -31,6 +31,7 @@ from numba import cloudpickle  # Numba brings its own, and needs it to the same 
 
 from ...engine.backend import current_backend, use_backend
 from ...errors import ArgumentError
+from ...gpu.kernel import Kernel
 from .exercise import Exercise
 from .judging import source
 from .verdict import Verdict
@@ -52,7 +53,7 @@ def judge(exercise: Exercise, answer: Any, time: bool) -> Verdict:
 
     Raises ArgumentError for an answer that is not of the kind asked for, or that uses what cannot be taken along.
     """
-    if not exercise.runs_code or not callable(answer):
+    if not exercise.runs_code or not (callable(answer) or isinstance(answer, Kernel)):
         return exercise.judge(answer, time)
     message = _packed(exercise, answer, time)
     with _checker.lock:

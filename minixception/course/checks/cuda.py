@@ -106,7 +106,7 @@ class CudaKernel(Exercise):
             launch = recorder.launches[-1]
             launches.append(launch)
             if not launch.accesses.size:
-                return self.verdict(False, "It neither reads nor writes an array.", REBOUND)
+                return self.verdict(False, "It neither reads nor writes an array.", REBOUND.format("y"))
             if found := next(iter(races(launch)), ""):
                 return self.verdict(False, f"There is a race: {found} ({shapes(case)}).", BARRIER)
         for case, got in zip(cases, given, strict=True):

@@ -58,7 +58,7 @@ OUTSIDE = (
 )
 UNSEARCHED = " It was not searched for races: it does not run as plain Python."
 CHANGED = "x -= 1 changes the caller's array, and x = x - 1 makes a new one. So does x.copy()."
-REBOUND = "y = ... gives the name y to a new array; y[...] = ... writes into the one that was handed in."
+REBOUND = "{0} = ... gives the name {0} to a new array; {0}[...] = ... writes into the one that was handed in."
 NO_RETURN = "What a function computes is lost at its end, unless a `return` hands it out."
 REMEMBERS = "Does it keep something from one call to the next: a buffer, a default argument, a global?"
 OWN = "The exercise is to write it with NumPy, Numba, or what its text allows."
@@ -189,7 +189,7 @@ class Function(Exercise):
         for name, result in zip(self.results, filled, strict=True):
             if np.isnan(result).all():
                 seen = f"{name} is nan everywhere, as it was before the call ({shapes(case)})."
-                raise Fault(seen, f"{UNWRITTEN} {REBOUND.replace('y', name)}")
+                raise Fault(seen, f"{UNWRITTEN} {REBOUND.format(name)}")
         return filled
 
     def _bound(self, answer: Any, case: Case) -> tuple[Callable[[], Any], tuple[np.ndarray, ...]]:
