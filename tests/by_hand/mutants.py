@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from minixception.files import atomic_path
 from minixception.tables import Table
 
 ROOT = Path(__file__).parents[2]
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)  # what an index far outside of an array does
 HEAD = """# Mistakes planted in the package, and whether the tests catch them
 
 Written by `python -m tests.by_hand.mutants docs/results/mutants.json`: a line of the package is written differently, and
@@ -494,8 +496,10 @@ def fail(tests: str, copy: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *files.split()]
     command += ["-k", words] if words else []
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=1800)
-    crashed = done.returncode < 0  # an index far outside of an array
-    assert crashed or done.returncode in (0, 1, 2), done.stdout + done.stderr  # 2: nothing can be collected
+    crashed = -done.returncode in CRASHES  # any other signal comes from outside, and says nothing of the tests
+    assert crashed or done.returncode in (0, 1, 2), (  # 2: the mistake keeps tests from being collected
+        f"{tests}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
+    )
     return done.returncode != 0
 
 
