@@ -136,7 +136,7 @@ def test_a_notebook_that_is_interrupted_stops_the_process(monkeypatch):
     threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         judge(DOUBLE, never_ends, time=False)
-    assert process.wait(300) == -signal.SIGKILL
+    assert process.wait(1800) == -signal.SIGKILL
     assert judge(DOUBLE, double, time=False)
 
 
@@ -152,7 +152,7 @@ def test_a_process_whose_notebook_is_gone_ends(monkeypatch):
     assert judge(DOUBLE, double, time=False)
     process = apart._checker._process
     process.stdin.close()
-    assert process.wait(300) == 0
+    assert process.wait(1800) == 0
 
 
 def prints(x, y):

@@ -232,7 +232,7 @@ def test_dropout_refuses_a_mask_of_another_shape():
 
 
 def test_the_seed_of_a_thread_decides_its_masks_whatever_other_threads_draw():
-    x, turn, masks = mx.tensor(np.ones(50)), threading.Barrier(2, timeout=300), {}
+    x, turn, masks = mx.tensor(np.ones(50)), threading.Barrier(2, timeout=1800), {}
 
     def draw(seed):
         mx.seed(seed)
