@@ -222,7 +222,12 @@ def serve() -> None:
             answers.flush()
 
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    hear = lambda said: os._exit(0) if said == ("gone", None) else heard.put(said)  # noqa: E731
+
+    def hear(said: Any) -> None:
+        if said == ("gone", None):  # the notebook is
+            os._exit(0)
+        heard.put(said)
+
     threading.Thread(target=_listen, args=(requests, hear), daemon=True).start()
     _limit_memory()
     while True:
