@@ -132,7 +132,7 @@ def observe(observer: Observer) -> Iterator[Observer]:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operator and all its kernels.
+    """One operator and all its kernels. Without one for the GPU it runs on the processor, between two copies.
 
     name: as in ``OPERATORS``. rungs: by backend, slowest first. shape: (*input shapes, **params) -> output shape,
     raises ShapeError. macs: the same arguments -> multiply-accumulates (0 for everything but convolutions and
@@ -174,8 +174,9 @@ class Op:
     def _run(self, tensors: Sequence[Tensor], params: dict[str, Any]) -> tuple[Tensor, Any]:
         arrays = [t.data for t in tensors]
         backend = "cuda" if any(map(is_on_gpu, arrays)) else current_backend()
-        rung = self.rung(backend) if all(a.size for a in arrays) else _of_nothing(self.rung("numpy"), backend)
+        rung = self.rung(backend if all(a.size for a in arrays) else "numpy")  # kernels know of no empty arrays
         if backend == "cuda":
+            rung = rung if rung is self.rungs.get("cuda") else _on_the_processor(rung)
             y, saved = rung.forward(*map(to_gpu, arrays), **params)
         else:
             y, saved = rung.forward(*arrays, **params)
@@ -215,20 +216,18 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _of_nothing(definition: Rung, backend: str) -> Rung:
-    """For arrays without elements, of which no kernel knows: what the definition makes of them, on the processor."""
-    if backend != "cuda":
-        return definition
+def _on_the_processor(rung: Rung) -> Rung:
+    """For arrays on the GPU that no kernel takes: they are copied to the processor, and what comes of them back."""
 
     def forward(*arrays: Any, **params: Any) -> tuple[Any, Any]:
-        y, saved = definition.forward(*map(to_cpu, arrays), **params)
+        y, saved = rung.forward(*map(to_cpu, arrays), **params)
         return to_gpu(np.asarray(y)), saved
 
     def backward(dy: Any, saved: Any, **wanted: Any) -> tuple[Any, ...]:
-        gradients = definition.backward(to_cpu(dy), saved, **wanted)
+        gradients = rung.backward(to_cpu(dy), saved, **wanted)
         return tuple(None if gradient is None else to_gpu(np.asarray(gradient)) for gradient in gradients)
 
-    return Rung(forward, backward, definition.selective)
+    return Rung(forward, backward, rung.selective)
 
 
 def shape_only(shape: Shape, dtype: Any = np.float32, value: float = 0.0) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -276,3 +277,15 @@ def test_a_backend_lasts_as_long_as_its_block_even_after_an_error():
 def test_lists_of_different_lengths_are_a_shape_error():
     with pytest.raises(ShapeError, match="rows of equal length"):
         mx.tensor([[1.0, 2.0], [3.0]])
+
+
+def test_an_operator_without_a_kernel_for_the_gpu_runs_on_the_processor_between_two_copies(rng):
+    relu = mx.ops.OPERATORS["relu"]
+    definition = replace(relu, rungs={"numpy": relu.rungs["numpy"]})
+    x = mx.Tensor(rng.standard_normal((2, 3)), requires_grad=True)
+    with mx.use_backend("cuda"):
+        y = definition(x)
+        y.sum().backward()
+    assert y.device == "cuda"
+    np.testing.assert_array_equal(y.numpy(), np.maximum(x.numpy(), 0))
+    np.testing.assert_array_equal(x.grad, x.numpy() > 0)
