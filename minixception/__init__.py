@@ -11,6 +11,7 @@ from . import data, errors, imagenet, models, nn, ops, optim, training, viz
 from .apps import hub
 from .compiler import compile
 from .engine.backend import current_backend, use_backend
+from .engine.function import Function
 from .engine.gradcheck import gradcheck
 from .engine.interop import from_dlpack
 from .engine.random import seed
@@ -23,6 +24,7 @@ from .training import load, metrics
 __version__ = "0.1.0"
 
 __all__ = [
+    "Function",
     "Tensor",
     "__version__",
     "binary_cross_entropy_with_logits",
