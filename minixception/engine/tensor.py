@@ -27,7 +27,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
-    __array_priority__ = 1000  # ndarray + Tensor calls Tensor.__radd__
 
     def __init__(self, data: Any, requires_grad: bool = False, node: Node | None = None) -> None:
         if isinstance(data, list | tuple | float | int | Tensor):

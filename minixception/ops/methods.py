@@ -81,7 +81,7 @@ def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], A
     """Element by element, as an array of booleans: no gradient flows through it."""
 
     def method(x: Tensor, other: Any) -> Any:
-        known = isinstance(other, Tensor | np.ndarray | np.number | int | float)
+        known = isinstance(other, Tensor | np.ndarray | np.number | int | float | list | tuple)
         return compare(x.numpy(), other.numpy() if isinstance(other, Tensor) else other) if known else NotImplemented
 
     return method

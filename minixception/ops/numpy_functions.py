@@ -58,7 +58,7 @@ def _array_function(x: Tensor, function: Callable[..., Any], types: Any, inputs:
 
 
 def _call(function: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    if function in COUNTERPARTS:
+    if function in COUNTERPARTS and "out" not in options:  # array += tensor: into the array
         return COUNTERPARTS[function](*inputs, **options)
     checked = function not in WITHOUT_GRADIENT and is_recording()
     if checked and any(t.requires_grad for t in _tensors((inputs, *options.values()))):

@@ -75,6 +75,7 @@ def test_comparisons_are_arrays_without_gradient(x):
         (x < 1, a < 1),
         (a >= x, a >= a),
         (a == x, a == a),
+        (x > [0.5, 1, 1.5, 2], a > [0.5, 1, 1.5, 2]),
     ]:
         assert type(ours) is np.ndarray
         np.testing.assert_array_equal(ours, expected)
@@ -127,6 +128,18 @@ def test_numpy_does_not_end_a_gradient_without_a_word(x):
         function(x.detach())
         with mx.no_grad():
             function(x)
+
+
+def test_arrays_and_numbers_of_numpy_stand_on_the_left(x):
+    for left in (x.numpy(), np.float64(2), np.float32(2)):
+        y = left * x
+        assert isinstance(y, mx.Tensor)
+        np.testing.assert_array_equal(y.numpy(), left * x.numpy())
+    total = np.ones(x.shape)
+    total += x.detach()
+    np.testing.assert_array_equal(total, 1 + x.numpy())
+    with pytest.raises(GraphError, match=r"np\.add knows of no gradients"):
+        total += x
 
 
 def test_plots_take_tensors(x):
