@@ -15,7 +15,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import replace
 
 from ..errors import ArgumentError
 from ..files import atomic_path
@@ -39,22 +39,7 @@ _ROLES = {
     },
     "batch_normalization": {3: _STATISTICS, 4: ["gamma", *_STATISTICS]},
 }
-# Those of an attribute, whose class is not known, by the number of axes of each array
-_ROLES_BY_AXES: dict[tuple[int, ...], list[str]] = {
-    **{axes: ["kernel", "bias"][: len(axes)] for axes in ((2,), (2, 1), (4,), (4, 1))},
-    **{axes: _ROLES["separable_conv2d"][len(axes)] for axes in ((4, 4), (4, 4, 1))},
-    (1, 1, 1, 1): ["gamma", *_STATISTICS],
-}
-
-
-class _Found(NamedTuple):
-    """A layer: its count or attribute, true name, nested model, where its like are in order with it, and tensors."""
-
-    key: str
-    name: str
-    group: str
-    scope: str
-    tensors: dict[str, StoredTensor]
+_Found = tuple[str, FileLayer]  # the count or the attribute that stands for the layer's name where it has none
 
 
 def is_keras3(root: Group) -> bool:
@@ -64,9 +49,10 @@ def is_keras3(root: Group) -> bool:
 
 def read_keras3(root: Group) -> list[FileLayer]:
     """All layers that have weights. If any of them lacks its true name, none is taken for named."""
-    found = sorted(_read_model(root, ""), key=lambda layer: _class_and_number(layer.key))
-    named = all(layer.name for layer in found)
-    return [FileLayer(f.name if named else f.key, named, f.group, f.scope, f.tensors) for f in found]
+    found = sorted(_read_model(root, ""), key=lambda pair: _class_and_number(pair[0]))
+    if all(layer.name for _, layer in found):
+        return [layer for _, layer in found]
+    return [replace(layer, name=key, named=False) for key, layer in found]
 
 
 def _class_and_number(count: str) -> tuple[str, int]:
@@ -93,35 +79,34 @@ def _read_model(model: Group, path: str) -> Iterator[_Found]:
             yield from _read_member(model, name, path, f"{path}/{name}".lstrip("/"))
 
 
-def _read_member(parent: Group, count: str, path: str, scope: str) -> Iterator[_Found]:
+def _read_member(parent: Group, key: str, path: str, scope: str) -> Iterator[_Found]:
     """One layer, or all those of a nested model, and strays. An attribute has a scope of its own."""
-    layer = parent.group(count)
+    layer = parent.group(key)
     if _container(layer):
-        yield from _read_model(layer, f"{path}/{count}".lstrip("/"))
+        yield from _read_model(layer, f"{path}/{key}".lstrip("/"))
         return
     for name in layer:
         if name == "vars":
-            yield from _read_layer(count, layer.group("vars"), path, scope)
+            yield from _read_layer(key, layer.group("vars"), path, scope)
         else:
             yield from _strays(layer.tensors_of(name), path)
 
 
-def _read_layer(count: str, variables: Group, path: str, scope: str) -> Iterator[_Found]:
+def _read_layer(key: str, variables: Group, path: str, scope: str) -> Iterator[_Found]:
     names = sorted(variables)
-    tensors = list(variables.tensors())
-    roles = _ROLES.get(_class_and_number(count)[0], {}).get(len(names))
-    if scope != path and roles is None:
-        roles = _ROLES_BY_AXES.get(tuple(len(tensor.shape) for tensor in tensors))
+    name = "".join(variables.texts("name") or [])
+    kind = next((kind for kind, _ in map(_class_and_number, (key, name)) if kind in _ROLES), "")
+    roles = _ROLES.get(kind, {}).get(len(names))
     if roles is None or names != [str(j) for j in range(len(names))]:
-        yield from _strays(tensors, path)
+        yield from _strays(variables.tensors(), path)
         return
-    by_role = {role: variables.tensor(name) for role, name in zip(roles, names, strict=True)}
-    yield _Found(count, "".join(variables.texts("name") or []), path, scope, by_role)
+    tensors = {role: variables.tensor(name) for role, name in zip(roles, names, strict=True)}
+    yield key, FileLayer(name, True, path, scope, tensors)
 
 
 def _strays(tensors: Iterable[StoredTensor], path: str) -> Iterator[_Found]:
     """Arrays in no layer's place, each as a layer of its own."""
-    return (_Found(t.name, t.name, path, path, {"": t}) for t in tensors)
+    return ((t.name, FileLayer(t.name, True, path, path, {"": t})) for t in tensors)
 
 
 def write_keras3(model: Module, path: str | os.PathLike[str]) -> None:

@@ -43,7 +43,7 @@ _CLASSES = {  # in the names that Keras makes, of version 1 (convolution2d_7), 2
     **{"separableconvolution2d": "separable_conv2d", "separable_conv2d": "separable_conv2d"},
     **{"batchnormalization": "batch_normalization", "batch_normalization": "batch_normalization"},
 }
-_VERSION_1 = ("convolution2d", "separableconvolution2d", "batchnormalization")
+VERSION_1 = ("convolution2d", "separableconvolution2d", "batchnormalization")  # names that only it made
 _MADE_NAME = re.compile(rf"({'|'.join(_CLASSES)})(?:_(\d{{1,9}}))?")
 _TELLING = {  # roles that only one class has
     **{"moving_mean": "batch_normalization", "pointwise_kernel": "separable_conv2d"},
@@ -71,20 +71,15 @@ class FileLayer:
         """Its class, which a made name says; under another name, the arrays. None if it is none of ours."""
         if made_name := _MADE_NAME.fullmatch(self.name):
             return _CLASSES[made_name[1]]
-        if telling := [kind for role, kind in _TELLING.items() if role in self.tensors]:
-            return telling[0]
-        return {2: "dense", 4: "conv2d"}.get(len(self.tensors["kernel"].shape)) if "kernel" in self.tensors else None
+        axes = len(self.tensors["kernel"].shape) if "kernel" in self.tensors else 0
+        telling = (kind for role, kind in _TELLING.items() if role in self.tensors)
+        return next(telling, {2: "dense", 4: "conv2d"}.get(axes))
 
     @property
     def number(self) -> int:
         """The count in its made name."""
         made_name = _MADE_NAME.fullmatch(self.name)
         return int(made_name[2] or 0) if made_name else 0
-
-    @property
-    def version_1(self) -> bool:
-        """Did Keras 1 make its name?"""
-        return self.name.startswith(_VERSION_1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..errors import WeightsError
 from ..nn import Module
-from .layers import FileLayer, ModelLayer, creation_order, network_order
+from .layers import VERSION_1, FileLayer, ModelLayer, creation_order, network_order
 from .source import StoredTensor
 
 BASE = "base"  # the part of a file that is its layers up to a head, which the model does not have
@@ -145,7 +145,7 @@ def _match(model: Module, layers: Sequence[FileLayer]) -> Match:
             ordered[layer.kind].append(layer)
         else:
             match.surplus(layer.tensors.values())
-    version_1 = any(layer.version_1 for layers in ordered.values() for layer in layers)
+    version_1 = any(layer.name.startswith(VERSION_1) for layers in ordered.values() for layer in layers)
     for kind, theirs in ordered.items():
         rest = [mine for mine in ours if mine.kind == kind and mine.path not in taken]
         if version_1:
