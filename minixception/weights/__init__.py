@@ -186,7 +186,7 @@ def _advice(model: Module, problems: list[Problem]) -> str:
     names = [name for name, _ in model.named_parameters()]
     last = names[-1].rpartition(".")[0] if names else ""
     if kinds == {SHAPE} and all(
-        p.tensor.rpartition(".")[0] == last and p.expected[:-1] == p.found[:-1] for p in problems if p.tensor
+        p.found and p.tensor.rpartition(".")[0] == last and p.expected[:-1] == p.found[:-1] for p in problems
     ):
         classes = problems[0].found[-1]
         return (
