@@ -83,9 +83,11 @@ def _save_weights(model: Module, path: Any) -> None:
     weights.save_weights(model, path)
 
 
-def _load_weights(model: Module, path: Any, conventions: str | None = None) -> weights.Loaded:
+def _load_weights(
+    model: Module, path: Any, conventions: str | None = None, part: str | None = None, strict: bool = True
+) -> weights.Loaded:
     """Read a file of Keras, timm or ``save_weights``, or "imagenet"; strict. See ``weights.load_weights``."""
-    return weights.load_weights(model, path, conventions)
+    return weights.load_weights(model, path, conventions, part, strict)
 
 
 def _predict(model: Module, images: Iterable[Any], top: int = 5, **options: Any) -> list[list[imagenet.Prediction]]:

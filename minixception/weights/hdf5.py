@@ -1,4 +1,4 @@
-"""A small HDF5 reader: groups, text attributes and contiguous float arrays, every byte range checked.
+"""A small HDF5 reader: groups, text attributes and contiguous arrays of numbers, every byte range checked.
 
 Why not h5py, which writes these files? The C library below it trusts what it reads. Of 4,000 copies of two Keras files
 of 50 KB, damaged in a few bytes, HDF5 1.14.6 and 2.0.0 each crashed on 3, ran without end on 2, and took up to 1.5 GB;
@@ -190,9 +190,9 @@ class _File:
         layout = kinds[_LAYOUT].ljust(18, b"\0")
 
         def read() -> np.ndarray:
-            dtype = _float(kinds[_DATATYPE])
+            dtype = _number(kinds[_DATATYPE])
             if dtype is None:
-                raise WeightsError(f"expected floats of 16, 32 or 64 bits in {path}")
+                raise WeightsError(f"expected floats of 16, 32 or 64 bits, or integers, in {path}")
             if layout[0] not in (3, 4) or layout[1] != 1 or {_FILTERS, _EXTERNAL} & kinds.keys():
                 raise WeightsError(f"expected {path} in one piece: not in chunks, compressed, or in another file")
             address, size = struct.unpack_from("<QQ", layout, 2)
@@ -308,13 +308,14 @@ def _dataspace(body: bytes) -> tuple[int, ...]:
     return struct.unpack_from(f"<{rank}Q", body, start)
 
 
-def _float(body: bytes) -> np.dtype | None:
-    """The float type in a datatype message; None for other types."""
+def _number(body: bytes) -> np.dtype | None:
+    """The type of floats, or of whole integers, in a datatype message; None for other types."""
     head, size = _unpack("<II", body)
-    if head & 0x0F != 1 or len(body) < 20:
-        return None
-    name = _FLOATS.get((size, *struct.unpack_from("<4BI", body, 12)))
-    order = {0: "<", 1: ">"}.get(head >> 8 & 0x41)
+    name, order = None, {0: "<", 1: ">"}.get(head >> 8 & 0x41)
+    if head & 0x0F == 1 and len(body) >= 20:
+        name = _FLOATS.get((size, *struct.unpack_from("<4BI", body, 12)))
+    elif head & 0x0F == 0 and size in (1, 2, 4, 8) and body[8:12] == struct.pack("<2H", 0, 8 * size):
+        name = f"{'i' if head >> 8 & 8 else 'u'}{size}"
     return np.dtype(order + name) if order and name else None
 
 

@@ -4,7 +4,8 @@
 
 Keras builds Xception, gets the golden weights and writes every layout that it has; each must load and give the golden
 logits of tests/golden. Then Xception nested below a head, trained for a step, in each layout; the .weights.h5 that we
-write, array by array beside the one that Keras writes; and the other networks of the zoo both ways.
+write, array by array beside the one that Keras writes; a base with a head, put together in each of Keras' ways, into
+our base and head, into the base alone, and back; and the other networks of the zoo both ways.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from keras.src.legacy.saving import legacy_h5_format
 
 import minixception as mx
+from minixception.nn import Activation, Linear, Sequential
 from tests.helpers.golden_rule import GOLDEN
 from tests.helpers.weight_files import golden_layers
 
@@ -46,6 +48,9 @@ def keras_files(model, folder, name):
 def shake(model, rng):
     """Weights as after training: no two alike, and activations that neither vanish nor explode."""
     for layer in model.layers:
+        if hasattr(layer, "layers"):
+            shake(layer, rng)
+            continue
         weights = [w + 0.1 * np.abs(w).mean() * rng.standard_normal(w.shape) for w in layer.get_weights()]
         layer.set_weights([rng.uniform(0.5, 1.5, w.shape) if w.ndim == 1 else w for w in weights])
 
@@ -114,6 +119,49 @@ def check_nested(folder):
             report(f"{what}, relative", distance(run(body, x), features), 1e-4)
 
 
+def put_together(kind):
+    """Xception with two dense layers on top: in one model, nested, in a Sequential, or two levels deep."""
+    layers, dense = keras.layers, (keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3, name="classes"))
+    base = keras.applications.Xception(weights=None, include_top=False, pooling="avg", input_shape=(71, 71, 3))
+    inputs, inner = layers.Input((71, 71, 3)), layers.Input((71, 71, 3))
+    if kind == "flat":
+        return keras.Model(base.input, dense[1](dense[0](base.output)))
+    if kind == "nested":
+        return keras.Model(inputs, dense[1](layers.Dropout(0.2)(dense[0](base(inputs)))))
+    if kind == "sequential":
+        return keras.Sequential([base, *dense])
+    return keras.Model(inputs, dense[1](keras.Model(inner, dense[0](base(inner)))(inputs)))
+
+
+def check_base_and_head(folder):
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-1, 1, (2, 71, 71, 3)).astype(np.float32)
+    base = mx.models.Xception(include_top=False, pooling="avg", input_shape=(71, 71, 3))
+    relu, hidden, classes = Activation("relu"), Linear(2048, 16), Linear(16, 3)
+    model = Sequential(base=base, head=Sequential(hidden, relu, classes))
+    flat = Sequential(**base.children(), hidden=hidden, relu=relu, classes=classes)
+    features = Sequential(base=base, hidden=hidden, relu=relu)
+    flat.input_shape = features.input_shape = base.input_shape
+    deep = Sequential(features=features, classes=classes)
+    for kind, ours in {"flat": flat, "nested": model, "sequential": model, "deep": deep}.items():
+        keras.backend.clear_session()
+        theirs = put_together(kind)
+        shake(theirs, rng)
+        expected = theirs.predict(x, verbose=0)
+        for path in keras_files(theirs, folder, kind):
+            loaded = model.load_weights(path)
+            what = f"{path.name}: base and head, {loaded.tensors} tensors, relative"
+            report(what, distance(run(model, x), expected), 1e-5)
+            alone = mx.models.Xception(include_top=False, pooling="avg", input_shape=(71, 71, 3))
+            loaded = alone.load_weights(path, part="base")
+            what = f"{path.name}: the base alone, {loaded.tensors} tensors, {len(loaded.outside)} outside, relative"
+            report(what, distance(run(alone, x), run(base, x)), 0)
+        ours.save_weights(folder / f"{kind}_ours.weights.h5")
+        again = put_together(kind)
+        again.load_weights(folder / f"{kind}_ours.weights.h5")
+        report(f"our {kind}.weights.h5 in Keras, relative", distance(again.predict(x, verbose=0), expected), 1e-5)
+
+
 def check_zoo(folder):
     rng = np.random.default_rng(2)
     for name in ("InceptionV3", "VGG16", "ResNet152"):
@@ -136,7 +184,7 @@ def check_zoo(folder):
 
 def main():
     print(f"Keras {keras.__version__}, {keras.backend.backend()}; h5py {h5py.__version__}")
-    for check in (check_golden, check_nested, check_zoo):
+    for check in (check_golden, check_nested, check_base_and_head, check_zoo):
         with tempfile.TemporaryDirectory() as folder:
             check(Path(folder))
     sys.exit(bool(FAILURES))

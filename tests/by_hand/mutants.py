@@ -387,7 +387,7 @@ MUTANTS = [
     ),
     *of(
         "weights", "weights/match.py", "tests/weights/test_weights.py",
-        ("theirs.sort(key=_number)", "theirs.sort(key=lambda layer: layer.name)"),
+        ("theirs.sort(key=lambda layer: layer.number)", "theirs.sort(key=lambda layer: layer.name)"),
     ),
     *of(
         "weights", "weights/layers.py", "tests/weights/test_weights.py tests/weights/test_weight_sources.py",
