@@ -10,13 +10,22 @@ from . import methods as methods  # gives Tensor its arithmetic
 from .activation import ELU, GELU, RELU, SIGMOID, elu, gelu, relu, sigmoid
 from .arithmetic import ADD, DIVIDE, MULTIPLY, SUBTRACT, add, divide, multiply, subtract
 from .batchnorm import BATCH_NORM, batch_norm
-from .conv2d import CONV2D, conv2d
-from .depthwise import DEPTHWISE_CONV2D, depthwise_conv2d
+from .conv2d import CONV2D, GENERAL_CONV2D, conv2d
+from .depthwise import DEPTHWISE_CONV2D, GENERAL_DEPTHWISE_CONV2D, depthwise_conv2d
 from .dropout import DROPOUT, dropout
 from .linear import LINEAR, linear
 from .loss import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, binary_cross_entropy_with_logits, cross_entropy
 from .pointwise import POINTWISE_CONV2D, pointwise_conv2d
-from .pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
+from .pooling import (
+    AVG_POOL2D,
+    GENERAL_AVG_POOL2D,
+    GENERAL_MAX_POOL2D,
+    GLOBAL_AVG_POOL,
+    MAX_POOL2D,
+    avg_pool2d,
+    global_avg_pool,
+    max_pool2d,
+)
 from .reduction import MEAN, SUM, mean, sum
 from .reflect_pad import REFLECT_PAD2D, reflect_pad2d
 from .reshape import CONCAT, RESHAPE, concat, reshape
@@ -27,7 +36,9 @@ OPERATORS: dict[str, Op] = {
     op.name: op
     for op in (
         CONV2D,
+        GENERAL_CONV2D,
         DEPTHWISE_CONV2D,
+        GENERAL_DEPTHWISE_CONV2D,
         POINTWISE_CONV2D,
         SEPARABLE_CONV2D,
         RELU_SEPARABLE_CONV2D,
@@ -48,7 +59,9 @@ OPERATORS: dict[str, Op] = {
         MEAN,
         REFLECT_PAD2D,
         MAX_POOL2D,
+        GENERAL_MAX_POOL2D,
         AVG_POOL2D,
+        GENERAL_AVG_POOL2D,
         GLOBAL_AVG_POOL,
         LINEAR,
         DROPOUT,
