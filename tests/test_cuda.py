@@ -184,6 +184,7 @@ RULES = {
     "rmsprop": lambda p: mx.optim.RMSprop(p, lr=0.1, weight_decay=0.01),
     "rmsprop with momentum": lambda p: mx.optim.RMSprop(p, lr=0.1, momentum=0.9),
     "adam": lambda p: mx.optim.Adam(p, lr=0.1, weight_decay=0.01),
+    "adamw": lambda p: mx.optim.AdamW(p, lr=0.1, weight_decay=0.1),
 }
 
 
