@@ -189,6 +189,40 @@ class Activation(Module):
         return ACTIVATIONS[self.name](x)
 
 
+def ReLU() -> Activation:
+    """``Activation("relu")`` by the name that PyTorch has for it; so are the three below."""
+    return Activation("relu")
+
+
+def ELU() -> Activation:
+    """``Activation("elu")``."""
+    return Activation("elu")
+
+
+def GELU() -> Activation:
+    """``Activation("gelu")``."""
+    return Activation("gelu")
+
+
+def Sigmoid() -> Activation:
+    """``Activation("sigmoid")``."""
+    return Activation("sigmoid")
+
+
+class Softmax(Module):
+    """Probabilities from logits, (..., k) -> (..., k). The losses take logits: in training it stands behind none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.softmax(x)
+
+
+class Identity(Module):
+    """What it is given, as it is: in the place of a layer that is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class MaxPool2d(Module):
     """Maximum over a window, (n, h, w, c) -> (n, ho, wo, c); padded pixels never win. See ``ops.max_pool2d``."""
 
