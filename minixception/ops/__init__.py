@@ -15,6 +15,7 @@ from .depthwise import DEPTHWISE_CONV2D, GENERAL_DEPTHWISE_CONV2D, depthwise_con
 from .dropout import DROPOUT, dropout
 from .linear import LINEAR, linear
 from .loss import BINARY_CROSS_ENTROPY, CROSS_ENTROPY, binary_cross_entropy_with_logits, cross_entropy
+from .mse_loss import MSE_LOSS, mse_loss
 from .pointwise import POINTWISE_CONV2D, pointwise_conv2d
 from .pooling import (
     AVG_POOL2D,
@@ -67,6 +68,7 @@ OPERATORS: dict[str, Op] = {
         DROPOUT,
         CROSS_ENTROPY,
         BINARY_CROSS_ENTROPY,
+        MSE_LOSS,
     )
 }
 
@@ -89,6 +91,7 @@ __all__ = [
     "log_softmax",
     "max_pool2d",
     "mean",
+    "mse_loss",
     "multiply",
     "pointwise_conv2d",
     "reflect_pad2d",

@@ -152,7 +152,7 @@ def test_every_operator_has_all_three_rungs_but_those_that_move_no_bytes_or_are_
     without = {name for name, op in OPERATORS.items() if not op.rungs.keys() >= set(BACKENDS)}
     moves_no_bytes = {"reshape", "concat"}
     definition_alone = {f"general_{name}" for name in ("conv2d", "depthwise_conv2d", "max_pool2d", "avg_pool2d")}
-    assert without == moves_no_bytes | definition_alone
+    assert without == moves_no_bytes | definition_alone | {"mse_loss"}
 
 
 @walk
@@ -302,7 +302,7 @@ def test_the_gate_of_relu_is_shut_at_0(rng, name, params, rung):
 # Nothing ------------------------------------------------------------------------------------------------------------
 
 TO_ALL = ("add", "subtract", "multiply", "divide", "concat", "dropout")  # every input has an entry for each image
-NO_MEAN = ("cross_entropy", "binary_cross_entropy_with_logits", "mean", "reshape")
+NO_MEAN = ("cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "mean", "reshape")
 
 
 @pytest.mark.parametrize("backend", ["loops", "cpu", "cuda"])
@@ -331,6 +331,7 @@ def test_what_has_no_mean_is_an_error():
     for call in (
         lambda: mx.cross_entropy(x, []),
         lambda: mx.binary_cross_entropy_with_logits(x, np.zeros((0, 3))),
+        lambda: mx.mse_loss(x, np.zeros((0, 3))),
         lambda: mx.nn.BatchNorm2d(3)(x),
     ):
         with pytest.raises(ValueError, match=r"\(0, 3\)|labels"):

@@ -42,6 +42,7 @@ INPUTS = {
     "dropout": lambda x: ([np.zeros(x, np.uint8)], {"rate": 0.5}),
     "cross_entropy": lambda x: ([LABELS], {"label_smoothing": 0.0}),
     "binary_cross_entropy_with_logits": lambda x: ([np.zeros(x)], {}),
+    "mse_loss": lambda x: ([x], {}),
 }
 TAKES_ROWS = ("linear", "cross_entropy")  # x (n, c)
 
