@@ -9,6 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+# Operators that have no rung but the first: faster ones are not worth their lines, and the GPU falls back on it, too.
+DEFINITION_ALONE = {
+    "general_conv2d",
+    "general_depthwise_conv2d",
+    "general_max_pool2d",
+    "general_avg_pool2d",
+    "mse_loss",
+}
 COMPILED_FOR_LONG = (
     "linear",
     "conv2d",
