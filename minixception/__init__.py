@@ -12,6 +12,7 @@ from .apps import hub
 from .compiler import compile
 from .engine.backend import current_backend, use_backend
 from .engine.creation import ones, randn, zeros
+from .engine.function import Function
 from .engine.gradcheck import gradcheck
 from .engine.interop import from_dlpack
 from .engine.random import seed
@@ -24,6 +25,7 @@ from .training import load, metrics
 __version__ = "0.1.0"
 
 __all__ = [
+    "Function",
     "Tensor",
     "__version__",
     "binary_cross_entropy_with_logits",

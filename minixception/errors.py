@@ -39,6 +39,10 @@ class InteropError(ValueError, BufferError):
     """Memory cannot be shared with another library: only a copy would do."""
 
 
+class IndexingError(ValueError, IndexError):
+    """A tensor does not have the elements that an index names."""
+
+
 class GraphError(ValueError):
     """backward() was asked for where no gradient can flow: no recorded path, or the tape was already used."""
 

@@ -51,19 +51,20 @@ class Watch:
         """
         if self._structure != structure_changes():  # of any model: is it this one?
             self._structure = structure_changes()
-            if _parts(self._model) != self._parts:
+            now = _parts(self._model)
+            if len(now) != len(self._parts) or not all(map(is_, now, self._parts)):
                 return True
         if not all(map(is_, map(_DATA, self._tensors), self._arrays)):
             return True
-        for cells, now, before in zip(self._cells, self._now, self._before, strict=True):
-            np.concatenate(cells, out=now)
-            if not np.array_equal(now, before) and now.tobytes() != before.tobytes():  # the same nan is no change
+        for cells, here, before in zip(self._cells, self._now, self._before, strict=True):
+            np.concatenate(cells, out=here)
+            if not np.array_equal(here, before) and here.tobytes() != before.tobytes():  # the same nan is no change
                 return True
         return False
 
 
 def _parts(model: Module) -> list[object]:
-    """Its modules and tensors; these are equal only to themselves."""
+    """Its modules and tensors."""
     return [part for _, part in (*model.named_modules(), *model.named_tensors())]
 
 

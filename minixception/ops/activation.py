@@ -1,13 +1,14 @@
-"""Activations: relu, elu, gelu and sigmoid, one function applied to every element.
+"""Activations: relu, elu, gelu, sigmoid and tanh, one function applied to every element.
 
     relu(x) = max(x, 0)                elu(x) = x if x > 0 else e^x - 1
     gelu(x) = x (1 + erf(x / √2)) / 2  sigmoid(x) = 1 / (1 + e^-x)
+    tanh(x) = (e^x - e^-x) / (e^x + e^-x)
 
 Shapes: x, y and their gradients have one shape, whichever it is.
-Backward: dx = dy * slope. The slope of relu, elu and sigmoid follows from y alone, so they save y, which the
+Backward: dx = dy * slope. The slope of all but gelu follows from y alone, so they save y, which the
 next layer keeps anyway; only gelu saves x.
 Cost: no MACs. relu does one comparison for each 8 bytes that must move (one input, one output, float32) and
-is memory-bound, as is every backward pass but that of gelu. elu and sigmoid take 0.5 ns of one core per
+is memory-bound, as is every backward pass but that of gelu. elu, sigmoid and tanh take 0.5 ns of one core per
 element for their exponential, gelu 6 ns for erf.
 Source: Chollet 2017, section 4.7 compares relu, elu and none; elu is Clevert et al. 2016 with alpha = 1; gelu
 is Hendrycks and Gimpel 2016, the exact form.
@@ -91,6 +92,10 @@ def _sigmoid_gradient_numpy(dy: Array, y: Array) -> Array:
     return dy * (y * (1 - y))
 
 
+def _tanh_gradient_numpy(dy: Array, y: Array) -> Array:
+    return dy * (1 - y * y)
+
+
 # 2. CPU -----------------------------------------------------------------------------------------------------
 # The formulas once more, for one element: y = value(x), and the slope dy/dx from the element that was saved.
 # Loops: one element after the other. `type(x)(0.5)` is 0.5 in the precision of x; a bare 0.5 would turn
@@ -142,6 +147,16 @@ def _sigmoid(x):
 @_formula
 def _sigmoid_slope(y):
     return y * (type(y)(1) - y)
+
+
+@_formula
+def _tanh(x):
+    return math.tanh(x)
+
+
+@_formula
+def _tanh_slope(y):
+    return type(y)(1) - y * y
 
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -202,6 +217,13 @@ def _fast_sigmoid(x):
     part, power = _exp_parts(-abs(x))
     e = type(x)(power * part + power)
     return (one if x >= 0 else e) / (one + e)
+
+
+@_formula
+def _fast_tanh(x):
+    part, power = _exp_parts(type(x)(-2) * abs(x))
+    below = power * part + (power - 1)  # e^(-2|x|) - 1, as in elu: exact near 0, where tanh(x) is x
+    return math.copysign(type(x)(-below / (2 + below)), x)
 
 
 def _cpu_rung(value: Callable[[float], float], slope: Callable[[float], float], saves: str) -> Rung:
@@ -291,6 +313,7 @@ GELU = _operator("gelu", "x", (_gelu_numpy, _gelu_gradient_numpy), (_gelu, _gelu
 SIGMOID = _operator(
     "sigmoid", "y", (_sigmoid_numpy, _sigmoid_gradient_numpy), (_sigmoid, _sigmoid_slope), fast=_fast_sigmoid
 )
+TANH = _operator("tanh", "y", (np.tanh, _tanh_gradient_numpy), (_tanh, _tanh_slope), fast=_fast_tanh)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------
@@ -334,3 +357,13 @@ def sigmoid(x: Tensor) -> Tensor:
     array([0. , 0.5, 1. ], dtype=float32)
     """
     return SIGMOID(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent of every element, between -1 and 1.
+
+    >>> import minixception as mx
+    >>> tanh(mx.tensor([-100.0, 0.0, 1.0])).numpy().round(4)
+    array([-1.    ,  0.    ,  0.7616], dtype=float32)
+    """
+    return TANH(x)

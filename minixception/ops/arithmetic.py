@@ -50,26 +50,26 @@ def _numpy(operation: Callable[[Any, Any], Any]) -> Callable[..., np.ndarray]:
 
 def _add_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     a_shape, b_shape = saved
-    return _sum_to(dy, a_shape), _sum_to(dy, b_shape)  # dy itself where nothing was repeated
+    return sum_to(dy, a_shape), sum_to(dy, b_shape)  # dy itself where nothing was repeated
 
 
 def _subtract_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     a_shape, b_shape = saved
-    return _sum_to(dy, a_shape), _sum_to(-dy, b_shape)
+    return sum_to(dy, a_shape), sum_to(-dy, b_shape)
 
 
 def _multiply_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     a, b = saved
-    return _sum_to(dy * b, a.shape), _sum_to(dy * a, b.shape)
+    return sum_to(dy * b, a.shape), sum_to(dy * a, b.shape)
 
 
 def _divide_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     a, b = saved
     da = dy / b  # y.shape
-    return _sum_to(da, a.shape), _sum_to(-da * a / b, b.shape)
+    return sum_to(da, a.shape), sum_to(-da * a / b, b.shape)
 
 
-def _sum_to(gradient: np.ndarray, shape: Shape) -> np.ndarray:
+def sum_to(gradient: np.ndarray, shape: Shape) -> np.ndarray:
     """The gradient of an input of this shape: summed over the dimensions along which it was repeated."""
     if gradient.shape == shape:
         return np.asarray(gradient)
@@ -167,7 +167,7 @@ def _on_gpu(name: str, a: Any, b: Any) -> Any:
 
 
 def _sum_to_on_gpu(gradient: Any, shape: Shape) -> Any:
-    """The same as ``_sum_to``, of a device array."""
+    """The same as ``sum_to``, of a device array."""
     padded = (1,) * (gradient.ndim - len(shape)) + shape
     repeated = tuple(i for i, size in enumerate(padded) if size < gradient.shape[i])
     return sums(gradient, repeated).reshape(shape) if gradient.shape != shape else gradient
@@ -247,7 +247,7 @@ def add(a: Operand, b: Operand) -> Tensor:
     array([[11., 21.],
            [12., 22.]], dtype=float32)
     """
-    return ADD(*_tensors("add", a, b))
+    return ADD(*floating_tensors("add", a, b))
 
 
 def subtract(a: Operand, b: Operand) -> Tensor:
@@ -257,7 +257,7 @@ def subtract(a: Operand, b: Operand) -> Tensor:
     >>> subtract(1, mx.tensor([0.25, 3.0])).numpy()
     array([ 0.75, -2.  ], dtype=float32)
     """
-    return SUBTRACT(*_tensors("subtract", a, b))
+    return SUBTRACT(*floating_tensors("subtract", a, b))
 
 
 def multiply(a: Operand, b: Operand) -> Tensor:
@@ -267,7 +267,7 @@ def multiply(a: Operand, b: Operand) -> Tensor:
     >>> multiply(mx.tensor([1.0, 2.0]), 0.5).numpy()
     array([0.5, 1. ], dtype=float32)
     """
-    return MULTIPLY(*_tensors("multiply", a, b))
+    return MULTIPLY(*floating_tensors("multiply", a, b))
 
 
 def divide(a: Operand, b: Operand) -> Tensor:
@@ -277,10 +277,10 @@ def divide(a: Operand, b: Operand) -> Tensor:
     >>> divide(1, mx.tensor([2.0, 4.0])).numpy()
     array([0.5 , 0.25], dtype=float32)
     """
-    return DIVIDE(*_tensors("divide", a, b))
+    return DIVIDE(*floating_tensors("divide", a, b))
 
 
-def _tensors(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
+def floating_tensors(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     """Both operands as floating tensors; a scalar becomes one of the other operand's dtype."""
     dtype = next((v.dtype for v in (a, b) if isinstance(v, (Tensor, np.ndarray))), np.dtype(np.float32))
     return _tensor(name, a, dtype), _tensor(name, b, dtype)

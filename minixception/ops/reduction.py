@@ -1,9 +1,10 @@
-"""Sum and mean over some of the axes, or over all.
+"""Sum, mean and variance over some of the axes, or over all.
 
     sum: y = sum of x over the axes          mean: y = the same, divided by the number of elements summed
+    var: y = mean of (x - mean of x)²
 
 Shapes: y has the dimensions of x that were not summed over; () if all were.
-Backward: of sum, dy repeated along the axes; of mean, dy / count repeated.
+Backward: of sum, dy repeated along the axes; of mean, dy / count repeated; of var that of the operators it is made of.
 Cost: no MACs. One addition for each element read: memory-bound.
 Accuracy: the error of a sum one by one grows with its length, in float32 to 1e-3 for a million terms. NumPy
 sums pairs of pairs; the cpu rung sums chunks, 16 lanes at a time, and then the chunks: both keep partial sums
@@ -26,6 +27,8 @@ from ..engine.op import Case, Draw, Op, Rung, Shape
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
 from ..gpu.reduce import repeat, sums
+from .arithmetic import subtract
+from .reshape import reshape
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
@@ -179,33 +182,56 @@ MEAN = Op(
 
 # 5. Function ------------------------------------------------------------------------------------------------
 
+Axis = int | Sequence[int] | None
 
-def sum(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
+
+def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The sum over all elements, or over one axis or several.
 
+    keepdims: the axes stay, with size 1, so that the result broadcasts with x.
     Raises ArgumentError for an axis that x does not have, or the same one twice.
 
     >>> import minixception as mx
     >>> sum(mx.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0).numpy()
     array([4., 6.], dtype=float32)
     """
-    return SUM(x, axis=_axes("sum", x, axis))
+    axes = named_axes("sum", x, axis)
+    return kept_dimensions(SUM(x, axis=axes), x, axes, keepdims)
 
 
-def mean(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
-    """The mean over all elements, or over one axis or several; errors as for ``sum``, and ShapeError for none.
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The mean over all elements, or over one axis or several; as ``sum``, and ShapeError for none.
 
     >>> import minixception as mx
     >>> mean(mx.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
     2.5
     """
-    return MEAN(x, axis=_axes("mean", x, axis))
+    axes = named_axes("mean", x, axis)
+    return kept_dimensions(MEAN(x, axis=axes), x, axes, keepdims)
 
 
-def _axes(name: str, x: Tensor, axis: int | Sequence[int] | None) -> Shape:
+def var(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The variance over all elements, or over one axis or several, divided by their number (biased, as in batchnorm).
+
+    Two passes over x, so that a large mean does no harm; errors as for ``mean``.
+
+    >>> import minixception as mx
+    >>> var(mx.tensor([[1.0, 2.0], [3.0, 6.0]]), axis=1).numpy()
+    array([0.25, 2.25], dtype=float32)
+    """
+    difference = subtract(x, mean(x, axis, keepdims=True))
+    return mean(difference * difference, axis, keepdims)
+
+
+def named_axes(name: str, x: Tensor, axis: Axis) -> Shape:
     """Axes counted from the front, in ascending order."""
     asked = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     axes = {a % x.ndim for a in asked if -x.ndim <= a < x.ndim}
     if len(axes) != len(asked):
         raise ArgumentError(f"{name}: axis must name different dimensions of x {x.shape}, got {axis}")
     return tuple(sorted(axes))
+
+
+def kept_dimensions(y: Tensor, x: Tensor, axes: Shape, keepdims: bool) -> Tensor:
+    """y, which x became; if asked for, with the axes that it has lost, of size 1."""
+    return reshape(y, [1 if i in axes else size for i, size in enumerate(x.shape)]) if keepdims else y

@@ -1,10 +1,11 @@
-"""Reshape and concat: the same elements in another arrangement.
+"""Reshape, transpose and concat: the same elements in another arrangement.
 
     reshape: y = x read in C order, in another shape      concat: y = the inputs side by side along an axis
+    transpose: y[i_p, i_q, ...] = x[i_0, i_1, ...], the dimensions in the order (p, q, ...)
 
 Shapes: reshape any -> any with as many elements; concat (n, h, w, c1), (n, h, w, c2) -> (n, h, w, c1 + c2).
-Backward: reshape reshapes dy back; concat cuts dy into the parts it was joined from.
-Cost: no MACs. reshape moves no bytes; concat reads and writes each element once.
+Backward: reshape reshapes dy back; concat cuts dy into the parts it was joined from; transpose undoes itself.
+Cost: no MACs. reshape moves no bytes; concat and transpose read and write each element once.
 Source: concat joins the towers of an Inception module, Szegedy et al. 2015, "Rethinking the Inception
 Architecture".
 """
@@ -46,9 +47,19 @@ def _concat_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.n
     return tuple(np.ascontiguousarray(part) for part in np.split(dy, np.cumsum(sizes[:-1]), axis))
 
 
+def _transpose_forward_numpy(x: np.ndarray, *, axes: Shape) -> tuple[np.ndarray, tuple[Any, ...]]:
+    return np.asarray(x.transpose(axes), order="C"), (axes,)
+
+
+def _transpose_backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+    (axes,) = saved
+    return (np.asarray(dy.transpose(np.argsort(axes)), order="C"),)
+
+
 # 2. CPU -----------------------------------------------------------------------------------------------------
 # Nothing to gain: reshape is a new header for the same memory, and concat is NumPy's memory copy, run by run
-# of contiguous elements. Both have the one rung, and the backends of the processor fall back to it.
+# of contiguous elements. Both have the one rung, as has transpose, which layers on NHWC do not need; the backends of
+# the processor fall back to it.
 
 # 3. GPU -----------------------------------------------------------------------------------------------------
 # reshape is a new header here too: the definition's functions do it. concat is a copy for each input: seen as
@@ -141,6 +152,17 @@ def _concat_sample(draw: Draw) -> Case:
     return Case(tuple(draw.normal(*s) for s in shapes), {"axis": axis})
 
 
+def _transpose_shape(x: Shape, *, axes: Shape) -> Shape:
+    if sorted(axes) != list(range(len(x))):
+        raise ArgumentError(f"transpose: expected each of the {len(x)} dimensions of {x} once, got {axes}")
+    return tuple(x[i] for i in axes)
+
+
+def _transpose_sample(draw: Draw) -> Case:
+    x = draw.normal(*[draw.integer(1, 4) for _ in range(3)])
+    return Case((x,), {"axes": draw.choice(((0, 2, 1), (1, 2, 0), (2, 1, 0), (0, 1, 2)))})
+
+
 RESHAPE = Op(
     name="reshape",
     rungs={
@@ -159,6 +181,12 @@ CONCAT = Op(
     shape=_concat_shape,
     sample=_concat_sample,
 )
+TRANSPOSE = Op(
+    name="transpose",
+    rungs={"numpy": Rung(_transpose_forward_numpy, _transpose_backward_numpy)},
+    shape=_transpose_shape,
+    sample=_transpose_sample,
+)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------
@@ -174,6 +202,20 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     (4,)
     """
     return RESHAPE(x, shape=tuple(shape))
+
+
+def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """The dimensions in another order, by default the reverse; the result is C-contiguous, a copy.
+
+    axes: for each dimension of the result, which of x it is, as NumPy's. Raises ArgumentError unless each stands there
+    once.
+
+    >>> import minixception as mx
+    >>> transpose(mx.tensor(np.zeros((8, 3, 32, 32))), (0, 2, 3, 1)).shape  # NCHW to NHWC
+    (8, 32, 32, 3)
+    """
+    order = range(x.ndim)[::-1] if axes is None else axes
+    return TRANSPOSE(x, axes=tuple(i % x.ndim if -x.ndim <= i < 0 else i for i in order))
 
 
 def concat(tensors: Sequence[Tensor], axis: int = -1) -> Tensor:
