@@ -11,6 +11,7 @@ from . import data, errors, imagenet, models, nn, ops, optim, training, viz
 from .apps import hub
 from .compiler import compile
 from .engine.backend import current_backend, use_backend
+from .engine.creation import ones, randn, zeros
 from .engine.function import Function
 from .engine.gradcheck import gradcheck
 from .engine.interop import from_dlpack
@@ -18,7 +19,7 @@ from .engine.random import seed
 from .engine.tape import no_grad
 from .engine.tensor import Tensor, tensor
 from .graph import cost
-from .ops import binary_cross_entropy_with_logits, cross_entropy
+from .ops import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from .training import load, metrics
 
 __version__ = "0.1.0"
@@ -42,13 +43,17 @@ __all__ = [
     "load",
     "metrics",
     "models",
+    "mse_loss",
     "nn",
     "no_grad",
+    "ones",
     "ops",
     "optim",
+    "randn",
     "seed",
     "tensor",
     "training",
     "use_backend",
     "viz",
+    "zeros",
 ]

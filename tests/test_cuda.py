@@ -16,6 +16,7 @@ from minixception.errors import ArgumentError, BackendError, GraphError
 from minixception.gpu import device
 from minixception.gpu import kernel as gpu
 from minixception.ops import OPERATORS
+from tests.helpers.cases import DEFINITION_ALONE
 from tests.helpers.processes import python
 
 pytestmark = pytest.mark.gpu
@@ -42,8 +43,24 @@ def _assert_close(got, expected):
 # The table of operators -----------------------------------------------------------------------------------------------
 
 
-def test_every_operator_runs_on_the_gpu():
-    assert [name for name, op in OPERATORS.items() if "cuda" not in op.rungs] == []
+def test_every_operator_has_a_kernel_but_those_that_are_the_definition_alone():
+    assert {name for name, op in OPERATORS.items() if "cuda" not in op.rungs} == DEFINITION_ALONE
+
+
+@pytest.mark.parametrize("name", sorted(DEFINITION_ALONE))
+def test_a_definition_alone_serves_tensors_of_the_gpu(name):
+    op = OPERATORS[name]
+    case = op.sample(RandomDraw(2))
+    results = []
+    for where in device.DEVICES:
+        inputs = [
+            Tensor(device.to(a, where), requires_grad=i not in op.integer_inputs) for i, a in enumerate(case.arrays)
+        ]
+        y = op(*inputs, **case.params)
+        y.backward(np.ones(y.shape))
+        assert y.device == where
+        results.append([y.numpy(), *(None if t.grad is None else device.to_cpu(t.grad) for t in inputs)])
+    np.testing.assert_equal(*results)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +201,7 @@ RULES = {
     "rmsprop": lambda p: mx.optim.RMSprop(p, lr=0.1, weight_decay=0.01),
     "rmsprop with momentum": lambda p: mx.optim.RMSprop(p, lr=0.1, momentum=0.9),
     "adam": lambda p: mx.optim.Adam(p, lr=0.1, weight_decay=0.01),
+    "adamw": lambda p: mx.optim.AdamW(p, lr=0.1, weight_decay=0.1),
 }
 
 

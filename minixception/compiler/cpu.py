@@ -15,7 +15,7 @@ from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
 from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
-from ..ops.pooling.max_pool import pool_into
+from ..ops.pooling.max_pool import MAX_POOL2D, pool_into
 from ..ops.separable.cpu import FUSED, strip_pixels
 from ..ops.window import extents
 from .fold import Folded, Key, as_image
@@ -61,7 +61,7 @@ class CpuKernels:
         slots: dict[int, int] = {}
         free: list[int] = []
         for step, done in zip(steps, last_read, strict=True):
-            if step.fused or isinstance(step.node.module, MaxPool2d):
+            if step.fused or _is_max_pool(step):
                 slots[step.result] = free.pop() if free else len(set(slots.values()))
             free += [slots[value] for value in done if value in slots]
         return slots
@@ -100,8 +100,8 @@ class CpuKernels:
         """The function that runs a step: arrays of its inputs -> array of its result."""
         if step.fused:
             return self._convolution(step, self.weights[step.key])
-        if isinstance(step.node.module, MaxPool2d):
-            return self._max_pool(step, step.node.module)
+        if _is_max_pool(step):
+            return self._max_pool(step)
 
         def layer(*arrays: Array) -> Array:
             y = step.node.on_arrays(*arrays)
@@ -139,9 +139,13 @@ class CpuKernels:
 
         return fused
 
-    def _max_pool(self, step: Step, module: MaxPool2d) -> Callable[..., Array]:
-        y, size, stride = self._slot(step.result), (module.size, module.size), module.stride or module.size
-        return lambda x: pool_into(x, y, size, stride, module.padding)
+    def _max_pool(self, step: Step) -> Callable[..., Array]:
+        y, params = self._slot(step.result), step.node.calls[0].params
+        return lambda x: pool_into(x, y, **params)
+
+
+def _is_max_pool(step: Step) -> bool:
+    return isinstance(step.node.module, MaxPool2d) and [call.op for call in step.node.calls] == [MAX_POOL2D]
 
 
 def _moved(layer: Folded, depthwise: Array, bias: Array, packed: Array) -> Folded:

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 from ..graph.trace import Graph, Layer
 from ..nn import Activation, Add, BatchNorm2d, Conv2d, Linear, PointwiseConv2d, SeparableConv2d
+from ..ops.conv2d import CONV2D
+from ..ops.linear import LINEAR
+from ..ops.pointwise import POINTWISE_CONV2D
+from ..ops.separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D
 from .fold import Key
 
 
@@ -51,10 +55,13 @@ class Step:
         return (self.source,) if self.residual is None else (self.source, self.residual)
 
 
+_WITH_KERNEL = (CONV2D, POINTWISE_CONV2D, LINEAR, SEPARABLE_CONV2D, RELU_SEPARABLE_CONV2D)
+
+
 def _has_kernel(node: Layer) -> bool:
-    if isinstance(node.module, SeparableConv2d):
-        return node.module.activation is None
-    return isinstance(node.module, Conv2d | PointwiseConv2d | Linear)
+    """What such a layer runs decides: with a dilation, or an activation inside, it runs operators without a kernel."""
+    is_layer = isinstance(node.module, Conv2d | PointwiseConv2d | Linear | SeparableConv2d)
+    return is_layer and any(call.op in _WITH_KERNEL for call in node.calls[:1])
 
 
 def _is_relu(node: Layer) -> bool:

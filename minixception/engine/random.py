@@ -15,11 +15,18 @@ from ..errors import ArgumentError
 _seed = 0  # what any thread set last
 
 
+def seeded(n: int) -> np.random.Generator:
+    """A generator of its own that starts from n; ArgumentError unless n is an integer of 0 or more."""
+    if not isinstance(n, (int, np.integer)) or n < 0:
+        raise ArgumentError(f"a seed must be an integer of 0 or more, got {n!r}")
+    return np.random.Generator(np.random.PCG64(int(n)))
+
+
 class _OfThread(threading.local):
     """What belongs to one thread, made when it first asks."""
 
     def __init__(self) -> None:
-        self.generator = np.random.Generator(np.random.PCG64(_seed))
+        self.generator = seeded(_seed)
 
 
 _here = _OfThread()
@@ -38,11 +45,10 @@ def seed(n: int) -> None:
     >>> generator().random() == first
     True
     """
-    if not isinstance(n, (int, np.integer)) or n < 0:
-        raise ArgumentError(f"a seed must be an integer of 0 or more, got {n!r}")
     global _seed
+    started = seeded(n)
     _seed = int(n)
-    _here.generator.bit_generator.state = np.random.PCG64(_seed).state
+    _here.generator.bit_generator.state = started.bit_generator.state
 
 
 def generator() -> np.random.Generator:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .blocks import Branches, InceptionModule, ModuleList, Residual, Sequential, SpectrumConv2d
 from .layers import (
+    ELU,
+    GELU,
     Activation,
     Add,
     AvgPool2d,
@@ -15,15 +17,21 @@ from .layers import (
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    Identity,
     Linear,
     MaxPool2d,
     PointwiseConv2d,
+    ReLU,
     SeparableConv2d,
+    Sigmoid,
+    Softmax,
 )
 from .modern import BlurPool2d, DropPath, SqueezeExcite
 from .module import Buffer, Module, Parameter
 
 __all__ = [
+    "ELU",
+    "GELU",
     "Activation",
     "Add",
     "AvgPool2d",
@@ -39,6 +47,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "Identity",
     "InceptionModule",
     "Linear",
     "MaxPool2d",
@@ -46,9 +55,12 @@ __all__ = [
     "ModuleList",
     "Parameter",
     "PointwiseConv2d",
+    "ReLU",
     "Residual",
     "SeparableConv2d",
     "Sequential",
+    "Sigmoid",
+    "Softmax",
     "SpectrumConv2d",
     "SqueezeExcite",
 ]

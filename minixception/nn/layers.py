@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
-from ..engine.op import plain
 from ..engine.tensor import Tensor
 from ..errors import ArgumentError, ShapeError
-from ..ops.window import Padding
+from ..ops.window import Border, Pair, one_if_equal, pair
 from . import init
 from .module import Buffer, Module, Parameter
 
 ACTIVATIONS = {"relu": ops.relu, "elu": ops.elu, "gelu": ops.gelu, "sigmoid": ops.sigmoid}
-
-
-def _pair(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
-    size = plain(kernel_size)
-    return (size, size) if isinstance(size, int) else size
 
 
 def _bias(channels: int, wanted: bool) -> Parameter | None:
@@ -28,48 +22,57 @@ class Conv2d(Module):
     """Convolution, (n, h, w, in_channels) -> (n, ho, wo, out_channels).
 
     Parameters: weight (kh, kw, in_channels / groups, out_channels); with bias=True, for networks that ask for it, bias
-    (out_channels,). padding: "same", "valid" or a number of pixels on each side. See ``ops.conv2d``.
+    (out_channels,). padding: "same", "valid" or a number of pixels on each side. It, the kernel's size, stride and
+    dilation may be pairs (down, across). See ``ops.conv2d``.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int = 1,
-        padding: Padding = "same",
+        kernel_size: Pair = 3,
+        stride: Pair = 1,
+        padding: Border = "same",
         groups: int = 1,
         bias: bool = False,
+        dilation: Pair = 1,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ArgumentError(f"Conv2d: groups={groups} must divide {in_channels} and {out_channels} channels")
-        kh, kw = _pair(kernel_size)
+        kh, kw = pair(one_if_equal(kernel_size))
         shape = (kh, kw, in_channels // groups, out_channels)
         fan_in, fan_out = kh * kw * in_channels // groups, kh * kw * out_channels // groups
         self.weight = Parameter(init.glorot_uniform(shape, fan_in, fan_out))
         self.bias = _bias(out_channels, bias)
-        self.stride, self.padding, self.groups = stride, padding, groups
+        self.stride, self.padding, self.groups = one_if_equal(stride), one_if_equal(padding), groups
+        self.dilation = one_if_equal(dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = ops.conv2d(x, self.weight, self.stride, self.padding, self.groups)
+        y = ops.conv2d(x, self.weight, self.stride, self.padding, self.groups, self.dilation)
         return y if self.bias is None else ops.add(y, self.bias)
 
 
 class DepthwiseConv2d(Module):
     """Depthwise convolution without bias, (n, h, w, c) -> (n, ho, wo, c).
 
-    Parameter: weight (kh, kw, channels). See ``ops.depthwise_conv2d``.
+    Parameter: weight (kh, kw, channels). The other arguments are those of ``Conv2d``. See ``ops.depthwise_conv2d``.
     """
 
     def __init__(
-        self, channels: int, kernel_size: int | tuple[int, int] = 3, stride: int = 1, padding: Padding = "same"
+        self,
+        channels: int,
+        kernel_size: Pair = 3,
+        stride: Pair = 1,
+        padding: Border = "same",
+        dilation: Pair = 1,
     ) -> None:
-        kh, kw = _pair(kernel_size)
+        kh, kw = pair(one_if_equal(kernel_size))
         self.weight = Parameter(init.glorot_uniform((kh, kw, channels), kh * kw, kh * kw))
-        self.stride, self.padding = stride, padding
+        self.stride, self.padding = one_if_equal(stride), one_if_equal(padding)
+        self.dilation = one_if_equal(dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.depthwise_conv2d(x, self.weight, self.stride, self.padding)
+        return ops.depthwise_conv2d(x, self.weight, self.stride, self.padding, self.dilation)
 
 
 class PointwiseConv2d(Module):
@@ -94,25 +97,28 @@ class SeparableConv2d(Module):
 
     Parameters: depthwise (kh, kw, in_channels), pointwise (in_channels, out_channels). ``activation`` is None (the
     paper's finding: best without, figure 10), "relu" or "elu". ``relu``: apply a ReLU to the input first, inside of the
-    same kernel, which saves a pass over memory. See ``ops.separable_conv2d``.
+    same kernel, which saves a pass over memory. The other arguments are those of ``Conv2d``. See
+    ``ops.separable_conv2d``.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int = 1,
-        padding: Padding = "same",
+        kernel_size: Pair = 3,
+        stride: Pair = 1,
+        padding: Border = "same",
         activation: str | None = None,
         relu: bool = False,
+        dilation: Pair = 1,
     ) -> None:
         if activation is not None and activation not in ACTIVATIONS:
             raise ArgumentError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        kh, kw = _pair(kernel_size)
+        kh, kw = pair(one_if_equal(kernel_size))
         self.depthwise = Parameter(init.glorot_uniform((kh, kw, in_channels), kh * kw, kh * kw))
         self.pointwise = Parameter(init.glorot_uniform((in_channels, out_channels), in_channels, out_channels))
-        self.stride, self.padding, self.activation, self.relu = stride, padding, activation, relu
+        self.stride, self.padding, self.dilation = one_if_equal(stride), one_if_equal(padding), one_if_equal(dilation)
+        self.activation, self.relu = activation, relu
 
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.relu)
@@ -123,8 +129,9 @@ class SeparableConv2d(Module):
 
     def _convolve(self, x: Tensor, relu: bool) -> Tensor:
         if self.activation is None:
-            return ops.separable_conv2d(x, self.depthwise, self.pointwise, self.stride, self.padding, relu)
-        z = ops.depthwise_conv2d(ops.relu(x) if relu else x, self.depthwise, self.stride, self.padding)
+            weights = self.depthwise, self.pointwise
+            return ops.separable_conv2d(x, *weights, self.stride, self.padding, relu, self.dilation)
+        z = ops.depthwise_conv2d(ops.relu(x) if relu else x, self.depthwise, self.stride, self.padding, self.dilation)
         return ops.pointwise_conv2d(ACTIVATIONS[self.activation](z), self.pointwise)
 
 
@@ -182,21 +189,56 @@ class Activation(Module):
         return ACTIVATIONS[self.name](x)
 
 
-class MaxPool2d(Module):
-    """Maximum over a window, (n, h, w, c) -> (n, ho, wo, c); padded pixels never win."""
+def ReLU() -> Activation:
+    """``Activation("relu")`` by the name that PyTorch has for it; so are the three below."""
+    return Activation("relu")
 
-    def __init__(self, size: int, stride: int | None = None, padding: Padding = "valid") -> None:
-        self.size, self.stride, self.padding = size, stride, padding
+
+def ELU() -> Activation:
+    """``Activation("elu")``."""
+    return Activation("elu")
+
+
+def GELU() -> Activation:
+    """``Activation("gelu")``."""
+    return Activation("gelu")
+
+
+def Sigmoid() -> Activation:
+    """``Activation("sigmoid")``."""
+    return Activation("sigmoid")
+
+
+class Softmax(Module):
+    """Probabilities from logits, (..., k) -> (..., k). The losses take logits: in training it stands behind none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.size, self.stride, self.padding)
+        return ops.softmax(x)
+
+
+class Identity(Module):
+    """What it is given, as it is: in the place of a layer that is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class MaxPool2d(Module):
+    """Maximum over a window, (n, h, w, c) -> (n, ho, wo, c); padded pixels never win. See ``ops.max_pool2d``."""
+
+    def __init__(self, size: Pair, stride: Pair | None = None, padding: Border = "valid", dilation: Pair = 1) -> None:
+        self.size, self.stride, self.padding = one_if_equal(size), one_if_equal(stride), one_if_equal(padding)
+        self.dilation = one_if_equal(dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.max_pool2d(x, self.size, self.stride, self.padding, self.dilation)
 
 
 class AvgPool2d(Module):
-    """Mean over the pixels of a window that lie inside of the image, (n, h, w, c) -> (n, ho, wo, c)."""
+    """Mean over the pixels of a window inside of the image, (n, h, w, c) -> (n, ho, wo, c). See ``ops.avg_pool2d``."""
 
-    def __init__(self, size: int, stride: int | None = None, padding: Padding = "valid") -> None:
-        self.size, self.stride, self.padding = size, stride, padding
+    def __init__(self, size: Pair, stride: Pair | None = None, padding: Border = "valid") -> None:
+        self.size, self.stride, self.padding = one_if_equal(size), one_if_equal(stride), one_if_equal(padding)
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.avg_pool2d(x, self.size, self.stride, self.padding)

@@ -44,6 +44,12 @@ def structure_changes() -> int:
     return _changes
 
 
+def _is_shown(value: Any) -> bool:
+    """What a printed module has in brackets: parameters, buffers, and settings, such as a pair of strides."""
+    of_numbers = isinstance(value, tuple) and all(isinstance(number, int) for number in value)
+    return of_numbers or isinstance(value, Parameter | Buffer | str | int | float)
+
+
 _at_inference: ContextVar[frozenset[Module]] = ContextVar("at_inference", default=frozenset())
 
 
@@ -110,7 +116,7 @@ class Module:
         own = [
             f"{key}={value.shape if isinstance(value, Tensor) else repr(value)}"
             for key, value in vars(self).items()
-            if isinstance(value, Parameter | Buffer | str | int | float) and not key.startswith("_")
+            if _is_shown(value) and not key.startswith("_")
         ]
         arguments = f"({', '.join(own)})" if own else ""
         yield f"{'  ' * depth}{name}{': ' * bool(name)}{type(self).__name__}{arguments}"

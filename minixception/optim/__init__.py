@@ -16,6 +16,7 @@ from .averaging import EMA as EMA
 from .clipping import clip_grad_norm as clip_grad_norm
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
+from .optimizers import AdamW as AdamW
 from .optimizers import Optimizer as Optimizer
 from .optimizers import RMSprop as RMSprop
 from .optimizers import is_kernel as is_kernel

@@ -95,7 +95,7 @@ def average(mean, w, share):
 
 @kernel
 def scale(g, factor):
-    """g times a factor, in place."""
+    """An array, such as a gradient or what decays, times a factor, in place."""
     i = cuda.grid(1)
     if i < g.size:
         g[i] *= factor

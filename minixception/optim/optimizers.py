@@ -1,4 +1,4 @@
-"""SGD, RMSprop and Adam: parameters, weight decay and state are shared, and one formula differs."""
+"""SGD, RMSprop, Adam and AdamW: parameters, weight decay and state are shared, and one formula differs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _update_on_gpu(self, i: int, w: Any, g: Any, decay: float) -> None:
-        """The same for arrays of the GPU, by one kernel."""
+        """The same for arrays of the GPU, by as few kernels as it takes."""
 
     def _decayed(self, w: np.ndarray, g: np.ndarray, decay: float) -> np.ndarray:
         """g + decay * w."""
@@ -232,7 +232,7 @@ class Adam(Optimizer):
         m = beta1 * m + (1 - beta1) * g,   s = beta2 * s + (1 - beta2) * g**2,
         w = w - lr * (m / (1 - beta1**t)) / (sqrt(s / (1 - beta2**t)) + eps),   t = number of steps.
 
-    Weight decay is L2, added to g; this is not AdamW.
+    Weight decay is L2, added to g; that of ``AdamW`` is not.
 
     >>> from types import SimpleNamespace
     >>> w = SimpleNamespace(data=np.array([1.0, 1.0]), grad=np.array([5.0, -0.01]))
@@ -276,6 +276,46 @@ class Adam(Optimizer):
         tmp += self.eps
         np.divide(m, tmp, out=tmp)
         w -= np.multiply(tmp, self.lr / (1 - self.beta1**self.steps), out=tmp)
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, 2019, algorithm 2):
+
+        w = w - lr * wd * w,   then the step of Adam without weight decay.
+
+    In Adam the decay is divided by the root of s as the gradient is: weights with large gradients decay less. Here all
+    shrink by the same share. lr is the factor of the decay, too, as in PyTorch, whose arguments these are; but by
+    default only kernels decay, as with the other optimisers here.
+
+    >>> from types import SimpleNamespace
+    >>> w = SimpleNamespace(data=np.array([[1.0, 1.0]]), grad=np.array([[5.0, -0.01]]))
+    >>> AdamW([w], lr=0.1, weight_decay=0.5).step()
+    >>> w.data.round(6).tolist()  # 1 - 0.1 * 0.5 - 0.1 * sign(g)
+    [[0.85, 1.05]]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        decay: Callable[[Parameter], bool] = is_kernel,
+    ) -> None:
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ArgumentError(f"expected a pair of betas, such as (0.9, 0.999), got {betas!r}")
+        super().__init__(params, lr, *betas, eps, weight_decay, decay)
+
+    def _update_on_gpu(self, i: int, w: Any, g: Any, decay: float) -> None:
+        if decay:
+            gpu.update(gpu.scale, w, factor=1 - self.lr * decay)
+        super()._update_on_gpu(i, w, g, 0.0)
+
+    def _update(self, i: int, w: np.ndarray, g: np.ndarray, decay: float) -> None:
+        if decay:
+            w *= 1 - self.lr * decay
+        super()._update(i, w, g, 0.0)
 
 
 def _decay_square(s: np.ndarray, g: np.ndarray, rho: float, tmp: np.ndarray) -> None:

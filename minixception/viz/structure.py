@@ -10,6 +10,7 @@ from itertools import groupby
 from .. import nn
 from ..errors import ArgumentError
 from ..graph.trace import Layer, trace
+from ..ops.window import Pair, pair
 from .boxes import TextBox
 
 MOST_SEGMENTS = 4  # of a spatial convolution: with more, the first two and the last are drawn
@@ -154,21 +155,21 @@ def _title(node: Layer) -> str:
     """The layer in a few words: what it does, its window, its stride if it has one, its channels."""
     channels = node.output[-1]
     match node.module:
-        case nn.SeparableConv2d(depthwise=kernel, stride=stride, activation=between):
+        case nn.SeparableConv2d(depthwise=kernel, stride=stride, dilation=dilation, activation=between):
             inside = f" with {_ACTIVATIONS[between]} inside" if between else ""
-            return f"SepConv {_window(kernel.shape[:2], stride)}, {channels}{inside}"
-        case nn.DepthwiseConv2d(weight=kernel, stride=stride):
-            return f"Depthwise {_window(kernel.shape[:2], stride)}, {channels}"
+            return f"SepConv {_window(kernel.shape[:2], stride, dilation)}, {channels}{inside}"
+        case nn.DepthwiseConv2d(weight=kernel, stride=stride, dilation=dilation):
+            return f"Depthwise {_window(kernel.shape[:2], stride, dilation)}, {channels}"
         case nn.BlurPool2d(stride=stride):
             return f"Depthwise blur {_window((3, 3), stride)}"
         case nn.PointwiseConv2d(stride=stride):
             return f"Conv {_window((1, 1), stride)}, {channels}"
-        case nn.Conv2d(weight=kernel, stride=stride):
-            return f"Conv {_window(kernel.shape[:2], stride)}, {channels}"
-        case nn.MaxPool2d(size=size, stride=stride):
-            return f"Max pool {_window((size, size), stride or size)}"
+        case nn.Conv2d(weight=kernel, stride=stride, dilation=dilation):
+            return f"Conv {_window(kernel.shape[:2], stride, dilation)}, {channels}"
+        case nn.MaxPool2d(size=size, stride=stride, dilation=dilation):
+            return f"Max pool {_window(pair(size), stride or size, dilation)}"
         case nn.AvgPool2d(size=size, stride=stride):
-            return f"Average pool {_window((size, size), stride or size)}"
+            return f"Average pool {_window(pair(size), stride or size)}"
         case nn.GlobalAvgPool():
             return f"Global average pool, {channels}"
         case nn.Linear():
@@ -186,22 +187,24 @@ def _title(node: Layer) -> str:
     return type(node.module).__name__
 
 
-def _window(kernel: Sequence[int], stride: int) -> str:
-    return f"{kernel[0]}×{kernel[1]}" + (f" /{stride}" if stride != 1 else "")
+def _window(kernel: Sequence[int], stride: Pair, dilation: Pair = 1) -> str:
+    """The kernel's size, and where they are not 1 the stride behind a / and the dilation."""
+    step, spread = ("×".join(map(str, dict.fromkeys(pair(value)))) for value in (stride, dilation))
+    return f"{kernel[0]}×{kernel[1]}" + f" /{step}" * (step != "1") + f" dilated {spread}" * (spread != "1")
 
 
 def _segments(node: Layer) -> list[TextBox]:
     """A box for each segment of the channels that a spatial convolution keeps apart; none if it mixes all of them."""
     match node.module:
-        case nn.DepthwiseConv2d(weight=kernel, stride=stride):
+        case nn.DepthwiseConv2d(weight=kernel, stride=stride, dilation=dilation):
             segments = kernel.shape[2]
-        case nn.Conv2d(weight=kernel, stride=stride, groups=groups):
+        case nn.Conv2d(weight=kernel, stride=stride, groups=groups, dilation=dilation):
             segments = groups
         case _:
             return []
     if segments == 1:
         return []
-    each, window = node.output[-1] // segments, _window(kernel.shape[:2], stride)
+    each, window = node.output[-1] // segments, _window(kernel.shape[:2], stride, dilation)
     boxes = []
     for i in range(segments):
         where = f"channel {i + 1}" if each == 1 else f"channels {i * each + 1} to {(i + 1) * each}"

@@ -48,6 +48,13 @@ ZOO = {  # small networks of the parts that Xception does not have, for images (
         nn.Conv2d(3, 8, 5, stride=2, padding=3), nn.Activation("relu"), nn.MaxPool2d(3, 2, padding=1),
         nn.SeparableConv2d(8, 8, 3, padding=2), nn.DepthwiseConv2d(8, 3, 2, padding=1), nn.AvgPool2d(3, 1, padding=1),
     ),
+    "dilation and pairs": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, dilation=2, bias=True), nn.BatchNorm2d(8), nn.Activation("relu"),
+        nn.SeparableConv2d(8, 8, dilation=(1, 2), relu=True), nn.BatchNorm2d(8), nn.Activation("relu"),
+        nn.MaxPool2d(2, 1, "same", dilation=2), nn.DepthwiseConv2d(8, padding=2, dilation=2),
+        nn.Conv2d(8, 8, stride=(2, 1), padding=(0, 1)), nn.MaxPool2d((2, 3), 1), nn.Conv2d(8, 4, 3, (1, 1), (1, 1)),
+        nn.AvgPool2d((1, 2)),
+    ),
     "branches": lambda: nn.Branches(
         {"trunk": nn.Conv2d(3, 8, 3)},
         one=nn.PointwiseConv2d(8, 4),

@@ -266,3 +266,16 @@ def test_a_whole_network_runs_on_the_stand_in_that_collects_kernels_to_compile(r
     names = [name for name, *_ in notebook.signatures]
     assert sum("fused_strips" in name for name in names) == 2  # 3x3, and 1x1 with a stride
     assert sum("register_tile" in name and "_shift" in name for name in names) == 2
+
+
+def test_a_dilated_convolution_runs_as_it_is_and_keeps_the_plan_from_being_recorded(rng):
+    """Its definition runs on the processor; the layers around it are fused."""
+    layers = nn.Conv2d(4, 4, dilation=2, bias=True), nn.BatchNorm2d(4), nn.Activation(), nn.Conv2d(4, 3, 1)
+    model = randomise(nn.Sequential(*layers), rng)
+    first, second = rng.standard_normal((2, 2, 5, 4, 4)).astype(np.float32)
+    with mx.no_grad():
+        expected = model(Tensor(second)).numpy()
+    compiled = check(model, first)
+    for _ in range(3):
+        np.testing.assert_allclose(compiled(second), expected, rtol=1e-5, atol=1e-5)
+    assert [row[1] for row in compiled.plan.rows] == ["layer", "layer", "layer", "fused kernel"]

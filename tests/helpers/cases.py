@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+# Operators that have no rung but the first: faster ones are not worth their lines, and the GPU falls back on it, too.
+MOVE_BYTES = {"transpose", "index"}
+BY_HAND = {"exp", "log", "sqrt", "abs", "power", "clip", "matmul", "max", "min", "mse_loss"}  # of small models by hand
+ANY_WINDOW = {"general_conv2d", "general_depthwise_conv2d", "general_max_pool2d", "general_avg_pool2d"}
+DEFINITION_ALONE = MOVE_BYTES | BY_HAND | ANY_WINDOW
 COMPILED_FOR_LONG = (
     "linear",
     "conv2d",

@@ -95,3 +95,20 @@ def test_a_tensor_is_made_a_parameter():
 def test_wrong_types_are_told_what_to_do(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("name", ["relu", "elu", "gelu", "sigmoid"])
+def test_activations_by_pytorchs_names_are_the_layers_that_everything_knows(name):
+    layer = {"relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "sigmoid": nn.Sigmoid}[name]()
+    assert type(layer) is nn.Activation and repr(layer) == f"Activation(name={name!r})"
+    np.testing.assert_array_equal(layer(mx.tensor(X)).numpy(), getattr(mx.ops, name)(mx.tensor(X)).numpy())
+
+
+def test_a_network_of_pytorchs_names_compiles():
+    model = nn.Sequential(nn.Conv2d(3, 4), nn.Identity(), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3), nn.Softmax())
+    expected = model(mx.tensor(X)).numpy()
+    np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-6)
+    compiled = mx.compile(model)
+    np.testing.assert_allclose(compiled(X), expected, atol=1e-6)
+    assert [row[0] for row in compiled.plan.rows] == ["0 + 2", "3", "4", "5"]  # Identity is no step
+    assert nn.Identity()(x := mx.tensor(X)) is x

@@ -14,11 +14,14 @@ from minixception.ops import OPERATORS
 
 SAME = {"stride": 1, "padding": "same"}
 WINDOW = {"size": (2, 2), **SAME}
+GENERAL = {"stride": (2, 1), "padding": "same"}
 LABELS = np.zeros(2, np.int64)
 # Each operator's inputs behind x (n, h, w, c), as shapes or arrays, and its parameters.
 INPUTS = {
     "conv2d": lambda x: ([(3, 3, x[3], 4)], {**SAME, "groups": 1}),
+    "general_conv2d": lambda x: ([(3, 3, x[3], 4)], {**GENERAL, "groups": 1, "dilation": 2}),
     "depthwise_conv2d": lambda x: ([(3, 3, x[3])], SAME),
+    "general_depthwise_conv2d": lambda x: ([(3, 3, x[3])], {**GENERAL, "dilation": 2}),
     "pointwise_conv2d": lambda x: ([(x[3], 4)], {"stride": 1}),
     "separable_conv2d": lambda x: ([(3, 3, x[3]), (x[3], 4)], SAME),
     "relu_separable_conv2d": lambda x: ([(3, 3, x[3]), (x[3], 4)], SAME),
@@ -39,12 +42,15 @@ INPUTS = {
     "min": lambda x: ([], {"axis": (3,)}),
     "reflect_pad2d": lambda x: ([], {"padding": 1}),
     "max_pool2d": lambda x: ([], WINDOW),
+    "general_max_pool2d": lambda x: ([], {"size": (2, 2), **GENERAL, "dilation": 2}),
     "avg_pool2d": lambda x: ([], WINDOW),
+    "general_avg_pool2d": lambda x: ([], {"size": (2, 2), **GENERAL}),
     "global_avg_pool": lambda x: ([], {}),
     "linear": lambda x: ([(x[3], 4), (4,)], {}),
     "dropout": lambda x: ([np.zeros(x, np.uint8)], {"rate": 0.5}),
     "cross_entropy": lambda x: ([LABELS], {"label_smoothing": 0.0}),
     "binary_cross_entropy_with_logits": lambda x: ([np.zeros(x)], {}),
+    "mse_loss": lambda x: ([x], {}),
 }
 TAKES_ROWS = ("linear", "cross_entropy")  # x (n, c)
 

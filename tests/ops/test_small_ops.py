@@ -36,6 +36,7 @@ from minixception.ops import (
     linear,
     log_softmax,
     mean,
+    mse_loss,
     multiply,
     relu,
     reshape,
@@ -393,3 +394,26 @@ def _run(op: Op, arrays, params, threads):
         return [y, *(g for g in op.rungs["cpu"].backward(np.ones_like(y), saved) if g is not None)]
     finally:
         set_num_threads(config.NUMBA_NUM_THREADS)
+
+
+# Mean squared error
+
+
+def test_mse_loss_is_pytorchs():
+    """torch.nn.functional.mse_loss of PyTorch 2.13, and both gradients."""
+    x = tensor([[1.0, 2.0], [3.0, 5.0]], requires_grad=True)
+    targets = tensor([[0.0, 4.0], [3.0, 1.0]], requires_grad=True)
+    loss = mse_loss(x, targets)
+    assert loss.item() == 5.25 and loss.shape == ()
+    loss.backward()
+    np.testing.assert_array_equal(x.grad, [[0.5, -1], [0, 2]])
+    np.testing.assert_array_equal(targets.grad, [[-0.5, 1], [0, -2]])
+
+
+def test_targets_of_mse_loss_may_be_lists_or_integers_and_are_never_repeated():
+    x = tensor([[1.0], [2.0]])
+    assert mse_loss(x, [[0], [4]]).item() == mse_loss(x, tensor([[0], [4]])).item() == 2.5
+    with pytest.raises(ShapeError, match=r"targets must have the shape of x \(2, 1\), got \(2,\)"):
+        mse_loss(x, [0, 4])  # (2, 2) differences, if they were
+    with pytest.raises(DTypeError):
+        mse_loss(x, tensor(np.zeros((2, 1))))

@@ -67,6 +67,29 @@ def test_adam_on_paper():
     assert values == pytest.approx([0.9, 0.9 - 0.1 * (0.5 / 0.75) / (0.75 / 0.4375) ** 0.5])
 
 
+def test_adamw_is_pytorchs():
+    """torch.optim.AdamW of PyTorch 2.13, four steps of the same gradients; and two with its defaults."""
+    w = Parameter(np.array([[1.0, -2.0], [0.5, 3.0]]))
+    optimizer = optim.AdamW([w], lr=0.1, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.2)
+    for t, expected in enumerate(
+        (
+            [1.0799999, -2.0599998, 0.5899999, 2.840000033333],
+            [1.122075401831, -2.118799604001, 0.675833649637, 2.719524472017],
+            [1.081567867563, -2.176423411921, 0.760300755311, 2.70217748439],
+            [0.997988262981, -2.232894743683, 0.844320403896, 2.719378982676],
+        ),
+        start=1,
+    ):
+        w.grad = np.array([[t - 2, 0.5], [-t, 4 - t * t]])
+        optimizer.step()
+        np.testing.assert_allclose(w.data.ravel(), expected, rtol=0, atol=1e-12)
+    w = Parameter(np.array([[1.0, -2.0]]), np.array([[3.0, -6.0]]))
+    optimizer = optim.AdamW([w])
+    optimizer.step()
+    optimizer.step()
+    np.testing.assert_allclose(w.data, [[0.9979800101066667, -1.9979600102033337]], rtol=1e-14)
+
+
 # Many steps against a second implementation
 
 SHAPES = [(3, 3, 4), (4, 5), (5,)]
@@ -92,6 +115,10 @@ def adam_reference(w, g, t, state, lr, mu, wd):
     return w - lr * state["m"] / (1 - mu**t) / ((state["s"] / (1 - 0.999**t)) ** 0.5 + 1e-8)
 
 
+def adamw_reference(w, g, t, state, lr, mu, wd):
+    return adam_reference(w, g, t, state, lr, mu, 0) - lr * wd * w
+
+
 def sgd(params, lr, mu, wd):
     return optim.SGD(params, lr, momentum=mu, weight_decay=wd)
 
@@ -104,7 +131,11 @@ def adam(params, lr, mu, wd):
     return optim.Adam(params, lr, beta1=mu, weight_decay=wd)
 
 
-RULES = [(sgd, sgd_reference), (rmsprop, rmsprop_reference), (adam, adam_reference)]
+def adamw(params, lr, mu, wd):
+    return optim.AdamW(params, lr, betas=(mu, 0.999), weight_decay=wd)
+
+
+RULES = [(sgd, sgd_reference), (rmsprop, rmsprop_reference), (adam, adam_reference), (adamw, adamw_reference)]
 
 
 @pytest.mark.parametrize(("make", "reference"), RULES)
@@ -183,6 +214,8 @@ def test_a_step_allocates_nothing_of_a_parameters_size():
         (lambda p: optim.RMSprop(p, 0.1, rho=1.5), "rho"),
         (lambda p: optim.RMSprop(p, 0.1, eps=-1), "eps"),
         (lambda p: optim.Adam(p, 0.1, beta2=1), "beta2"),
+        (lambda p: optim.AdamW(p, betas=(0.9, 1.0)), "beta2"),
+        (lambda p: optim.AdamW(p, 0.1, 0.9), r"a pair of betas, such as \(0.9, 0.999\), got 0.9"),
         (lambda p: optim.EMA(p, 1.0), "decay"),
     ],
 )

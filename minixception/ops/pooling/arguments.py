@@ -7,28 +7,37 @@ from typing import Any
 
 from ...engine.op import Draw, Shape, plain
 from ...errors import ArgumentError
-from ..window import Padding, check_image, extents, sample_window, window_shape
+from ..window import (
+    Border,
+    Padding,
+    Pair,
+    check_image,
+    extents,
+    sample_window,
+    window_arguments,
+    window_shape,
+)
 
 
-def window_params(name: str, size: int | Sequence[int], stride: int | None, padding: Padding) -> dict[str, Any]:
-    """The operator's parameters: size as (h, w); stride None is the window's side: windows tile x.
+def window_params(
+    name: str, size: int | Sequence[int], stride: Pair | None, padding: Border, dilation: Pair = 1
+) -> dict[str, Any]:
+    """The operator's parameters: size as (h, w); stride None is the window's size: windows tile x.
 
     >>> window_params("max_pool2d", 2, None, "valid")
     {'size': (2, 2), 'stride': 2, 'padding': 'valid'}
     """
-    size, stride = plain(size), plain(stride)
+    size = plain(size)
     sides = (size, size) if isinstance(size, int) else plain(tuple(size)) if isinstance(size, Sequence) else ()
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
         raise ArgumentError(f"{name}: size must be a positive integer or a pair (height, width), got {size!r}")
-    if stride is None and sides[0] != sides[1]:
-        raise ArgumentError(f"{name}: a window that is not square needs a stride, got size {size!r} alone")
-    return {"size": sides, "stride": sides[0] if stride is None else stride, "padding": padding}
+    return {"size": sides, **window_arguments(sides if stride is None else stride, padding, dilation)}
 
 
-def pooled_shape(name: str, x: Shape, size: tuple[int, int], stride: int, padding: Padding) -> Shape:
+def pooled_shape(name: str, x: Shape, size: tuple[int, int], stride: Pair, padding: Border, **dilation: Pair) -> Shape:
     """(n, ho, wo, c); ShapeError or ArgumentError if the window and x do not go together."""
     check_image(name, x)
-    return (x[0], *window_shape(name, x, size, stride, padding), x[3])
+    return (x[0], *window_shape(name, x, size, stride, padding, **dilation), x[3])
 
 
 def pool_window(

@@ -14,6 +14,7 @@ Source: the rule of Keras AveragePooling2D; the pooling branch of Szegedy et al.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,14 +27,14 @@ from ...engine.op import Case, Draw, Op, Rung, Shape
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
 from ...gpu.pixels import element, pixel_grid, this_element
-from ..window import Padding, pad_image, taps
+from ..window import Border, Padding, Pair, pad_image, sample_general_window, taps
 from .arguments import pool_window, pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
+    x: np.ndarray, *, size: tuple[int, int], stride: Pair, padding: Border
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One shifted copy of x per tap of the window, summed, and divided by the taps inside of the image."""
     xp, outputs, _ = pad_image(x, size, stride, padding)  # (n, hp, wp, c), (ho, wo)
@@ -53,7 +54,7 @@ def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
     return (np.ascontiguousarray(dxp[inside]),)
 
 
-def _counts(shape: Shape, size: tuple[int, int], stride: int, padding: Padding, dtype: np.dtype[Any]) -> np.ndarray:
+def _counts(shape: Shape, size: tuple[int, int], stride: Pair, padding: Border, dtype: np.dtype[Any]) -> np.ndarray:
     """The number of taps of each window that lie inside of the image, (ho, wo, 1)."""
     ones = np.ones((1, *shape[1:3], 1), dtype)  # (1, h, w, 1)
     image, outputs, _ = pad_image(ones, size, stride, padding)  # (1, hp, wp, 1)
@@ -237,6 +238,12 @@ def _sample(draw: Draw) -> Case:
     return Case((draw.normal(*shape),), params)
 
 
+def _sample_general(draw: Draw) -> Case:
+    kernel, window, size = sample_general_window(draw, dilations=(1,))
+    x = draw.normal(draw.integer(1, 2), *size, draw.integer(1, 20))
+    return Case((x,), {"size": kernel, "stride": window["stride"], "padding": window["padding"]})
+
+
 AVG_POOL2D = Op(
     name="avg_pool2d",
     rungs={
@@ -248,16 +255,23 @@ AVG_POOL2D = Op(
     shape=partial(pooled_shape, "avg_pool2d"),
     sample=_sample,
 )
+GENERAL_AVG_POOL2D = replace(  # of any stride and padding: an average has no dilation
+    AVG_POOL2D,
+    name="general_avg_pool2d",
+    rungs={"numpy": AVG_POOL2D.rungs["numpy"]},
+    shape=partial(pooled_shape, "avg_pool2d", dilation=1),
+    sample=_sample_general,
+)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------
 
 
-def avg_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: Padding = "valid") -> Tensor:
+def avg_pool2d(x: Tensor, size: int | Sequence[int], stride: Pair | None = None, padding: Border = "valid") -> Tensor:
     """The mean of each window of x (n, h, w, c) over its pixels inside of x; y is (n, ho, wo, c).
 
-    size: the window's side, or (height, width). stride: None for a window's side. padding: "same", "valid" or a
-    number of pixels on each side; padded pixels are not counted.
+    size: the window's side, or (height, width). stride: None for the window's size. padding: "same", "valid" or a
+    number of pixels on each side; padded pixels are not counted. Stride and padding may be pairs (down, across).
     Raises ShapeError if x is no image or a window does not fit, ArgumentError for a size, stride or
     padding that does not exist.
 
@@ -265,4 +279,6 @@ def avg_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, 
     >>> avg_pool2d(mx.tensor([[[[1.0], [2.0], [6.0]]]]), (1, 2), stride=2, padding="same").numpy().ravel()
     array([1.5, 6. ], dtype=float32)
     """
-    return AVG_POOL2D(x, **window_params("avg_pool2d", size, stride, padding))
+    params = window_params("avg_pool2d", size, stride, padding)
+    op = GENERAL_AVG_POOL2D if params.pop("dilation", None) else AVG_POOL2D
+    return op(x, **params)

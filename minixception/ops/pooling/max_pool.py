@@ -28,22 +28,22 @@ from ...engine.op import Case, Draw, Op, Rung
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
 from ...gpu.pixels import element, pixel_grid, this_element
-from ..window import Padding, pad_image, taps
+from ..window import Border, Padding, Pair, general_form, pad_image, sample_general_window, taps
 from .arguments import pool_window, pooled_shape, sample_pool, window_params
 
 # 1. Definition ----------------------------------------------------------------------------------------------
 
 
 def forward_numpy(
-    x: np.ndarray, *, size: tuple[int, int], stride: int, padding: Padding
+    x: np.ndarray, *, size: tuple[int, int], stride: Pair, padding: Border, dilation: Pair = 1
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One shifted copy of x per tap of the window; where it is greater than all before, it wins."""
-    xp, outputs, _ = pad_image(x, size, stride, padding)  # (n, hp, wp, c), (ho, wo)
-    image, _, _ = pad_image(np.ones((1, *x.shape[1:3], 1), bool), size, stride, padding)  # (1, hp, wp, 1)
-    y = np.zeros((x.shape[0], *outputs, x.shape[3]), x.dtype)
+    xp, outputs, _ = pad_image(x, size, stride, padding, dilation)  # (n, hp, wp, c), (ho, wo)
+    image, _, _ = pad_image(np.ones((1, *x.shape[1:3], 1), bool), size, stride, padding, dilation)  # (1, hp, wp, 1)
+    y = np.full((x.shape[0], *outputs, x.shape[3]), -np.inf, x.dtype)  # and stays so where dilated taps miss the image
     tap = np.zeros(y.shape, _tap_dtype(size))
     begun = np.zeros((1, *outputs, 1), bool)
-    for a, b, window in taps(size, stride, outputs):
+    for a, b, window in taps(size, stride, outputs, dilation):
         value = xp[window]  # (n, ho, wo, c)
         greater = ~(value <= y) & ~np.isnan(y)  # (n, ho, wo, c), or the first NaN
         wins = image[window] & (greater | ~begun)  # (n, ho, wo, c)
@@ -52,11 +52,11 @@ def forward_numpy(
     return y, (tap, x.shape, size, stride, padding)
 
 
-def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray]:
+def backward_numpy(dy: np.ndarray, saved: tuple[Any, ...], dilation: Pair = 1) -> tuple[np.ndarray]:
     """dy scattered back along each tap, where that tap won."""
     tap, shape, size, stride, padding = saved
-    dxp, outputs, inside = pad_image(np.zeros(shape, dy.dtype), size, stride, padding)  # (n, hp, wp, c)
-    for a, b, window in taps(size, stride, outputs):
+    dxp, outputs, inside = pad_image(np.zeros(shape, dy.dtype), size, stride, padding, dilation)  # (n, hp, wp, c)
+    for a, b, window in taps(size, stride, outputs, dilation):
         dxp[window] += np.where(tap == a * size[1] + b, dy, 0)  # (n, ho, wo, c)
     return (np.ascontiguousarray(dxp[inside]),)
 
@@ -254,6 +254,12 @@ def _sample(draw: Draw) -> Case:
     return Case((draw.distinct(*shape),), params)
 
 
+def _sample_general(draw: Draw) -> Case:
+    kernel, window, size = sample_general_window(draw)
+    x = draw.distinct(draw.integer(1, 2), *size, draw.integer(1, 20))
+    return Case((x,), {"size": kernel, **window})
+
+
 MAX_POOL2D = Op(
     name="max_pool2d",
     rungs={
@@ -265,21 +271,30 @@ MAX_POOL2D = Op(
     shape=partial(pooled_shape, "max_pool2d"),
     sample=_sample,
 )
+GENERAL_MAX_POOL2D = general_form(MAX_POOL2D, _sample_general)
 
 
 # 5. Function ------------------------------------------------------------------------------------------------
 
 
-def max_pool2d(x: Tensor, size: int | Sequence[int], stride: int | None = None, padding: Padding = "valid") -> Tensor:
+def max_pool2d(
+    x: Tensor,
+    size: int | Sequence[int],
+    stride: Pair | None = None,
+    padding: Border = "valid",
+    dilation: Pair = 1,
+) -> Tensor:
     """The greatest value of each window of x (n, h, w, c), channel by channel; y is (n, ho, wo, c).
 
-    size: the window's side, or (height, width). stride: None for a window's side. padding: "same", "valid" or a
-    number of pixels on each side; padded pixels never win.
-    Raises ShapeError if x is no image or a window does not fit, ArgumentError for a size, stride or
-    padding that does not exist. Chollet 2017, figure 5.
+    size: the window's side, or (height, width). stride: None for the window's size. padding: "same", "valid" or a
+    number of pixels on each side; padded pixels never win. Stride, padding and dilation may be pairs (down, across), as
+    in ``conv2d``; a window whose taps all miss x, as dilated ones near the border can, has the maximum -inf.
+    Raises ShapeError if x is no image or a window does not fit, ArgumentError for a size, stride, padding or dilation
+    that does not exist. Chollet 2017, figure 5.
 
     >>> import minixception as mx
     >>> max_pool2d(mx.tensor([[[[1.0], [4.0]], [[3.0], [2.0]]]]), 2).numpy().ravel()
     array([4.], dtype=float32)
     """
-    return MAX_POOL2D(x, **window_params("max_pool2d", size, stride, padding))
+    params = window_params("max_pool2d", size, stride, padding, dilation)
+    return (GENERAL_MAX_POOL2D if "dilation" in params else MAX_POOL2D)(x, **params)

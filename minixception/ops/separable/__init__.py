@@ -20,9 +20,10 @@ from functools import partial
 from ...engine.op import Case, Draw, Op, Rung, Shape
 from ...engine.tensor import Tensor
 from ...errors import ShapeError
-from ..depthwise import DEPTHWISE_CONV2D, sample_filter
-from ..pointwise import POINTWISE_CONV2D
-from ..window import Padding
+from ..activation import relu as rectified
+from ..depthwise import DEPTHWISE_CONV2D, depthwise_conv2d, sample_filter
+from ..pointwise import POINTWISE_CONV2D, pointwise_conv2d
+from ..window import Border, Padding, Pair, window_arguments
 from .cpu import backward_cpu, backward_loops, forward_cpu, forward_loops
 from .cuda import backward_cuda, forward_cuda, forward_cuda_fused
 from .definition import backward_numpy, forward_numpy
@@ -78,16 +79,26 @@ RELU_SEPARABLE_CONV2D = _operator("relu_separable_conv2d", relu=True)
 
 
 def separable_conv2d(
-    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int = 1, padding: Padding = "same", relu: bool = False
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    stride: Pair = 1,
+    padding: Border = "same",
+    relu: bool = False,
+    dilation: Pair = 1,
 ) -> Tensor:
     """Filter each channel of x (n, h, w, ci) by depthwise (kh, kw, ci), then mix channels by pointwise (ci, co).
 
-    relu: of relu(x) instead, in the same pass. y is (n, ho, wo, co). Raises ShapeError, DTypeError and ArgumentError as
-    the two convolutions do. Cost: n*ho*wo*ci*(kh*kw + co) MACs. Chollet 2017, section 2.
+    relu: of relu(x) instead, in the same pass. y is (n, ho, wo, co). With a dilation, or with a stride or padding that
+    is not the same down and across, it is the two convolutions one after the other. Raises ShapeError, DTypeError and
+    ArgumentError as they do. Cost: n*ho*wo*ci*(kh*kw + co) MACs. Chollet 2017, section 2.
 
     >>> import minixception as mx
     >>> separable_conv2d(mx.tensor([[[[1.0]]]]), mx.tensor([[[2.0]]]), mx.tensor([[3.0]])).item()
     6.0
     """
+    window = window_arguments(stride, padding, dilation)
+    if "dilation" in window:
+        return pointwise_conv2d(depthwise_conv2d(rectified(x) if relu else x, depthwise, **window), pointwise)
     op = RELU_SEPARABLE_CONV2D if relu else SEPARABLE_CONV2D
-    return op(x, depthwise, pointwise, stride=stride, padding=padding)
+    return op(x, depthwise, pointwise, **window)
