@@ -46,17 +46,19 @@ class Inside:
 
 
 @pytest.fixture
-def hub():
-    """A hub that waits when it is asked for a prediction, or for what is legal."""
-    hub = Hub(Colours())
-    hub.predict, hub.get_legal = Inside({"seen": "this"}), Inside({})
-    return hub
-
-
-@pytest.fixture
 def clients():
     with ThreadPoolExecutor(MANY) as pool:
         yield pool
+
+
+@pytest.fixture
+def hub(clients):
+    """A hub that waits when it is asked for a prediction, or for what is legal."""
+    hub = Hub(Colours())
+    hub.predict, hub.get_legal = waiting = Inside({"seen": "this"}), Inside({})
+    yield hub
+    for function in waiting:
+        function.go_on.set()  # the clients of a test that failed
 
 
 def test_a_hundred_who_come_before_any_is_answered(monkeypatch):
