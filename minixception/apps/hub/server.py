@@ -6,7 +6,7 @@
     GET  /api/samples/NAME                  one of them
     GET  /api/predict_sample?filename=NAME  what the network sees in it
     POST /api/predict                       in a picture sent as the field "file" of a form (multipart/form-data)
-    GET  /api/predict?fileurl=URL           in a picture on the web; only where the server was told to fetch
+    GET  /api/predict?fileurl=URL           in a picture on the public web; only where the server may fetch
 
 Errors are {"error": message}: status 400 as ModelHub had it, and HTTP's own where it has one (403, 404, 408, 411, 413,
 and 503 with Retry-After where too many ask at once).
@@ -62,8 +62,8 @@ class Server(ThreadingTCPServer):
 
     Of more connections than there may be threads, as many again wait in the system's queue.
 
-    port: 0 takes a free one; ``url`` says which. allow_urls: fetch pictures from addresses in requests. seconds: within
-    which a request must have come in, and an answer gone out. OSError if the port is taken.
+    port: 0 takes a free one; ``url`` says which. allow_urls: fetch pictures from public addresses in requests. seconds:
+    within which a request must have come in, and an answer gone out. OSError if the port is taken.
     """
 
     # Not http.server's ThreadingHTTPServer: it looks up the machine's name on the network at its start.
