@@ -1,0 +1,70 @@
+"""Take the picture of the page in the README: `python -m tests.by_hand.page_picture docs/figures/page.png`.
+
+Does what a person does: trains on a folder of photos, serves the run, chooses a photo it has not seen, and waits for
+the answer. The photos are the package's own drawings, turned, moved and lit at random, so that nobody's are copied.
+Needs a browser (tests/helpers/browser.py). Takes a minute or two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+import minixception as mx
+from minixception.apps import cli
+from minixception.apps.hub import Hub
+from minixception.apps.hub.samples import SAMPLES, sample
+from tests.helpers.browser import Page, started
+from tests.helpers.colours import serving
+
+PHOTOS = 40  # of each class
+WIDTH, HEIGHT = 1120, 630  # pixels of the page
+COLOURS = 128  # of the picture, which keep the file small
+TRAIN = ("--recipe", "demo", "--image-size", "64", "--epochs", "12", "--batch-size", "16")
+
+
+def photo(name: str, rng: np.random.Generator) -> Image.Image:
+    """A drawing as if somebody had photographed it."""
+    image = Image.open(io.BytesIO(sample(name))).convert("RGB")
+    image = image.rotate(
+        rng.uniform(-8, 8), translate=tuple(rng.integers(-15, 16, 2)), fillcolor=image.getpixel((0, 0))
+    )
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(0.9, 1.15))
+    return image.crop((0, 20, 400, 380))
+
+
+def main(path: Path) -> None:
+    """Write the picture."""
+    rng = np.random.default_rng(0)
+    path = path.absolute()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name in SAMPLES:
+            place = Path("photos", name.removesuffix(".png").replace("_", " "))
+            place.mkdir(parents=True)
+            for i in range(PHOTOS):
+                photo(name, rng).save(place / f"{i}.png")
+        photo("orange.png", rng).save("new.png")
+        assert cli.main(["train", "--data", "folder:photos", *TRAIN]) == 0
+        with serving(Hub(mx.load("runs/photos"), "runs/photos")) as server, started("profile") as browser:
+            page = Page(browser)
+            page.view(WIDTH, HEIGHT)
+            browser.get(server.url)
+            page.until(lambda: page.one("#model").text)
+            page.one("#file").send_keys(os.path.abspath("new.png"))
+            page.until(lambda: page.all("#bars .name") and not page.one("#working").is_displayed())
+            picture = page.screenshot("page.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {picture.width}x{picture.height} pixels, {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
