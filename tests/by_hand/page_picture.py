@@ -33,9 +33,8 @@ TRAIN = ("--recipe", "demo", "--image-size", "64", "--epochs", "12", "--batch-si
 def photo(name: str, rng: np.random.Generator) -> Image.Image:
     """A drawing as if somebody had photographed it."""
     image = Image.open(io.BytesIO(sample(name))).convert("RGB")
-    image = image.rotate(
-        rng.uniform(-8, 8), translate=tuple(rng.integers(-15, 16, 2)), fillcolor=image.getpixel((0, 0))
-    )
+    corner, shift = image.getpixel((0, 0)), tuple(rng.integers(-15, 16, 2))
+    image = image.rotate(rng.uniform(-8, 8), translate=shift, fillcolor=corner)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(rng.uniform(0.9, 1.15))
     return image.crop((0, 20, 400, 380))
