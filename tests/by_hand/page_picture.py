@@ -2,7 +2,7 @@
 
 Does what a person does: trains on a folder of photos, serves the run, chooses a photo it has not seen, and waits for
 the answer. The photos are the package's own drawings, turned, moved and lit at random, so that nobody's are copied.
-Needs a browser (tests/helpers/browser.py). Takes a minute or two.
+Needs a browser (tests/helpers/browser.py). Takes some minutes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ COLOURS = 128  # of the picture, which keep the file small
 TRAIN = ("--recipe", "demo", "--image-size", "64", "--epochs", "12", "--batch-size", "16")
 
 
-def photo(name: str, rng: np.random.Generator) -> Image.Image:
-    """A drawing as if somebody had photographed it."""
+def photo(name: str, angle: float, rng: np.random.Generator) -> Image.Image:
+    """A drawing as if somebody had photographed it, held askew by an angle in degrees."""
     image = Image.open(io.BytesIO(sample(name))).convert("RGB")
     corner, shift = image.getpixel((0, 0)), tuple(rng.integers(-15, 16, 2))
-    image = image.rotate(rng.uniform(-8, 8), translate=shift, fillcolor=corner)
+    image = image.rotate(angle, Image.Resampling.BICUBIC, translate=shift, fillcolor=corner)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(rng.uniform(0.9, 1.15))
     return image.crop((0, 20, 400, 380))
@@ -49,10 +49,12 @@ def main(path: Path) -> None:
             place = Path("photos", name.removesuffix(".png").replace("_", " "))
             place.mkdir(parents=True)
             for i in range(PHOTOS):
-                photo(name, rng).save(place / f"{i}.png")
-        photo("orange.png", rng).save("new.png")
+                photo(name, rng.uniform(-8, 8), rng).save(place / f"{i}.png")
+        photo("traffic_light.png", 20, rng).save("new.png")  # more askew than any of those
         assert cli.main(["train", "--data", "folder:photos", *TRAIN]) == 0
-        with serving(Hub(mx.load("runs/photos"), "runs/photos")) as server, started("profile") as browser:
+        hub = Hub(mx.load("runs/photos"), "runs/photos")
+        hub.predict(sample("orange.png"))  # compiles, as the command does before it serves
+        with serving(hub) as server, started("profile") as browser:
             page = Page(browser)
             page.view(WIDTH, HEIGHT)
             browser.get(server.url)
