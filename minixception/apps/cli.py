@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from .commands import COMMANDS
 
@@ -19,6 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (a check failed), 2 (bad input) or 130 (Ctrl-C, SIGTERM)."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show is escaped; files get lines at once
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    out: Any = _ToTheEnd(sys.stdout)
+    err: Any = _ToTheEnd(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        return _status(arguments)
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     try:
         try:
             options = parser().parse_args(arguments)
@@ -26,17 +34,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _sigterm_as_ctrl_c():
                 return command(options)
         finally:
-            sys.stdout.flush()  # here, where a pipe that is closed or a disk that is full is answered for
+            sys.stdout.flush()  # here, where a disk that is full is answered for
     except KeyboardInterrupt:
         print("minixception: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe (head, less) went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what Python still writes at its end
-        return 0
     except (ValueError, OSError) as error:
         return _failed(error)
     except MemoryError as error:
         return _failed(f"there is not enough memory: {str(error) or 'take smaller images or batches'}")
+
+
+class _ToTheEnd:
+    """A stream that may end in a pipe whose reader (head, less) went away: the rest is written to nowhere.
+
+    The command itself goes on to its end, since training, for one, is worth more than the lines it prints.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As the stream's own."""
+        with self._readerless():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As the stream's own."""
+        with self._readerless():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _readerless(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # takes what is still in the buffer, too
 
 
 def _failed(why: object) -> int:

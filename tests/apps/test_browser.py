@@ -5,6 +5,7 @@ What it needs, and what SCREENSHOTS does: tests/helpers/browser.py.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import minixception as mx
 from minixception.apps.hub import Hub
 from minixception.apps.hub.samples import SAMPLES
 from tests.helpers.browser import Page as AnyPage
@@ -25,10 +27,11 @@ pytestmark = needs_browser
 class Page(AnyPage):
     """The page in the browser: what it shows, and what a person does with it."""
 
-    def __init__(self, browser, url):
+    def __init__(self, browser, url, samples=tuple(SAMPLES)):
         super().__init__(browser)
         browser.get(url)
-        self.until(lambda: len(self.all("#samples img")) == len(SAMPLES) and self.all("#samples img")[-1].size["width"])
+        self.until(lambda: self.one("#model").text and len(self.all("#samples img")) == len(samples))
+        self.until(lambda: all(image.size["width"] for image in self.all("#samples img")))
 
     def choose(self, path):
         self.one("#file").send_keys(str(path))
@@ -198,6 +201,21 @@ def test_a_name_is_text_even_if_it_looks_like_a_page(browser, photo):
         page.choose(photo(RED, "<i>.png"))
         page.wait_for("<img src=x onerror=alert(1)>")
         assert page.all("#bars img") == []
+        assert page.complaints() == []
+
+
+def test_a_run_of_ones_own_has_its_classes_and_no_drawings(browser, photo):
+    model = mx.models.mini_xception(2, (8,), 0, 4, (16, 16, 3))
+    model.class_names = ("daisy", "tulip")
+    hub = Hub(model, "runs/photos")
+    expected = max(model.predict([io.BytesIO(picture(RED))])[0], key=lambda p: p.probability)
+    with serving(hub) as server:
+        page = Page(browser, server.url, samples=())
+        assert page.one("#model").text == "runs/photos, 2 classes, pictures resized to 16x16 pixels without cropping."
+        assert not page.one("#drawings").is_displayed()
+        page.choose(photo(RED))
+        page.wait_for(expected.name)
+        assert sorted(page.names()) == ["daisy", "tulip"]
         assert page.complaints() == []
 
 

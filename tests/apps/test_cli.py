@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from minixception.apps.doctor import Report, _cache_root
 from minixception.data import shapes
 from minixception.engine.op import Rung
 from minixception.ops import OPERATORS
-from minixception.training import RECIPES, Trainer
+from minixception.training import RECIPES, Interrupted, Trainer, evaluate, read_checkpoint
 from tests.helpers.processes import ROOT, python
 
 COMMANDS = (
@@ -301,6 +302,72 @@ def test_ctrl_c_then_the_command_that_the_message_names(images, trained, tmp_pat
     assert call(*message.split("minixception ")[1].split())[0] == 0
     assert (out / "checkpoint.safetensors").stat().st_size > 0
     assert json.loads(call("evaluate", out, "--json")[1]) == json.loads(call("evaluate", trained, "--json")[1])
+
+
+def test_the_message_can_be_typed_where_a_folder_has_a_space_in_its_name(images, tmp_path, call, monkeypatch):
+    def interrupted(self):
+        raise Interrupted
+
+    monkeypatch.setattr(Trainer, "run", interrupted)
+    status, _, err = call(*training(images, tmp_path / "my run"))
+    again = shlex.split(err.split("go on with: ")[1])
+    assert (status, again) == (130, ["minixception", "train", "--out", str(tmp_path / "my run"), "--resume"])
+
+
+def test_a_run_remembers_its_image_size(images, tmp_path, call):
+    run = tmp_path / "run"
+    status, out, _ = call(*training(images, run, "--epochs", 1, "--image-size", 48))
+    assert status == 0
+    assert out.startswith("48 training and 12 test images of 48x48 pixels, ")
+    model = mx.load(run)
+    assert model.input_shape == (48, 48, 3)
+    status, out, _ = call("evaluate", run, "--json")
+    expected = evaluate(model, mx.data.load(f"folder:{images}", "test", image_size=48), 8)
+    assert (status, json.loads(out)) == (0, {"images": 12, **expected})
+    status, out, _ = call("train", "--out", run, "--resume", "--epochs", 2)
+    assert status == 0
+    assert "of 48x48 pixels" in out
+    status, _, err = call("train", "--out", run, "--resume", "--image-size", 32)
+    assert status == 2
+    assert "was trained on other classes or image sizes than folder:" in err
+
+
+def test_image_sizes_that_the_data_cannot_have(tmp_path, call):
+    status, _, err = call("train", "--image-size", 64, "--out", tmp_path / "run")
+    assert status == 2
+    assert err == "minixception: error: expected image_size 32 for CIFAR-10, got 64\n"
+    assert call("train", "--image-size", 0)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ((), "cifar10"),
+        (("--recipe", "demo"), "demo"),
+        (("--recipe", "demo", "--data", "shapes"), "shapes"),
+        (("--data", "cifar10:elsewhere"), "cifar10"),
+        (("--data", "folder:my/photos/"), "photos"),
+        (("--data", "folder:."), "here"),
+        (("--data", "folder:photos", "--out", "runs/mine"), "mine"),
+    ],
+)
+def test_a_run_is_called_after_its_data_or_recipe(arguments, folder, tmp_path, call, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    status, _, err = call("train", *arguments, "--resume")
+    assert status == 2
+    assert err == f"minixception: error: no checkpoint at {Path('runs', folder, 'checkpoint.safetensors')}\n"
+
+
+def test_a_run_goes_on_when_nobody_reads_its_lines(images, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does behind its last line
+    with open(writer, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert cli.main([str(a) for a in training(images, tmp_path / "run", "--epochs", 2)]) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in log] == [1, 2]
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").progress.epoch == 2
 
 
 def test_ctrl_c_elsewhere(call, monkeypatch):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minixception as mx
-from minixception import nn
+from minixception import imagenet, nn
 from minixception.apps.hub import Hub
 from minixception.apps.hub.about import MODELHUB_ID
 from minixception.apps.hub.form import check_picture, uploaded_file
@@ -197,6 +197,36 @@ def test_two_threads_take_turns():
     for thread in threads:
         thread.join()
     assert most == [1, 1, 1, 1]
+
+
+def test_one_picture_is_in_memory_at_a_time(monkeypatch):
+    hub = Hub(Colours())
+    read, locked = imagenet.read_image, []
+
+    def reading(*arguments):
+        locked.append(hub._lock.locked())
+        return read(*arguments)
+
+    monkeypatch.setattr(imagenet, "read_image", reading)
+    hub.predict(picture())
+    assert locked == [True]
+    assert not hub._lock.locked()
+
+
+def test_a_network_that_was_trained_here_sees_what_predict_shows_it(rng):
+    small = Image.fromarray(rng.integers(0, 256, (20, 31, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    model = Pixels()
+    model.class_names = ("cat", "dog", "cow", "hen")
+    hub = Hub(model, "xception")
+    expected = {p.name: p.probability for p in model.predict([small], top=4)[0]}
+    got = {p["label"]: p["probability"] for p in hub.predict(file.getvalue())["output"][0]["prediction"]}
+    assert got == pytest.approx(expected, rel=1e-5)
+    config = hub.get_config()
+    assert (hub.get_samples()["files"], config["publication"]["title"]) == ([], "")
+    assert config["id"] != MODELHUB_ID
+    assert hub.get_model_io()["input"]["dim_limits"][1:] == [{"min": 1}, {"min": 1}]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The hub over HTTP: ModelHub's addresses, pictures from the web, and the command that starts it."""
+"""The hub over HTTP: ModelHub's addresses, and the command that starts it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,18 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import quote
 
 import pytest
 from PIL import Image
 
 from minixception.apps import cli
-from minixception.apps.hub import server as server_module
 from minixception.apps.hub.samples import SAMPLES, sample
 from minixception.models import MODELS
-from tests.helpers.colours import BLUE, GREEN, RED, Colours, picture, serving
-from tests.helpers.hub_client import ask, form, get, likeliest, post, refused, same
+from tests.helpers.colours import BLUE, GREEN, RED, Colours, picture
+from tests.helpers.hub_client import ask, form, get, likeliest, post, same
 from tests.helpers.processes import HANG, ROOT
-
-
-@pytest.fixture(scope="module")
-def fetching(hub):
-    """A server that was started with --allow-urls."""
-    with serving(hub, allow_urls=True) as server:
-        yield server
-
 
 # ModelHub's addresses -------------------------------------------------------------------------------------------------
 
@@ -111,124 +97,6 @@ def test_an_upright_photo_is_seen_upright(server):
     exif[0x0112] = 6
     Image.new("RGB", (90, 60), BLUE).save(file, "JPEG", exif=exif)
     assert likeliest(post(server, form(file.getvalue()))[1]) == "jay"
-
-
-# Pictures from addresses ----------------------------------------------------------------------------------------------
-
-
-class Elsewhere(BaseHTTPRequestHandler):
-    """Another web server: a picture, too much, too slow, and redirects."""
-
-    def do_GET(self):
-        self.server.seen.append(self.path)
-        if self.path.startswith("/to?"):
-            self.send_response(302)
-            self.send_header("Location", self.path.removeprefix("/to?"))
-            self.end_headers()
-        elif self.path == "/missing":
-            self.send_error(404)
-        else:
-            self.send_response(200)
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.body()
-
-    def body(self):
-        if self.path == "/slow":
-            while True:  # until the client goes away
-                self.wfile.write(b"x")
-                time.sleep(0.05)
-        elif self.path == "/large":
-            for _ in range(server_module.MAX_UPLOAD // 2**16 + 1):
-                self.wfile.write(bytes(1 << 16))
-        else:
-            self.wfile.write(b"<svg/>" if self.path == "/svg" else picture(GREEN))
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(scope="module")
-def elsewhere():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        server.seen = []
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def predict_from(server, url):
-    return get(server, f"/api/predict?fileurl={quote(url, safe='')}")
-
-
-def test_addresses_are_fetched_only_where_allowed(server, fetching, elsewhere):
-    elsewhere.seen.clear()
-    status, message = refused(predict_from(server, elsewhere.url + "/picture"))
-    assert status == 400
-    assert "--allow-urls" in message
-    assert elsewhere.seen == []
-    for path in ("/picture", "/to?/picture", f"/to?{elsewhere.url}/picture"):
-        status, answer = predict_from(fetching, elsewhere.url + path)
-        assert status == 200
-        assert likeliest(answer) == "Granny Smith"
-
-
-OTHER_SCHEMES = ("file://PATH", "FILE:PATH", "ftp://127.0.0.1PATH", "data:image/png;base64,AA")
-
-
-@pytest.fixture
-def secret(tmp_path):
-    """The path of a picture that lies on this machine alone."""
-    path = tmp_path / "secret.png"
-    path.write_bytes(picture(RED))
-    return path.as_posix()
-
-
-@pytest.mark.parametrize("url", [*OTHER_SCHEMES, "PATH", "http://", "http:PATH", "", "http://["])
-def test_other_schemes_are_refused(fetching, secret, url):
-    status, message = refused(predict_from(fetching, url.replace("PATH", secret)))
-    assert status == 400
-    assert message.startswith(("expected an http or https address", "expected one fileurl", "Invalid IPv6"))
-
-
-@pytest.mark.parametrize("url", OTHER_SCHEMES)
-def test_redirects_lead_to_no_other_scheme(fetching, elsewhere, secret, url):
-    status, message = refused(predict_from(fetching, f"{elsewhere.url}/to?{url.replace('PATH', secret)}"))
-    assert status == 400
-    assert "not allowed" in message or "expected an http or https address" in message
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("/missing", "404"),
-        ("/svg", "PNG, JPEG, WEBP"),
-        ("/large", "at most 16,777,216 bytes"),
-        ("/to?/to?/to?/missing", "404"),
-    ],
-)
-def test_what_may_come_from_an_address(fetching, elsewhere, path, message):
-    status, told = refused(predict_from(fetching, elsewhere.url + path))
-    assert status == 400
-    assert message in told
-
-
-def test_an_address_that_drips_is_given_up(hub, elsewhere):
-    with serving(hub, allow_urls=True, seconds=0.5) as impatient:
-        status, told = refused(predict_from(impatient, elsewhere.url + "/slow"))
-    assert status == 400
-    assert "within 0.5 s" in told
-
-
-def test_nobody_at_an_address(fetching):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        status, message = refused(predict_from(fetching, f"http://127.0.0.1:{unused.getsockname()[1]}/p.png"))
-    assert status == 400
-    assert message.startswith("could not fetch http://127.0.0.1")
 
 
 # The command ----------------------------------------------------------------------------------------------------------

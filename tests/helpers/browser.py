@@ -7,6 +7,7 @@ page.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -37,18 +38,27 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    with started(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@contextlib.contextmanager
+def started(profile):
+    """A browser that keeps what it must in the folder ``profile``; it ends with the block."""
     from selenium import webdriver
 
     assert BROWSER, "found no chromium, chromium-browser, google-chrome or chrome"
     assert DRIVER, "found no chromedriver"
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    for flag in (*FLAGS, f"--user-data-dir={os.path.abspath(profile)}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    try:
+        yield driver
+    finally:
+        driver.quit()
 
 
 class Page:

@@ -15,6 +15,8 @@ from minixception.apps.hub import Hub, server
 from minixception.data import shapes
 from minixception.errors import CheckpointError
 from minixception.training import RECIPES, Recipe, Trainer, evaluate
+from tests.helpers.colours import serving
+from tests.helpers.hub_client import form, get, post
 from tests.helpers.processes import ROOT
 
 RECIPE = Recipe(epochs=1, batch_size=8, seed=7, widths=(8,), middle_blocks=1, stem=4, ema_decay=0.9, augment=False)
@@ -152,6 +154,24 @@ def test_serve_takes_a_run(run, call, monkeypatch):
     mx.models.MODELS["mini_xception"](num_classes=3).save_weights(weights)
     assert call("serve", "--model", "mini_xception", "--weights", weights, "--classes", 3)[0] == 0
     assert hubs[1].classes == ("0", "1", "2")
+
+
+def test_an_uploaded_photo_gets_what_predict_says(run, photo, call):
+    folder, trainer = run
+    model = mx.load(folder)
+    with serving(Hub(model, str(folder))) as server:
+        for size in ((60, 40), (20, 9)):
+            Image.open(photo).resize(size).save(photo)
+            (predicted,) = json.loads(call("predict", folder, photo, "--top", 8, "--json")[1])
+            status, answer = post(server, form(photo.read_bytes()))
+            assert status == 200
+            (output,) = answer["output"]
+            assert [p["label"] for p in output["prediction"]] == list(trainer.train.class_names)
+            got = {p["label"]: p["probability"] for p in output["prediction"]}
+            expected = {p["name"]: p["probability"] for p in predicted["predictions"]}
+            assert got == pytest.approx(expected, rel=1e-5)
+        assert answer["model"]["name"] == str(folder)
+        assert get(server, "/api/get_samples") == (200, [])
 
 
 def test_a_run_brings_its_network_with_it(run, photo, call, tmp_path):

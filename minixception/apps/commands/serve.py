@@ -15,7 +15,9 @@ def register(add: Add) -> None:
     parser = add("serve", run, "open a page to drop photos on, for this machine alone; stop it with Ctrl-C")
     parser.add_argument("run", nargs="?", metavar="RUN", help="a folder that train wrote, or its checkpoint")
     parser.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0: any that is free")
-    parser.add_argument("--allow-urls", action="store_true", help="fetch pictures from addresses that a request names")
+    parser.add_argument(
+        "--allow-urls", action="store_true", help="fetch pictures from public addresses that a request names"
+    )
     add_device(parser)
     add_network(parser)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...data import load
 from ...training import RECIPES, Interrupted, Trainer, read_checkpoint
 from ...training.run_folder import CHECKPOINT
-from .common import Add, add_device, chosen_device, device_words
+from .common import Add, add_device, chosen_device, device_words, positive
 
 
 def register(add: Add) -> None:
@@ -19,7 +19,12 @@ def register(add: Add) -> None:
     parser = add("train", run, "train a small Xception by a recipe; stop with Ctrl-C, go on with --resume")
     parser.add_argument("--recipe", choices=RECIPES, help="default: cifar10, or with --resume the run's own")
     parser.add_argument("--data", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER or folder:PATH")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoint and log; default: runs/RECIPE")
+    parser.add_argument(
+        "--image-size", type=positive, metavar="PIXELS", help="height and width, of folder:PATH or shapes; default: 32"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="checkpoint and log; default: runs/ and the name of the data or recipe"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="in all; more of them, with --resume, extend a run")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float)
@@ -34,8 +39,9 @@ def run(options: argparse.Namespace) -> int:
     """Train, and say where the log is."""
     device = chosen_device(options)
     name = options.recipe or "cifar10"
-    folder = options.out or Path("runs") / name
-    saved = read_checkpoint(folder / CHECKPOINT).recipe if options.resume else RECIPES[name]
+    folder = options.out or Path("runs") / (_name(options.data) if options.data else name)
+    checkpoint = read_checkpoint(folder / CHECKPOINT) if options.resume else None
+    saved = checkpoint.recipe if checkpoint else RECIPES[name]
     recipe = replace(RECIPES[name], epochs=saved.epochs) if options.recipe else saved
     changes = {
         name: value
@@ -43,10 +49,14 @@ def run(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) is not None
     }
     recipe = replace(recipe, **changes)
-    train, test = load(recipe.data, "train", seed=recipe.seed), load(recipe.data, "test", seed=recipe.seed)
+    size = options.image_size or (checkpoint.image_shape[0] if checkpoint else 32)
+    train, test = (load(recipe.data, split, image_size=size, seed=recipe.seed) for split in ("train", "test"))
     trainer = Trainer(recipe, train, test, folder, resume=options.resume, device=device)
     parameters = trainer.model.num_parameters(trainable=True)
-    print(f"{len(train):,} training and {len(test):,} test images, {parameters:,} parameters, run in {folder}")
+    print(
+        f"{len(train):,} training and {len(test):,} test images of {size}x{size} pixels, {parameters:,} parameters, "
+        f"run in {folder}"
+    )
     if options.resume and saved.epochs != recipe.epochs:
         print(
             f"{recipe.epochs} epochs instead of {saved.epochs}: the learning rate follows the schedule of "
@@ -57,12 +67,18 @@ def run(options: argparse.Namespace) -> int:
         records = trainer.run()
     except Interrupted:
         done = trainer.progress
+        again = shlex.join(["minixception", "train", "--out", str(folder), "--resume", *device_words(options)])
         print(
-            f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; "
-            f"go on with: {' '.join(['minixception train --out', str(folder), '--resume', *device_words(options)])}",
+            f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; go on with: {again}",
             file=sys.stderr,
         )
         return 130
     print(f"test top-1 {records[-1]['test_top1']:.2%} after {len(records)} epochs; log: {folder / 'log.jsonl'}")
     print(f"use it: {shlex.join(['minixception', 'predict', str(folder), 'PHOTO'])}")
     return 0
+
+
+def _name(data: str) -> str:
+    """What a run on this data is called: the folder of photos, or the kind of data."""
+    kind, _, place = data.partition(":")
+    return (Path(place).resolve().name if kind == "folder" else "") or kind

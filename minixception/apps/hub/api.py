@@ -26,7 +26,7 @@ from .about import IMAGENET, LEGAL, MODELHUB_ID, PAPERS, UNPUBLISHED
 from .samples import SAMPLES, sample
 
 MEDIA_TYPES = ("image/png", "image/jpg", "image/jpeg", "image/webp")
-MIN_SIZE = 32  # pixels, height and width
+MIN_SIZE = 32  # pixels, height and width, of ModelHub
 
 
 class Hub:
@@ -36,8 +36,9 @@ class Hub:
     at the first prediction. name: default, the class's name in lower case. classes: the labels, one per output; without
     them they are the network's ``class_names``; a network of 1000 outputs that has none is taken for one of ImageNet,
     whose class names it gives with spaces ("great white shark"; ModelHub's labels listed all synonyms of a class), and
-    others name classes by their index. Two threads may ask at once: their pictures go through the network one after the
-    other.
+    others name classes by their index. A network with ``class_names``, which was trained here, sees pictures as
+    ``minixception predict`` shows them to it and not as ModelHub did, and has no sample pictures. Two threads may ask
+    at once: their pictures are read, and go through the network, one after the other, and one is in memory.
 
     Raises ShapeError for a network without such an input or output, and ArgumentError for one without
     ``preprocessing`` or with another number of outputs than classes.
@@ -52,6 +53,9 @@ class Hub:
         outputs = _outputs(model)
         assert model.input_shape is not None and model.preprocessing is not None  # _outputs has looked
         self.name = name or type(model).__name__.lower()
+        self._trained_here = model.class_names is not None
+        self.samples: tuple[str, ...] = () if self._trained_here else tuple(SAMPLES)
+        self._rule, self._min_size = ("bilinear", 1) if self._trained_here else ("lanczos", MIN_SIZE)
         classes = model.class_names if classes is None else classes
         self._names_imagenet = classes is None and outputs == len(imagenet.CLASSES)
         if self._names_imagenet:
@@ -64,7 +68,7 @@ class Hub:
         self._preprocessing = model.preprocessing
         self._dtype = _dtype(model)
         self._network = compile(model)
-        self._lock = threading.Lock()  # a compiled network is not for two threads at once
+        self._lock = threading.Lock()  # a compiled network is not for two threads at once, nor is there memory
 
     def get_config(self) -> dict[str, Any]:
         """All that is known about the network: id, meta, publication, model (with its io) and display hints."""
@@ -91,7 +95,7 @@ class Hub:
                 "io": {
                     "input": {
                         "format": list(MEDIA_TYPES),
-                        "dim_limits": [{"min": 1, "max": 4}, {"min": MIN_SIZE}, {"min": MIN_SIZE}],
+                        "dim_limits": [{"min": 1, "max": 4}, {"min": self._min_size}, {"min": self._min_size}],
                     },
                     "output": [
                         {
@@ -122,30 +126,25 @@ class Hub:
         """
         folder = cache_dir() / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        for name in SAMPLES:
+        for name in self.samples:
             with atomic_path(folder / name) as temporary:
                 temporary.write_bytes(sample(name))
-        return {"folder": str(folder), "files": list(SAMPLES)}
+        return {"folder": str(folder), "files": list(self.samples)}
 
     def predict(self, source: str | os.PathLike[str] | bytes | BinaryIO) -> dict[str, Any]:
         """The probability of every class for one picture, in the classes' order, unsorted as ModelHub gave them.
 
-        source: a path, the bytes of an image file, or an open one. The picture is squeezed to the network's size with
-        LANCZOS, without a crop, as ModelHub did. Reading differs on purpose where ModelHub went wrong: a palette
-        picture shows its colours (there, the palette's indices were taken for gray), gray with transparency is read
-        (there it failed), and transparency is laid over white instead of being dropped. Raises DataError for what is
-        no picture or has fewer than 32 pixels a side, NumericError when the network's output is not finite.
+        source: a path, the bytes of an image file, or an open one. The picture is squeezed to the network's size: with
+        LANCZOS as ModelHub did, or as it was in training if the network was trained here, without a crop. Reading
+        differs on purpose where ModelHub went wrong: a palette picture shows its colours (there, the palette's indices
+        were taken for gray), gray with transparency is read (there it failed), and transparency is laid over white
+        instead of being dropped. Raises DataError for what is no picture or has fewer than ModelHub's 32 pixels a side,
+        which a network that was trained here does not ask for, and NumericError when the output is not finite.
         """
-        start = time.perf_counter()
-        image = imagenet.read_image(source, self._size)  # (h, w, 3) uint8
-        if min(image.shape[:2]) < MIN_SIZE:
-            raise DataError(
-                f"expected a picture of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {image.shape[0]}x{image.shape[1]}"
-            )
-        resized = imagenet.resize(image, self._size, "lanczos")[None]  # (1, H, W, 3)
-        x = imagenet.preprocess(resized, self._preprocessing).astype(self._dtype, copy=False)
-        probabilities = self._probabilities(x)  # (classes,)
-        seconds = time.perf_counter() - start
+        with self._lock:
+            start = time.perf_counter()
+            probabilities = self._probabilities(self._input(source))  # (classes,)
+            seconds = time.perf_counter() - start
         described = self.get_model_io()["output"][0]
         prediction = [
             {"label": label, "probability": float(p)} for label, p in zip(self.classes, probabilities, strict=True)
@@ -157,16 +156,28 @@ class Hub:
             "model": {"id": self._id(), "name": self.name},
         }
 
+    def _input(self, source: str | os.PathLike[str] | bytes | BinaryIO) -> np.ndarray:
+        """The picture as the network takes it, (1, h, w, 3)."""
+        image = imagenet.read_image(source, self._size)  # (h, w, 3) uint8
+        if min(image.shape[:2]) < self._min_size:
+            raise DataError(
+                f"expected a picture of at least {self._min_size}x{self._min_size} pixels, "
+                f"got {image.shape[0]}x{image.shape[1]}"
+            )
+        resized = imagenet.resize(image, self._size, self._rule)[None]  # (1, h, w, 3)
+        return imagenet.preprocess(resized, self._preprocessing).astype(self._dtype, copy=False)
+
     def _probabilities(self, x: np.ndarray) -> np.ndarray:
         """The softmax of the network's logits, (1, h, w, 3) -> (classes,)."""
-        with self._lock, no_grad():
+        with no_grad():
             logits = self._network(x)  # (1, classes)
             if not np.isfinite(logits).all():
                 raise NumericError("the network's output is not finite: are these the right weights?")
             return softmax(Tensor(logits)).numpy()[0]
 
     def _key(self) -> str:
-        return self.name.lower().replace("_", "")
+        """Which published network it is; a run is none, whatever its folder is called."""
+        return "" if self._trained_here else self.name.lower().replace("_", "")
 
     def _id(self) -> str:
         """ModelHub's own for its Xception, else one that depends on the name alone."""

@@ -6,15 +6,19 @@
     GET  /api/samples/NAME                  one of them
     GET  /api/predict_sample?filename=NAME  what the network sees in it
     POST /api/predict                       in a picture sent as the field "file" of a form (multipart/form-data)
-    GET  /api/predict?fileurl=URL           in a picture on the web; only where the server was told to fetch
+    GET  /api/predict?fileurl=URL           in a picture on the public web; only where the server may fetch
 
-Errors are {"error": message}: status 400 as ModelHub had it, and HTTP's own where it has one (403, 404, 408, 411, 413).
+Errors are {"error": message}: status 400 as ModelHub had it, and HTTP's own where it has one (403, 404, 408, 411, 413,
+and 503 with Retry-After where too many ask at once).
 Left out of ModelHub's: get_model_files (a zip of the weights, which whoever runs the server has already), thumbnail and
 output (this network has neither), and CORS, which would let any web page that is open on this machine use the network.
 
 Nothing in a request names a file: samples come from a fixed table. Requests must call the server by a loopback name,
 or else a foreign name that is made to point here (DNS rebinding) could reach it, and they must not come from other
 sites' pages. Uploads are limited in size, time and type.
+
+However many ask at once, memory is bounded: few requests hold a picture's file, the others wait before theirs is read,
+and the hub decodes one picture at a time.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ import os
 import re
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -44,6 +49,10 @@ from .form import check_picture, uploaded_file
 from .samples import SAMPLES, sample
 
 MAX_UPLOAD = 16 << 20  # bytes of a request's body, or behind an address
+_PLACES = 8  # requests that may hold a picture's file at once
+_PATIENCE = 20.0  # seconds that a request waits for one of these places
+_RETRY = "5"  # seconds, after which who found none may ask again
+_CONNECTIONS = 128  # that have a thread at once
 _LOOPBACK = "127.0.0.1"
 _SAMPLE_PATHS = {f"/api/samples/{name}": name for name in SAMPLES}
 
@@ -51,21 +60,38 @@ _SAMPLE_PATHS = {f"/api/samples/{name}": name for name in SAMPLES}
 class Server(ThreadingTCPServer):
     """Serves a hub on the loopback interface, one thread per request; ``serve_forever`` starts it.
 
-    port: 0 takes a free one; ``url`` says which. allow_urls: fetch pictures from addresses in requests. seconds: within
-    which a request must have come in, and an answer gone out. OSError if the port is taken.
+    Of more connections than there may be threads, as many again wait in the system's queue.
+
+    port: 0 takes a free one; ``url`` says which. allow_urls: fetch pictures from public addresses in requests. seconds:
+    within which a request must have come in, and an answer gone out. OSError if the port is taken.
     """
 
     # Not http.server's ThreadingHTTPServer: it looks up the machine's name on the network at its start.
     daemon_threads = True
+    request_queue_size = 128  # socketserver's own 5 have systems reset what comes at once
     allow_reuse_address = os.name != "nt"  # on Windows it would let two servers have the same port
 
     def __init__(self, hub: Hub, port: int = 8000, allow_urls: bool = False, seconds: float = 30.0) -> None:
         super().__init__((_LOOPBACK, port), Handler)
         self.hub, self.allow_urls, self.seconds = hub, allow_urls, seconds
+        self.places = threading.Semaphore(_PLACES)
+        self._connections = threading.Semaphore(_CONNECTIONS)
         self.port: int = self.server_address[1]
         self.url = f"http://{_LOOPBACK}:{self.port}/"
         names = ("localhost", _LOOPBACK, "[::1]")
         self.hosts = {f"{name}:{self.port}" for name in names} | (set(names) if self.port == 80 else set())
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a connection as soon as there may be one more."""
+        self._connections.acquire()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, however it ended."""
+        try:
+            super().shutdown_request(request)
+        finally:
+            self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print what went wrong in a thread, unless only its client went away."""
@@ -90,10 +116,15 @@ class Refused(Exception):
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads a socket until a moment in time, however slowly the bytes drip in."""
+    """Reads a socket for so many seconds, however slowly the bytes drip in."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
-        self._connection, self._end = connection, time.monotonic() + seconds
+        self._connection, self._seconds = connection, seconds
+        self.restart()
+
+    def restart(self) -> None:
+        """Have the seconds begin anew."""
+        self._end = time.monotonic() + self._seconds
 
     def readable(self) -> bool:
         return True
@@ -115,7 +146,8 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(_TimedReader(self.connection, self.server.seconds))
+        self._reader = _TimedReader(self.connection, self.server.seconds)
+        self.rfile = io.BufferedReader(self._reader)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing: the terminal keeps showing the server's address."""
@@ -173,11 +205,11 @@ class Handler(BaseHTTPRequestHandler):
             case "/api/get_model_io":
                 return _json(hub.get_model_io())
             case "/api/get_samples":
-                return _json([f"http://{self.headers['Host']}/api/samples/{name}" for name in SAMPLES])
+                return _json([f"http://{self.headers['Host']}/api/samples/{name}" for name in hub.samples])
             case "/api/predict_sample":
-                return _json(hub.predict(sample(_parameter(query, "filename"))))
+                return self._predict(lambda: sample(_parameter(query, "filename")))
             case "/api/predict":
-                return self._predict(self._fetched(_parameter(query, "fileurl")))
+                return self._predict(lambda: self._fetched(_parameter(query, "fileurl")))
             case _ if path in _SAMPLE_PATHS:
                 return Answer(200, "image/png", sample(_SAMPLE_PATHS[path]))
         raise Refused(404, f"nothing at {path}")
@@ -185,11 +217,24 @@ class Handler(BaseHTTPRequestHandler):
     def _post(self, path: str, query: dict[str, list[str]]) -> Answer:
         if path != "/api/predict":
             raise Refused(404, f"nothing to post to at {path}")
-        return self._predict(uploaded_file(self.headers, self._body()))
+        return self._predict(lambda: uploaded_file(self.headers, self._body()))
 
-    def _predict(self, picture: bytes) -> Answer:
-        check_picture(picture)
-        return _json(self.server.hub.predict(picture))
+    def _predict(self, read: Callable[[], bytes]) -> Answer:
+        """What the network sees in a picture, which is read once there is a place for it."""
+        with self._place():
+            picture = read()
+            check_picture(picture)
+            return _json(self.server.hub.predict(picture))
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self.server.places.acquire(timeout=_PATIENCE):
+            raise Refused(503, "the server is busy with other pictures: try again in a moment")
+        try:
+            self._reader.restart()  # it was not the client that took its time
+            yield
+        finally:
+            self.server.places.release()
 
     def _fetched(self, url: str) -> bytes:
         if not self.server.allow_urls:
@@ -222,6 +267,8 @@ class Handler(BaseHTTPRequestHandler):
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
         }
+        if answer.status == 503:
+            headers["Retry-After"] = _RETRY
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
