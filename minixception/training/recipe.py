@@ -106,4 +106,14 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "demo": Recipe(data="shapes", epochs=4, widths=(32, 64), middle_blocks=1, stem=16, lr=0.05, ema_decay=0.98),
     "cifar10": Recipe(data="cifar10", epochs=8, label_smoothing=0.1, weight_decay=5e-4),
+    # A few hundred: small steps, and so many of them that batchnorm's statistics and the averages have time to follow.
+    "photos": Recipe(
+        data="folder:photos",
+        epochs=40,
+        batch_size=16,
+        lr=0.02,
+        label_smoothing=0.1,
+        weight_decay=5e-4,
+        ema_decay=0.98,
+    ),
 }

@@ -17,7 +17,9 @@ from .common import Add, add_device, chosen_device, device_words, positive
 def register(add: Add) -> None:
     """The command and its options."""
     parser = add("train", run, "train a small Xception by a recipe; stop with Ctrl-C, go on with --resume")
-    parser.add_argument("--recipe", choices=RECIPES, help="default: cifar10, or with --resume the run's own")
+    parser.add_argument(
+        "--recipe", choices=RECIPES, help="default: photos for folder:PATH, else cifar10; with --resume, the run's own"
+    )
     parser.add_argument("--data", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER or folder:PATH")
     parser.add_argument(
         "--image-size", type=positive, metavar="PIXELS", help="height and width, of folder:PATH or shapes; default: 32"
@@ -38,7 +40,7 @@ def register(add: Add) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, and say where the log is."""
     device = chosen_device(options)
-    name = options.recipe or "cifar10"
+    name = options.recipe or ("photos" if (options.data or "").startswith("folder:") else "cifar10")
     folder = options.out or Path("runs") / (_name(options.data) if options.data else name)
     checkpoint = read_checkpoint(folder / CHECKPOINT) if options.resume else None
     saved = checkpoint.recipe if checkpoint else RECIPES[name]
