@@ -51,6 +51,7 @@ def load(path):
     return module
 
 
+commands = load(DOCS / "extensions" / "commands.py")
 course = load(DOCS / "extensions" / "course.py")
 docstrings = load(DOCS / "extensions" / "docstrings.py")
 
@@ -65,10 +66,11 @@ def anchors(path):
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name)
 def test_every_link_leads_somewhere(page):
+    made = {f"commands/{name}.md" for name in commands.commands()}  # when the site is built
     for link in LINK.findall(text_of(page)):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
-        assert target.exists(), link
+        assert path in made or target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
 
@@ -200,6 +202,19 @@ def test_a_notebook_says_what_it_teaches_and_how_long_it_takes(path):
     (notebook,) = [one for one in course.notebooks() if one.path == path]
     assert notebook.title and notebook.teaches and notebook.minutes
     assert f"# {path.name[:2]}. {notebook.title}" in text_of(path)
+
+
+def test_every_command_has_a_page_with_an_example():
+    record = json.loads(commands.RECORD.read_text("utf-8"))
+    examples = {example["command"].partition(" ")[0]: example for example in record["examples"]}
+    assert [example["command"] for example in record["examples"]] == list(commands.EXAMPLES)
+    assert sorted(examples) == sorted(commands.commands())
+    for name, options in commands.commands().items():
+        parser().parse_args(examples[name]["command"].split())
+        text = commands.page(name, options, examples[name])
+        assert f"usage: minixception {name} " in text
+        assert examples[name]["printed"].strip() in text
+        assert f"[{name}](commands/{name}.md)" in commands.overview()
 
 
 def test_the_overview_has_a_line_for_each_notebook():
