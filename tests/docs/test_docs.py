@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import io
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -291,6 +292,10 @@ def result(stem):
     return json.loads((DOCS / "results" / f"{stem}.json").read_text("utf-8"))
 
 
+def counted(n, what):
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def test_the_pictures_in_the_folder_are_those_that_pages_show():
     shown = {name for page in PAGES for name in re.findall(r"figures/([\w.-]+)\)", page.read_text("utf-8"))}
     assert {path.name for path in (DOCS / "figures").iterdir()} == shown
@@ -323,9 +328,14 @@ def test_the_readmes_figures_are_those_of_the_results():
     names = "minixception", "torch eager"
     large, small = ([peaks[network, by] for by in names] for network in ("Xception", "mini_xception"))
     cifar = result("cifar10")
+    steps = {step["command"]: step for step in result("setup")["steps"]}
+    minutes = {name: counted(math.ceil(step["seconds"] / 60), "minute") for name, step in steps.items()}
+    disk = steps["make setup"]["disk"] / 1e9
     for words in (
         "Xception needs {} GiB at its peak where PyTorch needs {}".format(*large),
         "mini_xception {} where PyTorch needs {}".format(*small),
         f"reaches {100 * cifar['test_top1']:.1f} % test accuracy in {cifar['minutes']:.1f} minutes",
+        f"make demo # {minutes['make setup']} to install (.venv takes {disk:.1f} GB), {minutes['make demo']} to train",
+        f"make test # {minutes['make test']}",
     ):
         assert words in " ".join(text.split())
