@@ -1,7 +1,10 @@
 # Everything a clone needs: `make demo`, `make test`. Windows without make: see "Windows" in README.md.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/installed
+# With NVIDIA's compilers where there is its driver, where they are there already, or with `make setup CUDA=1`.
+CUDA ?= $(strip $(wildcard .venv/installed-cuda) $(shell command -v nvidia-smi 2>/dev/null))
+STAMP := .venv/installed$(if $(CUDA),-cuda)
+comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo course test test-all lint notebooks docs gpu clean
@@ -14,7 +17,7 @@ setup: $(STAMP) ## create .venv and install the package with what tests and note
 # Done once; again only when pyproject.toml changes.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --editable ".[test,notebooks,docs,cuda]"
+	$(BIN)/python -m pip install --editable ".[test,notebooks,docs$(if $(CUDA),$(comma)cuda)]"
 	@touch $@
 
 demo: setup ## train a small Xception on the built-in images and draw what it learned

@@ -19,6 +19,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.linkcode",
+    "extensions.commands",
     "extensions.course",
     "extensions.docstrings",
     "extensions.mathml",

@@ -6,9 +6,12 @@ import ast
 import importlib.metadata
 import inspect
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,12 @@ from packaging.requirements import Requirement
 
 import minixception as mx
 from minixception import errors, training, viz
+from tests.helpers import processes
 from tests.helpers.processes import python
 
 PACKAGE = Path(mx.__file__).parent
+ROOT = PACKAGE.parent
+MAKE = shutil.which("make")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -27,18 +33,80 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 def test_what_is_installed_is_what_was_declared():
     """Also of the extras that are installed: numba-cuda, for one, compiles nothing with a NumPy that is too new."""
+    extras = ["", "test", "notebooks", "docs", *(["cuda"] if find_spec("numba_cuda") else [])]
     wrong = []
     for requirement in map(Requirement, importlib.metadata.requires("minixception")):
         try:
             found = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        wanted = requirement.marker is None or any(
-            requirement.marker.evaluate({"extra": extra}) for extra in ("", "test", "notebooks", "docs", "cuda")
-        )
+        wanted = requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
         if wanted and found not in requirement.specifier:
             wrong.append(f"{requirement}: {found} is installed")
     assert wrong == []
+
+
+# What is left out where it is missing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(MAKE is None, reason="calls make, which Windows lacks")
+@pytest.mark.parametrize(
+    ("arguments", "there", "extras"),
+    [
+        ([], "", "test,notebooks,docs"),
+        ([], "driver", "test,notebooks,docs,cuda"),
+        ([], "installed before", "test,notebooks,docs,cuda"),
+        (["CUDA=1"], "", "test,notebooks,docs,cuda"),
+        (["CUDA="], "driver", "test,notebooks,docs"),
+    ],
+)
+def test_setup_takes_nvidias_compilers_where_there_is_its_driver_or_where_asked(arguments, there, extras, tmp_path):
+    for file in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if there == "driver":
+        (programs / "nvidia-smi").touch(0o755)
+    if there == "installed before":
+        (tmp_path / ".venv").mkdir()
+        (tmp_path / ".venv" / "installed-cuda").touch()
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA"} | {"PATH": str(programs)}
+    command = [MAKE, "--dry-run", "--always-make", "setup", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert f'".[{extras}]"' in done.stdout
+
+
+def test_where_they_are_missing_a_test_says_how_to_have_it(monkeypatch):
+    monkeypatch.setattr(processes, "find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match=r"make setup CUDA=1$"):
+        processes.with_nvvm("print()")
+
+
+SKIPPED = """
+import pytest
+
+@pytest.mark.skipif(True, reason="no sun")
+def test_marked():
+    pass
+
+def test_that_finds_out_itself():
+    pytest.skip("no moon")
+"""
+
+
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_on_a_build_machine_a_test_that_is_skipped_fails(ci, tmp_path):
+    file = tmp_path / "test_skipped.py"
+    file.write_text(SKIPPED)
+    done = python("-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-ra", file, CI=ci)
+    fails = bool(ci) and sys.platform == "linux"
+    assert done.returncode == fails, done.stdout
+    assert ("1 failed, 1 error in" if fails else "2 skipped in") in done.stdout
+    assert "no sun" in done.stdout and "no moon" in done.stdout
+
+
+def test_the_build_machines_have_all_of_it():
+    assert "export CUDA=1 " in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 # Importing ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the site takes from elsewhere in the repository: the notebooks, the figures, and links to files beside docs/."""
+"""What the site takes from elsewhere in the repository: the notebooks, and links to files beside docs/."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ PAGES = {
     "notebooks/": "docs/course.md",
 }
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+(?=\))")
-_FIGURE = re.compile(r"figures/([\w-]+)\.svg")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Notebook:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Copy and draw when the build begins, and rewrite links as pages are read."""
+    """Copy when the build begins, and rewrite links as pages are read."""
     app.connect("builder-inited", _prepare)
     app.connect("source-read", lambda app, page, source: _rewrite(source, posixpath.join("docs", page)))
     app.connect("include-read", lambda app, path, page, source: _rewrite_included(source, path, page))
@@ -81,10 +80,9 @@ def overview() -> str:
 
 
 def _prepare(app: Sphinx) -> None:
-    course, figures = DOCS / "course", DOCS / "figures"
+    course = DOCS / "course"
     shutil.rmtree(course, ignore_errors=True)
     course.mkdir()
-    figures.mkdir(exist_ok=True)
     for notebook in notebooks():
         content = json.loads(notebook.path.read_text("utf-8"))
         for cell in content["cells"]:
@@ -95,17 +93,6 @@ def _prepare(app: Sphinx) -> None:
                     cell["metadata"]["mystnb"] = {"image": {"alt": alt}}
         (course / notebook.path.name).write_text(json.dumps(content), "utf-8")
     (course / "overview.txt").write_text(overview(), "utf-8")
-    _draw(figures)
-
-
-def _draw(folder: Path) -> None:
-    """Those of the package's figures that pages show."""
-    from minixception.apps import gallery
-
-    wanted = {name for page in DOCS.glob("*.md") for name in _FIGURE.findall(page.read_text("utf-8"))}
-    for entry in gallery.entries():
-        if entry.name in wanted:
-            entry.picture().save(folder / f"{entry.name}.svg")
 
 
 # Links ----------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SECTIONS = {"Args:": "param", "Raises:": "raises"}
 _ITEM = re.compile(r" {4}(\w+): (.*)")
 _CODE = re.compile(r"(``.+?``|:\w+:`.+?`)", re.DOTALL)
-_MARKUP = re.compile(r"([*|`]|(?<=\w)_(?=\W|$))")
+_MARKUP = re.compile(r"([*|`@]|(?<=\w)_(?=\W|$))")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

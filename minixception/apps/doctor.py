@@ -82,7 +82,7 @@ def _gpu_facts() -> list[tuple[str, str]]:
         cuda = numba_cuda()
     except (BackendError, ImportError) as error:
         return [("numba.cuda", "cannot be imported"), ("GPU", f"none: {_first_line(error)}")]
-    package = "numba-cuda" if getattr(cuda, "implementation", "") == "NVIDIA" else "numba"
+    package = "numba-cuda" if _is_nvidias(cuda) else "numba"
     source = f"of the package {package} {version(package)}"
     if is_simulated():
         return [("numba.cuda", f"{source}, its simulator"), ("GPU", "none: the simulator runs the kernels, slowly")]
@@ -90,9 +90,9 @@ def _gpu_facts() -> list[tuple[str, str]]:
 
 
 def _gpu(cuda: Any) -> str:
-    """Name, compute capability and memory of the GPU, or in one line why there is none."""
+    """Name, compute capability and memory of the GPU, or in one line why there is none; and what it takes to use it."""
     try:
-        compiles = cuda.is_available()  # also starts the driver
+        usable = cuda.is_available() and _is_nvidias(cuda)  # the first also starts the driver
         if error := cuda.cuda_error():
             return f"none: {_first_line(error)}"
         device = cuda.get_current_device()
@@ -102,7 +102,13 @@ def _gpu(cuda: Any) -> str:
     name = device.name if isinstance(device.name, str) else device.name.decode()  # bytes in Numba's own numba.cuda
     major, minor = device.compute_capability
     found = f"{name}, compute capability {major}.{minor}, {memory / 2**30:.1f} GiB"
-    return found if compiles else f"{found}; without NVVM to compile for it: pip install 'minixception[cuda]'"
+    missing = "to use it: make setup CUDA=1 in a clone, elsewhere pip install 'minixception[cuda]'"
+    return found if usable else f"{found}; without numba-cuda and NVVM {missing}"
+
+
+def _is_nvidias(cuda: Any) -> bool:
+    """Whether it is the package numba-cuda; of Numba's own, the package uses the simulator alone."""
+    return getattr(cuda, "implementation", "") == "NVIDIA"
 
 
 def _first_line(error: object) -> str:

@@ -296,7 +296,7 @@ def test_what_the_profiler_prints_is_read():
 
 @pytest.mark.slow
 def test_where_there_is_no_gpu_what_needs_none_passes_and_the_rest_is_skipped():
-    done = python("-m", "pytest", "tests/gpu/test_cuda_gemm.py", MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="")
+    done = python("-m", "pytest", "tests/gpu/test_cuda_gemm.py", MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="", CI="")
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d+ passed, \d+ skipped", done.stdout)
 
@@ -312,8 +312,9 @@ def test_tests_of_a_gpu_are_collected_without_what_notebooks_need():
 
 def test_tests_of_a_gpu_that_is_not_there_are_skipped_with_the_reason():
     done = python(
-        "-m", "pytest", "-m", "gpu", "tests/ops/test_cuda_pooling.py", MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES=""
-    )
+        *("-m", "pytest", "-m", "gpu", "tests/ops/test_cuda_pooling.py"),
+        MINIXCEPTION_CUDA="", CUDA_VISIBLE_DEVICES="", CI="",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "tests marked gpu: skipped: MINIXCEPTION_CUDA is empty" in done.stdout
     assert "SKIPPED" in done.stdout

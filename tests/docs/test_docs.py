@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import io
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,6 @@ import pytest
 from codespell_lib import main as codespell
 
 import minixception as mx
-from minixception.apps import gallery
 from minixception.apps.cli import parser
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,7 @@ def load(path):
     return module
 
 
+commands = load(DOCS / "extensions" / "commands.py")
 course = load(DOCS / "extensions" / "course.py")
 docstrings = load(DOCS / "extensions" / "docstrings.py")
 
@@ -66,11 +67,11 @@ def anchors(path):
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name)
 def test_every_link_leads_somewhere(page):
-    figures = {f"figures/{entry.name}.svg" for entry in gallery.entries()}  # drawn when the site is built
+    made = {f"commands/{name}.md" for name in commands.commands()}  # when the site is built
     for link in LINK.findall(text_of(page)):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
-        assert path in figures or target.exists(), link
+        assert path in made or target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
 
@@ -204,6 +205,19 @@ def test_a_notebook_says_what_it_teaches_and_how_long_it_takes(path):
     assert f"# {path.name[:2]}. {notebook.title}" in text_of(path)
 
 
+def test_every_command_has_a_page_with_an_example():
+    record = json.loads(commands.RECORD.read_text("utf-8"))
+    examples = {example["command"].partition(" ")[0]: example for example in record["examples"]}
+    assert [example["command"] for example in record["examples"]] == list(commands.EXAMPLES)
+    assert sorted(examples) == sorted(commands.commands())
+    for name, options in commands.commands().items():
+        parser().parse_args(examples[name]["command"].split())
+        text = commands.page(name, options, examples[name])
+        assert f"usage: minixception {name} " in text
+        assert examples[name]["printed"].strip() in text
+        assert f"[{name}](commands/{name}.md)" in commands.overview()
+
+
 def test_the_overview_has_a_line_for_each_notebook():
     lines = course.overview().splitlines()[2:]
     counts = [int(line.rstrip(" |").rpartition("|")[2]) for line in lines]
@@ -216,6 +230,7 @@ def test_docstrings_become_text_formulas_and_examples():
     assert docstrings.restructure(lines) == [
         r"Text with \*stars and a\_ ``x*y``:", "", "", "::", "", "    y = x * w", "", "", "More.", "", ">>> f(*x)", "1",
     ]  # fmt: skip
+    assert docstrings.restructure(["MAP@100"]) == [r"MAP\@100"]  # no address to write to
     sections = ["Args:", "    x: one", "        line more", "", "Raises:", "    ShapeError: two", "", "Text."]
     fields = [":param x: one", "        line more", ":raises ShapeError: two"]
     assert docstrings.restructure(sections) == ["", *fields, "", "Text."]
@@ -273,10 +288,29 @@ def test_the_grading_script_knows_its_notebooks(tmp_path):
         load(DOCS / "grade.py").main(str(tmp_path), "3")
 
 
-def test_the_readmes_figures_are_those_of_the_results():
-    def result(stem):
-        return json.loads((DOCS / "results" / f"{stem}.json").read_text("utf-8"))
+def result(stem):
+    return json.loads((DOCS / "results" / f"{stem}.json").read_text("utf-8"))
 
+
+def counted(n, what):
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def test_the_pictures_in_the_folder_are_those_that_pages_show():
+    shown = {name for page in PAGES for name in re.findall(r"figures/([\w.-]+)\)", page.read_text("utf-8"))}
+    assert {path.name for path in (DOCS / "figures").iterdir()} == shown
+
+
+def test_the_readmes_picture_shows_an_eighth():
+    times = {
+        m["name"].split()[0]: m["times"]["minixception"]["median"]
+        for m in result("bench_kernels")["kernels"]
+        if m["threads"] == 2 and m["direction"] == "forward"
+    }
+    assert round(times["regular"] / times["separable"]) == 8
+
+
+def test_the_readmes_figures_are_those_of_the_results():
     text = (ROOT / "README.md").read_text("utf-8")
     lines = re.findall(r"^\|[^|]* threads? \|(.*)\|$", text, re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
@@ -294,9 +328,14 @@ def test_the_readmes_figures_are_those_of_the_results():
     names = "minixception", "torch eager"
     large, small = ([peaks[network, by] for by in names] for network in ("Xception", "mini_xception"))
     cifar = result("cifar10")
+    steps = {step["command"]: step for step in result("setup")["steps"]}
+    minutes = {name: counted(math.ceil(step["seconds"] / 60), "minute") for name, step in steps.items()}
+    disk = steps["make setup"]["disk"] / 1e9
     for words in (
         "Xception needs {} GiB at its peak where PyTorch needs {}".format(*large),
         "mini_xception {} where PyTorch needs {}".format(*small),
         f"reaches {100 * cifar['test_top1']:.1f} % test accuracy in {cifar['minutes']:.1f} minutes",
+        f"make demo # {minutes['make setup']} to install (.venv takes {disk:.1f} GB), {minutes['make demo']} to train",
+        f"make test # {minutes['make test']}",
     ):
         assert words in " ".join(text.split())

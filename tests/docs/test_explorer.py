@@ -227,7 +227,7 @@ def test_by_keyboard_alone(page):
         page.browser.switch_to.active_element.send_keys(*keys)
 
     order = []
-    press(Keys.TAB)
+    press(Keys.TAB, Keys.TAB, Keys.TAB)  # past the links to the site
     for _ in range(15):
         order.append(page.browser.switch_to.active_element.get_attribute("id"))
         if order[-1] == "segments-slider":
@@ -375,7 +375,9 @@ def test_assistive_technology_finds_its_way(page):
 def test_one_file_that_asks_for_nothing_with_the_colours_of_the_figures(page):
     assert page.script("return performance.getEntriesByType('resource').length") == 0
     text = (DOCS / "explorer.html").read_text("utf-8")
-    assert not re.search(r'src=|@import|url\(|fetch\(|href="(?!data:,)', text)
+    assert not re.search(r'src=|@import|url\(|fetch\(|<link (?!rel="icon" href="data:,")', text)
+    assert re.findall(r'<a href="([^"]*)\.html"', text) == ["index", "course"]  # pages of the site beside it
+    assert all((DOCS / f"{page}.md").exists() for page in ("index", "course"))
     for name in ("blue", "vermilion", "green", "orange"):
         drawn = page.script(f"return getComputedStyle(document.documentElement).getPropertyValue('--{name}')")
         assert drawn.strip().upper() == getattr(style, name.upper())

@@ -131,8 +131,9 @@ class Stream:
 def stream(monkeypatch):
     """The package takes this for a machine with a GPU, number 0; its stream."""
     pool, stream = gpu.pool(), Stream()
-    cuda = SimpleNamespace(is_available=lambda: True, get_current_device=lambda: SimpleNamespace(id=0))
+    cuda = SimpleNamespace(get_current_device=lambda: SimpleNamespace(id=0))
     monkeypatch.setattr(gpu, "is_simulated", lambda: False)
+    monkeypatch.setattr(gpu, "is_available", lambda: True)
     monkeypatch.setattr(gpu, "numba_cuda", lambda: cuda)
     monkeypatch.setattr(gpu, "stream", lambda: stream)
     monkeypatch.setattr(gpu, "pool", lambda: pool)
