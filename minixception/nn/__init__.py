@@ -25,6 +25,7 @@ from .layers import (
     SeparableConv2d,
     Sigmoid,
     Softmax,
+    Tanh,
 )
 from .modern import BlurPool2d, DropPath, SqueezeExcite
 from .module import Buffer, Module, Parameter
@@ -63,4 +64,5 @@ __all__ = [
     "Softmax",
     "SpectrumConv2d",
     "SqueezeExcite",
+    "Tanh",
 ]

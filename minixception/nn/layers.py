@@ -11,7 +11,7 @@ from ..ops.window import Border, Pair, one_if_equal, pair
 from . import init
 from .module import Buffer, Module, Parameter
 
-ACTIVATIONS = {"relu": ops.relu, "elu": ops.elu, "gelu": ops.gelu, "sigmoid": ops.sigmoid}
+ACTIVATIONS = {"relu": ops.relu, "elu": ops.elu, "gelu": ops.gelu, "sigmoid": ops.sigmoid, "tanh": ops.tanh}
 
 
 def _bias(channels: int, wanted: bool) -> Parameter | None:
@@ -190,7 +190,7 @@ class Activation(Module):
 
 
 def ReLU() -> Activation:
-    """``Activation("relu")`` by the name that PyTorch has for it; so are the three below."""
+    """``Activation("relu")`` by the name that PyTorch has for it; so are the four below."""
     return Activation("relu")
 
 
@@ -207,6 +207,11 @@ def GELU() -> Activation:
 def Sigmoid() -> Activation:
     """``Activation("sigmoid")``."""
     return Activation("sigmoid")
+
+
+def Tanh() -> Activation:
+    """``Activation("tanh")``."""
+    return Activation("tanh")
 
 
 class Softmax(Module):

@@ -14,7 +14,7 @@ from ..ops.window import Pair, pair
 from .boxes import TextBox
 
 MOST_SEGMENTS = 4  # of a spatial convolution: with more, the first two and the last are drawn
-_ACTIVATIONS = {"relu": "ReLU", "elu": "ELU", "gelu": "GELU", "sigmoid": "sigmoid"}
+_ACTIVATIONS = {"relu": "ReLU", "elu": "ELU", "gelu": "GELU", "sigmoid": "sigmoid", "tanh": "tanh"}
 Edge = tuple[TextBox, TextBox]
 
 

@@ -97,9 +97,9 @@ def test_wrong_types_are_told_what_to_do(call, error, words):
         call()
 
 
-@pytest.mark.parametrize("name", ["relu", "elu", "gelu", "sigmoid"])
+@pytest.mark.parametrize("name", ["relu", "elu", "gelu", "sigmoid", "tanh"])
 def test_activations_by_pytorchs_names_are_the_layers_that_everything_knows(name):
-    layer = {"relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "sigmoid": nn.Sigmoid}[name]()
+    layer = {"relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}[name]()
     assert type(layer) is nn.Activation and repr(layer) == f"Activation(name={name!r})"
     np.testing.assert_array_equal(layer(mx.tensor(X)).numpy(), getattr(mx.ops, name)(mx.tensor(X)).numpy())
 

@@ -282,7 +282,7 @@ def test_wrong_arguments_are_refused_when_the_layer_is_made():
         (lambda: nn.PointwiseConv2d(0, 0), "at least one channel"),
         (lambda: nn.Linear(4, -1), "at least one channel"),
         (lambda: nn.Conv2d(4, 6, (3, 0)), "one tap"),
-        (lambda: nn.Activation("swish"), "one of relu, elu, gelu, sigmoid, got 'swish'"),
+        (lambda: nn.Activation("swish"), "one of relu, elu, gelu, sigmoid, tanh, got 'swish'"),
         (lambda: nn.SeparableConv2d(4, 6, activation="swish"), "got 'swish'"),
         (lambda: nn.InceptionModule(4, 8, form=4), r"form must be 1, 2 or 3 \(the paper's figures\), got 4"),
         (lambda: nn.InceptionModule(4, 8, form=2), "3 equal parts, got 8"),
