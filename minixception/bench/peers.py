@@ -3,7 +3,8 @@
 Each is built from the same network in PyTorch or in TensorFlow, with its number of threads set explicitly, and gets its
 input in its own layout before any time is taken. No library is imported before it is built. The extra ``peers``
 installs all but TensorFlow, whose package for the CPU has not the same name everywhere (``tensorflow-cpu``,
-``tensorflow``): it is measured where somebody has installed it.
+``tensorflow``), and LiteRT (``ai-edge-litert``), which runs TensorFlow's graph: they are measured where somebody has
+installed them.
 """
 
 from __future__ import annotations
@@ -146,12 +147,36 @@ def _tensorflow(model: Module, x: np.ndarray, threads: int) -> Run:
     return lambda: run(x)
 
 
+def _litert(model: Module, x: np.ndarray, threads: int) -> Run:
+    """TensorFlow's graph as a .tflite file of float32, which LiteRT hands to XNNPACK: batchnorm and ReLU are folded."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    from .tensorflow_networks import frozen
+
+    graph, image, logits = frozen(model, x.shape)
+    with tf.compat.v1.Session(graph=graph) as session, _quiet():
+        file = tf.compat.v1.lite.TFLiteConverter.from_session(session, [image], [logits]).convert()
+    interpreter = Interpreter(model_content=file, num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run() -> np.ndarray:
+        interpreter.set_tensor(given["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(answer["index"])
+
+    return run
+
+
 INFERENCE = {
     "torch eager": Peer(("torch",), _torch_eager),
     "torch script": Peer(("torch",), _torch_script),
     "onnxruntime": Peer(("torch", "onnx", "onnxruntime"), _onnxruntime),
     "openvino": Peer(("torch", "onnx", "openvino"), _openvino),
     "tensorflow": Peer(("tensorflow",), _tensorflow),
+    "litert": Peer(("tensorflow", "ai_edge_litert"), _litert),
 }
 
 

@@ -63,6 +63,7 @@ def _pointwise(tf: Any, weight: np.ndarray, x: Any, stride: int = 1) -> Any:
 
 
 def _separable(tf: Any, module: Any, x: Any) -> Any:
+    x = tf.nn.relu(x) if module.relu else x
     z = _depthwise(tf, module.depthwise.data, module.stride, module.padding, x)
     return _pointwise(tf, module.pointwise.data, z)
 

@@ -86,9 +86,9 @@ def _depthwise(weight: np.ndarray, stride: int, padding: str) -> Any:
 
 
 def _separable(module: Any) -> Any:
-    return tnn.Sequential(
-        _depthwise(module.depthwise.data, module.stride, module.padding), _pointwise(module.pointwise.data)
-    )
+    before = [tnn.ReLU()] if module.relu else []
+    depthwise = _depthwise(module.depthwise.data, module.stride, module.padding)
+    return tnn.Sequential(*before, depthwise, _pointwise(module.pointwise.data))
 
 
 def _batchnorm(module: Any) -> Any:

@@ -200,7 +200,7 @@ def test_a_training_step_counts_three_forward_passes(bar):
 
 
 def test_peers_that_are_not_installed_are_left_out_with_a_line(monkeypatch):
-    for library in ("torch", "onnx", "onnxruntime", "openvino", "tensorflow"):
+    for library in ("torch", "onnx", "onnxruntime", "openvino", "tensorflow", "ai_edge_litert"):
         monkeypatch.setitem(sys.modules, library, None)  # import then raises ImportError
     lines = []
     assert peers.installed(peers.INFERENCE, lines.append) == {}
@@ -208,13 +208,14 @@ def test_peers_that_are_not_installed_are_left_out_with_a_line(monkeypatch):
     assert peers.versioned() == ()
 
 
-def test_without_tensorflow_only_tensorflow_is_left_out(monkeypatch):
-    for library in ("torch", "onnx", "onnxruntime", "openvino"):
+def test_without_tensorflow_only_what_is_made_of_its_graph_is_left_out(monkeypatch):
+    for library in ("torch", "onnx", "onnxruntime", "openvino", "ai_edge_litert"):
         monkeypatch.setitem(sys.modules, library, module_from_spec(ModuleSpec(library, None)))
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     lines = []
-    assert list(peers.installed(peers.INFERENCE, lines.append)) == [n for n in peers.INFERENCE if n != "tensorflow"]
-    assert lines == ["tensorflow is left out: tensorflow is not installed"]
+    without = [name for name in peers.INFERENCE if name not in ("tensorflow", "litert")]
+    assert list(peers.installed(peers.INFERENCE, lines.append)) == without
+    assert lines == [f"{name} is left out: tensorflow is not installed" for name in ("tensorflow", "litert")]
 
 
 def test_versions_are_those_of_the_distributions_that_libraries_come_in(monkeypatch):
