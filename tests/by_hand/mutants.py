@@ -280,7 +280,7 @@ MUTANTS = [
     ),
     *of(
         "window", "ops/window.py", "tests/ops/test_pooling.py tests/ops/test_golden_ops.py",
-        ("max((outputs - 1) * stride + kernel - size, 0) // 2", "(max((outputs - 1) * stride + kernel - size, 0) + 1) // 2"),
+        ("max((outputs - 1) * stride + span - size, 0) // 2", "(max((outputs - 1) * stride + span - size, 0) + 1) // 2"),
     ),
     *of(
         "softmax", "ops/softmax.py", "tests/ops/test_small_ops.py tests/ops/test_cuda_small_ops.py",
@@ -329,11 +329,11 @@ MUTANTS = [
     ),
     *of(
         "compiler", "compiler/cpu.py", "tests/compiler/test_compile.py",
-        ("""            if step.fused or isinstance(step.node.module, MaxPool2d):
+        ("""            if step.fused or _is_max_pool(step):
                 slots[step.result] = free.pop() if free else len(set(slots.values()))
             free += [slots[value] for value in done if value in slots]
 """, """            free += [slots[value] for value in done if value in slots]
-            if step.fused or isinstance(step.node.module, MaxPool2d):
+            if step.fused or _is_max_pool(step):
                 slots[step.result] = free.pop() if free else len(set(slots.values()))
 """),
         ("return y.copy() if viewed else y", "return y"),
