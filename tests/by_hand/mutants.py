@@ -458,9 +458,10 @@ def main() -> int:
     chosen = [mutant for mutant in MUTANTS if options.only in (None, mutant.area)]
     with tempfile.TemporaryDirectory() as folder:
         clean = Path(folder) / "clean"
-        for name in ("minixception", "tests", "docs", "notebooks"):
+        for name in ("minixception", "tests", "docs", "notebooks", ".ci"):
             shutil.copytree(ROOT / name, clean / name)
-        shutil.copy(ROOT / "pyproject.toml", clean)
+        for name in ("pyproject.toml", "Makefile"):
+            shutil.copy(ROOT / name, clean)
         found, needed = [], list(dict.fromkeys(mutant.tests for mutant in chosen))
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             for tests, fails in zip(needed, workers.map(lambda tests: fail(tests, clean), needed), strict=True):
