@@ -83,5 +83,5 @@ def _values(value: Any) -> Any:
     return value.numpy() if isinstance(value, Tensor) else value
 
 
-Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
-Tensor.__array_function__ = _array_function  # type: ignore[attr-defined]
+for _name, _method in (("__array_ufunc__", _array_ufunc), ("__array_function__", _array_function)):
+    setattr(Tensor, _name, _method)
