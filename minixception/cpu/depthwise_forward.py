@@ -24,17 +24,18 @@ from typing import Any, NamedTuple
 from .jit import forceinline, inline, pasted
 from .simd import (
     Inside,
+    arrived,
     borrowed,
     fma,
     fma_rows,
     lanes,
     load,
     load_run,
-    maximum,
     prefetch_run,
     splat,
     store,
     store_run,
+    vectors_of,
     where_positive,
     zeros,
 )
@@ -60,11 +61,11 @@ def _tiles(size, stride):
     spacing = (stride, 1)
 
     @pasted
-    def tile(x, line, column, floor, w, y, i, j, q, gate, border):
+    def tile(x, line, column, how, w, y, i, j, q, gate, border):
         """Outputs y[i : i + 2, j : j + 5], channels from q on; x[line, column] lies under their first tap, or would.
 
-        3x3: 10 sums, 6 weights, a pixel and the floor are in registers. The loop over the rows of x is a loop and not
-        written out, and its branches stay: in straight code LLVM moves loads up, and spills 75 registers for it.
+        3x3: 10 sums, 6 weights, a pixel and what f needs are in registers. The loop over the rows of x is a loop and
+        not written out, and its branches stay: in straight code LLVM moves loads up, and spills 75 registers for it.
         """
         for u in range(ROWS * stride):
             prefetch_run(x, (line + lines + u, column, q), ahead, False)
@@ -76,19 +77,19 @@ def _tiles(size, stride):
             place = (line + u, column, q)
             if u < stride or not two:
                 taps = load_run(w, (u, 0, q), size, border.taps)
-                (above,) = fma_rows((above,), x, place, (taps,), spacing, floor, border.pixels)
+                (above,) = fma_rows((above,), x, place, (taps,), spacing, how, border.pixels)
             elif u < size:
                 taps = load_run(w, (u, 0, q), size, border.taps), load_run(w, (u - stride, 0, q), size, border.taps)
-                above, below = fma_rows((above, below), x, place, taps, spacing, floor, border.pixels)
+                above, below = fma_rows((above, below), x, place, taps, spacing, how, border.pixels)
             else:
                 taps = load_run(w, (u - stride, 0, q), size, border.taps)
-                (below,) = fma_rows((below,), x, place, (taps,), spacing, floor, border.pixels)
+                (below,) = fma_rows((below,), x, place, (taps,), spacing, how, border.pixels)
         store_gated(y, (i, j, q), above, gate, border.outputs)
         if two:
             store_gated(y, (i + 1, j, q), below, gate, border.outputs)
 
     @forceinline
-    def two_rows(x, line, column, floor, w, y, i, gate, block):
+    def two_rows(x, line, column, incoming, w, y, i, gate, block):
         """Two rows of outputs, from row i on, of a block of channels; x[line, column] lies under their first tap."""
         c = y.shape[2]
         vector = lanes(y.dtype)
@@ -97,18 +98,19 @@ def _tiles(size, stride):
             whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
             for q in range(block, min(c, block + _BLOCK * vector), vector):
                 n = min(vector, c - q)
+                how = vectors_of(incoming, x, q, n)
                 if whole and n == vector:
-                    tile(x, line, v, floor, w, y, i, j, q, gate, Border(None, None, None))
+                    tile(x, line, v, how, w, y, i, j, q, gate, Border(None, None, None))
                 else:
                     exist = Inside(-v, x.shape[1] - v, n), Inside(0, size, n), Inside(0, y.shape[1] - j, n)
-                    tile(x, line, v, floor, w, y, i, j, q, gate, Border(*exist))
+                    tile(x, line, v, how, w, y, i, j, q, gate, Border(*exist))
 
     @inline
-    def run(x, line, column, floor, w, y, gate):
+    def run(x, line, column, incoming, w, y, gate):
         x, w, y, gate = borrowed(x), borrowed(w), borrowed(y), borrowed(gate)
         for block in range(0, y.shape[2], _BLOCK * lanes(y.dtype)):
             for i in range(0, y.shape[0], ROWS):
-                two_rows(x, line + i * stride, column, floor, w, y, i, gate, block)
+                two_rows(x, line + i * stride, column, incoming, w, y, i, gate, block)
 
     return run
 
@@ -139,27 +141,47 @@ def window_of(kernel: tuple[int, ...], stride: int) -> str:
 
 
 @pasted
-def filter_outputs(x, line, column, floor, w, y, gate, stride, window):
+def filter_outputs(x, line, column, incoming, w, y, gate, stride, window):
     """Outputs y (rows, columns, c) of one image x (h, w, c): by tiles for the usual windows, else one at a time.
 
-    line, column: where in x the window of y[0, 0] begins; less than 0 if in the padding. f(x) = max(x, floor): a floor
-    of 0 is a ReLU on the way in, and needs no pass of its own; None is no floor, and costs no instruction. gate: empty,
-    or laid out like y, which is then 0 wherever the gate is not positive (the gradient of a ReLU). window: a constant.
+    line, column: where in x the window of y[0, 0] begins; less than 0 if in the padding. incoming: what f is, see
+    ``vectors_of``: a ReLU or a batchnorm on the way in needs no pass of its own; None costs no instruction. gate:
+    empty, or laid out like y, which is then 0 wherever the gate is not positive (the gradient of a ReLU). window: a
+    constant.
     """
     if window == "3x3":
-        _filter_3_1(x, line, column, floor, w, y, gate)
+        _filter_3_1(x, line, column, incoming, w, y, gate)
     elif window == "3x3 stride 2":
-        _filter_3_2(x, line, column, floor, w, y, gate)
+        _filter_3_2(x, line, column, incoming, w, y, gate)
     elif window == "5x5":
-        _filter_5_1(x, line, column, floor, w, y, gate)
+        _filter_5_1(x, line, column, incoming, w, y, gate)
     elif window == "5x5 stride 2":
-        _filter_5_2(x, line, column, floor, w, y, gate)
+        _filter_5_2(x, line, column, incoming, w, y, gate)
     else:
-        _filter_any(x, line, column, floor, w, y, gate, stride)
+        _filter_any(x, line, column, incoming, w, y, gate, stride)
+
+
+@pasted
+def filter_strip(x, first, last, outputs, incoming, w, buffer, corner, stride, window):
+    """Output pixels ``first`` to ``last`` of all images x (n, h, w, c), one behind the other, to buffer (flat).
+
+    outputs: rows and columns of an image's outputs; corner: rows and columns of padding above and to the left. The rest
+    is as in ``filter_outputs``.
+    """
+    (ho, wo), (top, left), c = outputs, corner, x.shape[3]
+    p = first
+    while p < last:  # the rest of a row, as many whole rows of an image as there are, the start of a row
+        row, j0 = p // wo, p % wo
+        m, i = row // ho, row % ho
+        rows = min(ho - i, (last - p) // wo) if j0 == 0 and last - p >= wo else 1
+        j1 = min(wo, j0 + last - p)
+        here = buffer[(p - first) * c : (p - first + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
+        filter_outputs(x[m], i * stride - top, j0 * stride - left, incoming, w, here, here[:0], stride, window)
+        p += rows * (j1 - j0)
 
 
 @inline
-def _filter_any(x, line, column, floor, w, y, gate, stride):
+def _filter_any(x, line, column, incoming, w, y, gate, stride):
     """One output after the other: windows of any size."""
     (h, width, c), (kh, kw, _), (rows, columns, _) = x.shape, w.shape, y.shape
     for i in range(rows):
@@ -167,12 +189,11 @@ def _filter_any(x, line, column, floor, w, y, gate, stride):
             u, v = line + i * stride, column + j * stride
             for q in range(0, c, lanes(y.dtype)):
                 n = min(lanes(y.dtype), c - q)
+                how = vectors_of(incoming, x, q, n)
                 total = splat(y, y.dtype.type(0))
                 for a in range(max(0, -u), min(kh, h - u)):
                     for b in range(max(0, -v), min(kw, width - v)):
-                        pixel = load(x, ((u + a) * width + v + b) * c + q, n)
-                        if floor is not None:
-                            pixel = maximum(pixel, splat(x, floor))
+                        (pixel,) = arrived((load(x, ((u + a) * width + v + b) * c + q, n),), how, None)
                         total = fma(pixel, load(w, (a * kw + b) * c + q, n), total)
                 store(y, (i * columns + j) * c + q, total, n)
                 if len(gate) > 0:

@@ -541,6 +541,21 @@ class Inside(NamedTuple):
     n: Any
 
 
+def _emit_flags(builder: ir.IRBuilder, dtype: types.Float, inside: Any, v: int) -> Any:
+    """LLVM code: flags, on for the channels of pixel v that exist: on AVX-512 the bits of a mask register."""
+    low, high, n = inside
+    exists = builder.and_(builder.icmp_signed("<=", low, _INT64(v)), builder.icmp_signed("<", _INT64(v), high))
+    count = builder.select(exists, n, _INT64(0))
+    bits = builder.sub(builder.shl(_INT64(1), count), _INT64(1))
+    flags = ir.VectorType(ir.IntType(1), lanes(dtype))
+    return builder.bitcast(builder.trunc(bits, ir.IntType(flags.count)), flags)
+
+
+def _emit_existing(builder: ir.IRBuilder, dtype: types.Float, inside: Any, v: int, value: Any) -> Any:
+    """LLVM code: the vector, 0 where pixel v or its channel does not exist."""
+    return builder.select(_emit_flags(builder, dtype, inside, v), value, ir.Constant(vector_type(dtype), None))
+
+
 class _Run:
     """LLVM code for the vectors of a run that begins at ``array[index]``."""
 
@@ -556,13 +571,7 @@ class _Run:
         return self.builder.gep(self.first, [self.builder.mul(self.step, _INT64(v))])
 
     def flags(self, v):
-        """A vector of flags, on for the channels of pixel v that exist: on AVX-512 the bits of a mask register."""
-        builder, (low, high, n) = self.builder, self.inside
-        exists = builder.and_(builder.icmp_signed("<=", low, _INT64(v)), builder.icmp_signed("<", _INT64(v), high))
-        count = builder.select(exists, n, _INT64(0))
-        bits = builder.sub(builder.shl(_INT64(1), count), _INT64(1))
-        flags = ir.VectorType(ir.IntType(1), lanes(self.dtype))
-        return builder.bitcast(builder.trunc(bits, ir.IntType(flags.count)), flags)
+        return _emit_flags(self.builder, self.dtype, self.inside, v)
 
     def load(self, v):
         if not self.inside:
@@ -642,12 +651,88 @@ def prefetch_run(typing_context, array, index, count, write):
     return types.void(array, _indices(array), count, write), codegen
 
 
+class Normalised(NamedTuple):
+    """Normalise and rectify what is loaded: f(x) = max((x + minus_mean) * scale + shift, floor), channel by channel.
+
+    A batchnorm and a ReLU in front of a convolution need no pass of their own then, and what they would have written
+    is never written.
+    """
+
+    minus_mean: Any  # (c,), like scale and shift
+    scale: Any
+    shift: Any
+    floor: Any  # 0, or minus infinity without a ReLU
+
+
+def vectors_of(incoming, like, q, n):
+    """What f needs for the channels from q on, of which n count, as vectors: for ``arrived`` and ``fma_rows``.
+
+    incoming says what f is: None for f(x) = x, a number for max(x, number), or ``Normalised``.
+    """
+    raise NotImplementedError("only kernels call it")
+
+
+@overload(vectors_of, jit_options={"forceinline": True})
+def _vectors_of(incoming, like, q, n):
+    if isinstance(incoming, types.NoneType):
+        return lambda incoming, like, q, n: None
+    if isinstance(incoming, types.BaseTuple):
+        return lambda incoming, like, q, n: (
+            load(incoming.minus_mean, q, n),
+            load(incoming.scale, q, n),
+            load(incoming.shift, q, n),
+            splat(like, incoming.floor),
+        )
+    return lambda incoming, like, q, n: (splat(like, incoming),)
+
+
+def _emit_arrival(builder: ir.IRBuilder, pixel: Any, how: list[Any]) -> Any:
+    """LLVM code: f(pixel), with the vectors of ``vectors_of``."""
+    if not how:
+        return pixel
+    if len(how) > 1:
+        minus_mean, scale, shift = how[:3]
+        pixel = _emit_fma(builder, builder.fadd(pixel, minus_mean), scale, shift)
+    return _emit_maximum(builder, pixel, how[-1])
+
+
+def _unpacked(builder: ir.IRBuilder, how_type: Any, how: Any) -> list[Any]:
+    return [] if isinstance(how_type, types.NoneType) else cgutils.unpack_tuple(builder, how)
+
+
+@intrinsic
+def arrived(typing_context, run, how, inside):
+    """f of each vector of a run; of pixels and channels that are not ``inside`` it stays 0. See ``vectors_of``.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def standardise(x, mean, y):
+    ...     n = Inside(0, 2, 1)
+    ...     how = vectors_of(Normalised(-mean, np.array([0.5]), np.array([1.0]), 0.0), x, 0, 1)
+    ...     store_run(y, (0, 0), arrived(load_run(x, (0, 0), 2, n), how, n), n)
+    >>> standardise(np.array([[5.0], [9.0]]), np.array([8.0]), y := np.zeros((2, 1)))
+    >>> y.ravel()
+    array([0. , 1.5])
+    """
+
+    def codegen(context, builder, signature, args):
+        vectors = _unpacked(builder, how, args[1])
+        values = [_emit_arrival(builder, pixel, vectors) for pixel in cgutils.unpack_tuple(builder, args[0])]
+        if len(vectors) > 1 and not isinstance(inside, types.NoneType):
+            limits = cgutils.unpack_tuple(builder, args[2])
+            values = [_emit_existing(builder, run.dtype.dtype, limits, v, value) for v, value in enumerate(values)]
+        return context.make_tuple(builder, run, values)
+
+    return run(run, how, inside), codegen
+
+
 @intrinsic(prefer_literal=True)
-def fma_rows(typing_context, sums, x, index, taps, spacing, floor, inside):
+def fma_rows(typing_context, sums, x, index, taps, spacing, how, inside):
     """sums[r][j] + sum over b of f(x[.., first + j * s + b * t, ..]) * taps[r][b], for each row r of sums.
 
     first is where index points to along the last axis but one, and spacing is the literal pair (s, t): neighbouring
-    sums are s pixels of x apart, and neighbouring taps t. f(x) = max(x, floor), or x where floor is None. Each pixel is
+    sums are s pixels of x apart, and neighbouring taps t. how: the vectors of f, by ``vectors_of``. Each pixel is
     loaded once, just before it is used, and multiplied into every sum that it touches.
 
     >>> import numpy as np
@@ -667,18 +752,19 @@ def fma_rows(typing_context, sums, x, index, taps, spacing, floor, inside):
 
     def codegen(context, builder, signature, args):
         pixels = _Run(context, builder, x, args[1], args[2], inside, args[6])
+        vectors = _unpacked(builder, how, args[5])
         rows = [cgutils.unpack_tuple(builder, row) for row in cgutils.unpack_tuple(builder, args[0])]
         weights = [cgutils.unpack_tuple(builder, row) for row in cgutils.unpack_tuple(builder, args[3])]
         for v in sorted({v for v, _, _ in meet}):
-            pixel = pixels.load(v)
-            if not isinstance(floor, types.NoneType):
-                pixel = _emit_maximum(builder, pixel, _emit_splat(builder, x.dtype, args[5]))
+            pixel = _emit_arrival(builder, pixels.load(v), vectors)
+            if len(vectors) > 1 and pixels.inside:
+                pixel = _emit_existing(builder, x.dtype, pixels.inside, v, pixel)
             for _, j, b in (pair for pair in meet if pair[0] == v):
                 for row, tap in zip(rows, weights, strict=True):
                     row[j] = _emit_fma(builder, pixel, tap[b], row[j])
         return context.make_tuple(builder, sums, [context.make_tuple(builder, sums.dtype, row) for row in rows])
 
-    return sums(sums, x, _indices(x), taps, spacing, floor, inside), codegen
+    return sums(sums, x, _indices(x), taps, spacing, how, inside), codegen
 
 
 @intrinsic
@@ -703,6 +789,29 @@ def where_positive(typing_context, gates, run):
         return context.make_tuple(builder, run, kept)
 
     return run(gates, run), codegen
+
+
+@intrinsic
+def total(typing_context, run):
+    """The sum of a run's vectors, a vector: pixel by pixel, from the first on.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def add_up(x, y):
+    ...     store(y, 0, total(load_run(x, (0, 0), 3, Inside(0, 3, 2))), 2)
+    >>> add_up(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), y := np.zeros(2))
+    >>> y
+    array([ 9., 12.])
+    """
+
+    def codegen(context, builder, signature, args):
+        result, *rest = cgutils.unpack_tuple(builder, args[0])
+        for vector in rest:
+            result = builder.fadd(result, vector)
+        return result
+
+    return run.dtype(run), codegen
 
 
 # What a kernel tells the compiler

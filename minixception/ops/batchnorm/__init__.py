@@ -139,12 +139,12 @@ def batch_norm(
     y, saved = BATCH_NORM.apply(x, gamma, beta, running_mean, running_var, training=training, eps=eps)
     if training and saved is not None:  # None: an observer asked for shapes only
         _, _, mean, var, _, _ = saved
-        _move(running_mean.data, mean, momentum)
-        _move(running_var.data, var, momentum)
+        move_running(running_mean.data, mean, momentum)
+        move_running(running_var.data, var, momentum)
     return y
 
 
-def _move(running: Any, batch: Any, momentum: float) -> None:
+def move_running(running: Any, batch: Any, momentum: float) -> None:
     """Move running statistics towards the batch's, in place; they may lie on the GPU, or the batch's alone.
 
     A batch's variance may be beyond their dtype. Then half of the dtype's largest value stands for it: running

@@ -169,8 +169,14 @@ def backward_cpu(
 def filter_images(x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, least: Any) -> np.ndarray:
     """y, the forward pass."""
     y, top, left = _output(x, w, stride, padding)
-    kernel = _FORWARD[window_of(w.shape, stride)]
-    kernel(x, least, w, y, _no_gate(y), stride, top, left)
+    return filter_into(y, x, w, stride, (top, left), least)
+
+
+def filter_into(
+    y: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, corner: tuple[int, int], incoming: Any
+) -> np.ndarray:
+    """Write y, the forward pass; corner: padding above and to the left; incoming: what f is (``vectors_of``)."""
+    _FORWARD[window_of(w.shape, stride)](x, incoming, w, y, _no_gate(y), stride, *corner)
     return y
 
 

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from ...cpu import memory
-from ...cpu.depthwise_forward import WINDOWS, filter_outputs, window_of
+from ...cpu.depthwise_forward import WINDOWS, filter_strip, window_of
 from ...cpu.gemm import Epilogue, gemm, strip
 from ...cpu.jit import parallel, prange
 from ...engine.op import Shape
@@ -50,15 +50,7 @@ def _fused_kernel(window: str) -> Any:
             p0 = task * pixels
             p1 = min(total, p0 + pixels)
             buffer = scratch[numba.get_thread_id()]
-            p = p0
-            while p < p1:  # the rest of a row, as many whole rows of an image as there are, the start of a row
-                row, j0 = p // wo, p % wo
-                m, i = row // ho, row % ho
-                rows = min(ho - i, (p1 - p) // wo) if j0 == 0 and p1 - p >= wo else 1
-                j1 = min(wo, j0 + p1 - p)
-                here = buffer[(p - p0) * c : (p - p0 + rows * (j1 - j0)) * c].reshape(rows, j1 - j0, c)
-                filter_outputs(x[m], i * stride - top, j0 * stride - left, floor, wd, here, here[:0], stride, window)
-                p += rows * (j1 - j0)
+            filter_strip(x, p0, p1, (ho, wo), floor, wd, buffer, (top, left), stride, window)
             z = buffer[: (p1 - p0) * c].reshape(p1 - p0, 1, c)
             z = z[:, :, :c]  # of any strides, for Numba, like the matrices of other products: ``strip`` compiles once
             for panel in range(panels):
@@ -76,15 +68,16 @@ _STRIP = 3 << 15  # elements a task filters before it multiplies them: 384 KiB o
 _UNEVEN = 0.02  # more work for one thread than for another that strips of whole rows may cause
 
 
-def strip_pixels(y: Shape, ci: int) -> int:
+def strip_pixels(y: Shape, ci: int, threads: int | None = None) -> int:
     """Output pixels of a task: about _STRIP elements of z, and no thread has much more to do than another.
 
     Strips of whole pairs of rows are filtered fastest; where they would be shared out unevenly, any even number.
+    threads: as many as run here, unless it is given.
 
     >>> 1 < strip_pixels((1, 147, 147, 128), 128) < 147 * 147
     True
     """
-    wo, pixels, threads = y[2], math.prod(y[:3]), numba.get_num_threads()
+    wo, pixels, threads = y[2], math.prod(y[:3]), threads or numba.get_num_threads()
     rounds = max(1, round(pixels * ci / (_STRIP * threads)))
     even = math.ceil(pixels / (threads * rounds) / 2) * 2
     for whole in range(even // (2 * wo) * 2 * wo, even // 2, -2 * wo):

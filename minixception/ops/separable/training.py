@@ -1,0 +1,184 @@
+"""2b. CPU: a separable convolution between two batchnorms, as a compiled training step runs it.
+
+    x = f(x_raw)            f: the batchnorm in front, normalised with this batch's statistics, and its ReLU
+    y = separable(x)        and the statistics of y, for the batchnorm behind
+
+Neither x nor the normalised y is ever written: what batchnorm and ReLU do to a pixel is done when the next layer loads
+it, forward and backward, from the raw output and two numbers a channel (cpu/simd.py, ``Normalised``). The statistics
+are taken of each block of y while it is still in L2. How often an activation crosses memory, one by one and fused:
+
+    forward     y written, read (statistics), read; z written; z read         5        y written, y read          2
+    backward    the sums read dy, y; dx reads both, writes; the products read         dy and y read, dy written,
+                dy twice, dz written and read twice; x read three times ...   15      z, dz, x as below          11
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from ...cpu import memory
+from ...cpu.channels import Projection, add_statistics, project_rows
+from ...cpu.depthwise_backward import BOTH_GRADIENTS, After
+from ...cpu.depthwise_forward import filter_strip
+from ...cpu.gemm import pack_panel, panel_width, strip, sums_only
+from ...cpu.jit import parallel, prange
+from .cpu import strip_pixels
+
+_SHARES = 8  # threads among which strips are shared evenly, however many there are: sums must not depend on these
+_CHUNKS = 16  # parts of the sums over rows in dw
+
+# Forward ------------------------------------------------------------------------------------------------------------
+
+
+def _forward_kernel(window: str) -> Any:
+    @parallel
+    def forward(x, incoming, wd, packed, y, scratch, means, m2s, corner):
+        """y = (f(x) * wd) * packed; of each strip of y the statistics, in means and m2s (strips, co).
+
+        packed: (panels, ci, width); scratch: (threads, elements of a strip).
+        """
+        c = x.shape[3]
+        n, ho, wo, co = y.shape
+        panels, _, width = packed.shape
+        flat = packed.reshape(-1)
+        total = n * ho * wo
+        pixels = scratch.shape[1] // c
+        ys = y.reshape(total, co)
+        for task in prange((total + pixels - 1) // pixels):
+            first, last = task * pixels, min(total, (task + 1) * pixels)
+            buffer = scratch[numba.get_thread_id()]
+            filter_strip(x, first, last, (ho, wo), incoming, wd, buffer, corner, 1, window)
+            z = buffer[: (last - first) * c].reshape(last - first, 1, c)
+            z = z[:, :, :c]  # of any strides, for Numba, like the matrices of other products: ``strip`` compiles once
+            for panel in range(panels):
+                columns = slice(panel * width, min(co, (panel + 1) * width))
+                target = ys[first:last, columns]
+                strip(z, packed[panel : panel + 1], target, sums_only(target, False), flat[(panel + 1) * c * width :])
+                if len(means) > 0:
+                    add_statistics(target, means[task, columns], m2s[task, columns])
+
+    return forward
+
+
+_FORWARD = {size: _forward_kernel(f"{size}x{size}") for size in BOTH_GRADIENTS}
+
+
+def forward(
+    x: np.ndarray, incoming: Any, wd: np.ndarray, wp: np.ndarray, y: np.ndarray, corner: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Write y = separable(f(x)); returns the statistics of its strips, for ``merged_statistics``.
+
+    x (n, h, w, ci), wd (kh, kw, ci), wp (ci, co), y (n, ho, wo, co); incoming: what f is, a number or ``Normalised``;
+    corner: rows and columns of padding above and to the left.
+    """
+    ci, co = wp.shape
+    pixels, total = strip_pixels(y.shape, ci, _SHARES), y.size // co
+    strips = -(-total // pixels)
+    scratch = memory.empty((numba.get_num_threads(), pixels * ci), x.dtype)
+    means, m2s = np.empty((2, strips, co))
+    counts = np.diff(np.minimum(np.arange(strips + 1) * pixels, total))
+    _FORWARD[wd.shape[0]](x, incoming, wd, _packed(wp, False), y, scratch, means, m2s, corner)
+    return counts, means, m2s
+
+
+# Backward -----------------------------------------------------------------------------------------------------------
+# g, the gradient of the normalised y, becomes that of y on its way into the product: a task projects a strip of it,
+# multiplies the strip while it is in L2, and the gradient of the weights reads what it has left behind.
+
+
+@parallel
+def _project_and_multiply(g, y, projection, dy, packed, dz, pixels):
+    """dy = projection of g, and dz = dy * packed; packed: the transposed kernel, (panels, co, width)."""
+    total, co = g.shape
+    ci = dz.shape[1]
+    panels, _, width = packed.shape
+    flat = packed.reshape(-1)
+    for task in prange((total + pixels - 1) // pixels):
+        rows = slice(task * pixels, min(total, (task + 1) * pixels))
+        project_rows(g[rows], y[rows], projection, dy[rows])
+        strip_of_dy = dy[rows][:, None, :co]
+        for panel in range(panels):
+            target = dz[rows, panel * width : min(ci, (panel + 1) * width)]
+            ahead = flat[(panel + 1) * co * width :]
+            strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
+
+
+def project_and_multiply(
+    g: np.ndarray, y: np.ndarray, projection: Projection, wp: np.ndarray, dy: np.ndarray, dz: np.ndarray
+) -> None:
+    """Write dy, the gradient of y (n, ho, wo, co), and dz = dy wp^T (n, ho, wo, ci)."""
+    pixels = strip_pixels(y.shape, wp.shape[1], _SHARES)
+    rows = [array.reshape(-1, array.shape[-1]) for array in (g, y, dy, dz)]
+    _project_and_multiply(rows[0], rows[1], projection, rows[2], _packed(wp, True), rows[3], pixels)
+
+
+def _both_kernel(size: int) -> Any:
+    both_gradients = BOTH_GRADIENTS[size]
+
+    @parallel
+    def backward(x, incoming, gated, dz, rotated, dx, after, partial, sums, corner):
+        """dx, and for each chunk of rows dw, partial (chunks, kh, kw, c), and sums (chunks, 2, c) of dx.
+
+        rotated: wd, by 180 degrees; dw comes rotated as well. corner: of dz above and to the left of dx.
+        """
+        n, h, _, c = dx.shape
+        chunks = len(partial)
+        top, left = corner
+        for chunk in prange(chunks):
+            partial[chunk] = 0
+            sums[chunk] = 0
+            of_row = np.empty((2, c), x.dtype)  # in x's dtype along a row of the image, in float64 from row to row
+            for row in range(chunk * n * h // chunks, (chunk + 1) * n * h // chunks):
+                m, i = row // h, row % h
+                of_row[:] = 0
+                here = After(after.residual[m], after.of[m], after.minus_mean, of_row)
+                both_gradients(x[m], i, incoming, gated, dz[m], i - top, left, rotated, dx[m], partial[chunk], here)
+                for k in range(2):
+                    for q in range(c):
+                        sums[chunk, k, q] += of_row[k, q]
+
+    return backward
+
+
+_BOTH = {size: _both_kernel(size) for size in BOTH_GRADIENTS}
+
+
+def gradients(
+    x: np.ndarray, incoming: Any, relu: bool, dz: np.ndarray, wd: np.ndarray, dx: np.ndarray, corner: tuple[int, int],
+    residual: np.ndarray | None, of: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Write dx, the gradient of f(x) without f's normalisation, plus residual; returns dwd and the sums of dx.
+
+    of: an array like x, and the negative means (c,) of its channels: the sums, float64 (2, c), are those of dx and of
+    dx * (of - mean), which batchnorm's backward pass needs. Without ``of`` they are 0.
+    """
+    size, (n, h, _, c) = wd.shape[0], x.shape
+    nothing = np.empty((0, 0, 0, 0), x.dtype)
+    chunks = min(_CHUNKS, n * h)
+    array, minus_mean = of or (nothing, np.empty(0, x.dtype))
+    sums = np.empty((chunks, 2, c))
+    after = After(nothing if residual is None else residual, array, minus_mean, np.empty((2, 0), x.dtype))
+    partial = memory.empty((chunks, *wd.shape), x.dtype)
+    there = size - 1 - corner[0], size - 1 - corner[1]
+    _BOTH[size](x, incoming, relu, dz, np.ascontiguousarray(wd[::-1, ::-1]), dx, after, partial, sums, there)
+    return np.ascontiguousarray(partial.sum(axis=0)[::-1, ::-1]), sums.sum(axis=0)
+
+
+@parallel
+def _pack(w, transpose, packed):
+    b = w.T if transpose else w
+    panels, _, width = packed.shape
+    for panel in prange(panels):
+        pack_panel(b[:, panel * width : min(b.shape[1], (panel + 1) * width)], packed[panel])
+
+
+def _packed(w: np.ndarray, transpose: bool) -> np.ndarray:
+    """w (ci, co), or its transpose, as panels (panels, k, width)."""
+    k, n = w.shape[::-1] if transpose else w.shape
+    width = panel_width(w.dtype)
+    packed = memory.empty((-(-n // width), k, width), w.dtype)
+    _pack(w, transpose, packed)
+    return packed
