@@ -75,10 +75,10 @@ class _Pass:
         return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1, disable=None)
 
 
-def checked_graph(model: Module, shape: Shape, dtype: Any) -> Graph:
+def checked_graph(model: Module, shape: Shape, dtype: Any, inference: bool = True) -> Graph:
     """The graph of a model; TraceError if its forward pass depends on values, of which tracing knows none."""
     with np.errstate(all="ignore"):
-        graph, *others = (trace(model, shape, dtype, stand_in=value) for value in _STAND_INS)
+        graph, *others = (trace(model, shape, dtype, inference, value) for value in _STAND_INS)
     for other in others:
         if _steps(other) != _steps(graph) or not _equal(other.constants, graph.constants):
             raise TraceError(

@@ -29,7 +29,7 @@ class Call(NamedTuple):
     macs: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One layer without sub-modules as it ran, or one operator applied outside of such a layer.
 
