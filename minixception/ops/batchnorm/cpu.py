@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 
 from ...cpu import memory
-from ...cpu.channels import BLOCK, Projection, add_statistics, normalise_rows, project_rows
+from ...cpu.channels import (
+    BLOCK,
+    Projection,
+    add_gradient_sums,
+    add_statistics,
+    normalise_rows,
+    project_rows,
+)
 from ...cpu.jit import loops, parallel, prange
-from ...cpu.simd import Normalised, add, fma, lanes, load, prefetch, splat, store, where_positive
+from ...cpu.simd import Normalised
 
 Array = np.ndarray
 
@@ -88,8 +95,8 @@ def _matrix(x: Array) -> Array:
 
 # Fast -------------------------------------------------------------------------------------------------------
 # The loops above walk down a column, and neighbours in a column are c elements apart: each value they use
-# brings a whole cache line with it. The fast kernels walk x in blocks of 32 rows and one vector of channels
-# (cpu/channels.py). Arithmetic is far from being the limit; the bytes are.
+# brings a whole cache line with it. The fast kernels walk x row by row (cpu/channels.py). Arithmetic is far from
+# being the limit; the bytes are.
 #
 # Rows are grouped into chunks, one task each; their number depends on the shape, not on the threads. What a task
 # does to its rows, a fused kernel of another operator can do to those it has just computed.
@@ -116,37 +123,12 @@ def _normalise(x, normalised, residual, y):
 
 @parallel
 def _gradient_sums(dy, x, minus_mean, gate, gated, sums):
-    """Sums of dy and of dy * (x - mean) over each chunk of rows, in one pass over dy and x.
-
-    gate: empty, or like x. Then dy counts as 0 where it is not positive, behind a ReLU, and that is written to gated.
-    """
-    m, c = x.shape
-    chunks = len(sums)
-    vector = lanes(x.dtype)
+    """Sums of dy and of dy * (x - mean) over each chunk of rows, in one pass; see ``add_gradient_sums``."""
+    m, chunks = len(x), len(sums)
     for chunk in prange(chunks):
-        block_dy, block_dy_d = np.empty(c, x.dtype), np.empty(c, x.dtype)
         sums[chunk] = 0
-        first, last = chunk * m // chunks, (chunk + 1) * m // chunks
-        for start in range(first, last, BLOCK):
-            stop = min(start + BLOCK, last)
-            for q in range(0, c, vector):
-                valid = min(vector, c - q)
-                minus_means = load(minus_mean, q, valid)
-                total_dy = total_dy_d = splat(x, 0)
-                for r in range(start, stop):
-                    prefetch(dy, (r + BLOCK, q))
-                    prefetch(x, (r + BLOCK, q))
-                    g = load(dy, (r, q), valid)
-                    if len(gate) > 0:
-                        (g,) = where_positive((load(gate, (r, q), valid),), (g,))
-                        store(gated, (r, q), g, valid)
-                    total_dy = add(total_dy, g)
-                    total_dy_d = fma(g, add(load(x, (r, q), valid), minus_means), total_dy_d)
-                store(block_dy, q, total_dy, valid)
-                store(block_dy_d, q, total_dy_d, valid)
-            for q in range(c):
-                sums[chunk, 0, q] += block_dy[q]
-                sums[chunk, 1, q] += block_dy_d[q]
+        rows = slice(chunk * m // chunks, (chunk + 1) * m // chunks)
+        add_gradient_sums(dy[rows], x[rows], minus_mean, gate[rows], gated[rows], sums[chunk])
 
 
 @parallel
