@@ -465,18 +465,25 @@ class _Separable:
         x, y = build.value(self._reads), build.value(self.node.makes)
         ci, co = self.module.pointwise.shape
         shape = (*self.node.output[:3], ci)
-        z, dz = build.slot(shape), build.slot(shape)
-        dy = given if norm is None else build.slot(self.node.output)
+        dz = build.slot(shape)
+        in_strips = norm is not None and separable.pays_in_strips(shape, (ci, co))
+        z = dz if in_strips else build.slot(shape)
+        dy = given if norm is None or in_strips else build.slot(self.node.output)
 
         def pointwise() -> None:
             wd, wp = self.module.depthwise.data, self.module.pointwise.data
-            if norm is None:
-                gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
+            reading = x.array, self._incoming(x), (wd, wp), self._corner(x)
+            if norm is not None and in_strips:
+                dwp = separable.pointwise_gradients(*reading, given.array, y.array, norm.projection, dz.array)
             else:
-                separable.project_and_multiply(given.array, y.array, norm.projection, wp, dy.array, dz.array)
-            filter_into(z.array, x.array, wd, 1, self._corner(x), self._incoming(x))
-            rows = z.array.reshape(-1, ci), dy.array.reshape(-1, co)
-            self.module.pointwise.grad = gemm(*rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
+                if norm is None:
+                    gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
+                else:
+                    separable.project_and_multiply(given.array, y.array, norm.projection, wp, dy.array, dz.array)
+                filter_into(z.array, x.array, wd, 1, self._corner(x), self._incoming(x))
+                rows = z.array.reshape(-1, ci), dy.array.reshape(-1, co)
+                dwp = gemm(*rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
+            self.module.pointwise.grad = dwp
 
         build.act(pointwise)
         residual = build.gradient(self.source)

@@ -85,13 +85,91 @@ def forward(
 
 
 # Backward -----------------------------------------------------------------------------------------------------------
-# g, the gradient of the normalised y, becomes that of y on its way into the product: a task projects a strip of it,
-# multiplies the strip while it is in L2, and the gradient of the weights reads what it has left behind.
+# A task takes its pixels strip by strip. g, the gradient of the normalised y, becomes dy in a buffer in L2; z is
+# computed again, into another. Then both products are made of the two buffers: dz = dy wp^T, which is written, and the
+# strip's share of dwp = z^T dy, added to the task's own copy of dwp. So g, y and x are read once and dz is written
+# once; dy and z never reach memory. What that takes is a copy of dwp for each task, which must be the smaller thing.
+
+
+def _strips_kernel(window: str) -> Any:
+    @parallel
+    def backward(x, incoming, wd, g, y, projection, packed, dz, scratch, partial, corner):
+        """dz (n, ho, wo, ci), and in partial (parts, ci, co) what each part of the pixels adds to dwp.
+
+        packed: the transposed pointwise kernel, (panels, co, width); scratch: (threads, elements).
+        """
+        n, ho, wo, co = y.shape
+        parts, ci, _ = partial.shape
+        panels, _, width = packed.shape
+        total = n * ho * wo
+        pixels = scratch.shape[1] // (ci + co + width)
+        next_g, next_y = g.reshape(-1), y.reshape(-1)
+        gs, ys, dzs = g.reshape(total, co), y.reshape(total, co), dz.reshape(total, ci)
+        for part in prange(parts):
+            begin, end = part * total // parts, (part + 1) * total // parts
+            partial[part] = 0
+            buffer = scratch[numba.get_thread_id()]
+            panel_of_dy = buffer[pixels * (ci + co) :].reshape(pixels, width)
+            for first in range(begin, end, pixels):
+                last = min(end, first + pixels)
+                rows = last - first
+                filter_strip(x, first, last, (ho, wo), incoming, wd, buffer, corner, 1, window)
+                z = buffer[: rows * ci].reshape(rows, ci).T
+                dy = buffer[pixels * ci : pixels * ci + rows * co].reshape(rows, co)
+                project_rows(gs[first:last], ys[first:last], projection, dy)
+                strip_of_dy = dy[:, None, :co]
+                for panel in range(panels):  # and the next strip of g comes to L2 meanwhile
+                    target = dzs[first:last, panel * width : min(ci, (panel + 1) * width)]
+                    ahead = next_g[last * co + panel * rows * co // panels :]
+                    strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
+                for column in range(0, co, width):  # and the next strip of y
+                    columns = slice(column, min(co, column + width))
+                    pack_panel(dy[:, columns], panel_of_dy[:rows])
+                    target = partial[part, :, columns]
+                    ahead = next_y[last * co + column * rows :]
+                    here = panel_of_dy[:rows].reshape(1, rows, width)
+                    strip(z[:, None], here, target, sums_only(target, True), ahead)
+
+    return backward
+
+
+_STRIPS = {size: _strips_kernel(f"{size}x{size}") for size in BOTH_GRADIENTS}
+_PARTS = 16  # copies of dwp
+_BUFFERS = 3 << 15  # elements of a strip's buffers: 384 KiB of float32
+_LONGEST = 512  # pixels: a tile reads six channels of each, a cache line, of the transposed z
+
+
+def pays_in_strips(x: tuple[int, ...], wp: tuple[int, int]) -> bool:
+    """Whether writing and adding the copies of dwp moves less than dy and z, written and read, would."""
+    pixels, (ci, co) = x[0] * x[1] * x[2], wp
+    return pixels * (ci + co) >= 4 * _PARTS * ci * co
+
+
+def pointwise_gradients(
+    x: np.ndarray, incoming: Any, weights: tuple[np.ndarray, np.ndarray], corner: tuple[int, int],
+    g: np.ndarray, y: np.ndarray, projection: Projection, dz: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Write dz, the gradient of the depthwise result, and return dwp, where ``pays_in_strips``.
+
+    g (n, ho, wo, co): the gradient of the normalised y; weights: wd and wp; the rest as in ``forward``.
+    """
+    wd, wp = weights
+    ci, co = wp.shape
+    size = ci + co + panel_width(x.dtype)
+    pixels = min(_LONGEST, _BUFFERS // size // 2 * 2)
+    scratch = memory.empty((numba.get_num_threads(), pixels * size), x.dtype)
+    partial = memory.empty((_PARTS, ci, co), x.dtype)
+    packed = _packed(wp, True)
+    _STRIPS[wd.shape[0]](x, incoming, wd, g, y, projection, packed, dz, scratch, partial, corner)
+    return partial.sum(axis=0)
+
+
+# With few pixels and many channels it is the other way round: dy and z are small, and stay in L3 between the passes.
 
 
 @parallel
 def _project_and_multiply(g, y, projection, dy, packed, dz, pixels):
-    """dy = projection of g, and dz = dy * packed; packed: the transposed kernel, (panels, co, width)."""
+    """dy = projection of g, strip by strip, and dz = dy * packed of the strip while it is in L2."""
     total, co = g.shape
     ci = dz.shape[1]
     panels, _, width = packed.shape
@@ -113,6 +191,9 @@ def project_and_multiply(
     pixels = strip_pixels(y.shape, wp.shape[1], _SHARES)
     rows = [array.reshape(-1, array.shape[-1]) for array in (g, y, dy, dz)]
     _project_and_multiply(rows[0], rows[1], projection, rows[2], _packed(wp, True), rows[3], pixels)
+
+
+# The depthwise part reads x and dz once for both of its gradients (cpu/depthwise_backward.py).
 
 
 def _both_kernel(size: int) -> Any:
