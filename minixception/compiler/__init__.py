@@ -1,4 +1,7 @@
-"""Fast inference: ``compile(model)`` folds batchnorm, fuses layers, plans memory; the model itself stays as it is."""
+"""A model as one fast function: ``compile(model)`` for inference, with a loss and an optimiser for a training step.
+
+Layers are fused and memory is planned; the model itself stays as it is, and is the definition of what must come out.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ import numpy as np
 from ..engine.op import Shape
 from ..engine.tape import no_grad
 from ..engine.tensor import Tensor
-from ..errors import BackendError, ShapeError
+from ..errors import ArgumentError, BackendError, ShapeError
 from ..gpu.device import to_cpu, to_gpu
 from ..nn import Module
 from ..tables import Table
 from .batch import images_together
 from .fold import Folded, Key
 from .plan import Plan, checked_graph
+from .training import Loss, Steps, TrainingStep
 from .watch import Watch
 
 
@@ -104,10 +108,23 @@ class Compiled:
         return list(self._plans.values())[-1].table()
 
 
-def compile(model: Module) -> Compiled:
+@overload
+def compile(model: Module) -> Compiled: ...
+
+
+@overload
+def compile(model: Module, loss: Loss, optimizer: Steps) -> TrainingStep: ...
+
+
+def compile(model: Module, loss: Loss | None = None, optimizer: Steps | None = None) -> Compiled | TrainingStep:
     """The model as a fast function of arrays or tensors, in inference mode, on the device where its weights are.
 
-    BackendError if some of them are on the CPU and some on the GPU.
+    With a loss and an optimiser: a training step, ``step(x, labels) -> loss``, on the CPU. loss: a function of logits
+    and labels, as ``mx.cross_entropy`` is; the modules of the model train or not as they are set. See ``TrainingStep``.
+
+    BackendError if some weights are on the CPU and some on the GPU, or a training step is asked for on the GPU;
+    ArgumentError for a loss without an optimiser or the other way round; TraceError, at the first call, for a model
+    whose forward pass is more than layers and operators.
 
     >>> import minixception as mx
     >>> model = mx.models.mini_xception(10, (8,), 1, 8).eval()
@@ -115,10 +132,20 @@ def compile(model: Module) -> Compiled:
     >>> with mx.no_grad():
     ...     bool(np.allclose(compile(model)(x), model(mx.tensor(x)).numpy(), atol=1e-5))
     True
+    >>> step = compile(model.train(), mx.cross_entropy, mx.optim.SGD(model.parameters(), lr=0.1))
+    >>> bool(step(x, np.array([3, 7])).item() > step(x, np.array([3, 7])).item())
+    True
     """
     if len({tensor.device for _, tensor in model.named_tensors()}) > 1:
         raise BackendError("some weights of the model are on the CPU and some on the GPU: call model.to() first")
-    return Compiled(model)
+    if loss is None and optimizer is None:
+        return Compiled(model)
+    if loss is None or optimizer is None:
+        raise ArgumentError(
+            "compile(model) is for inference; a training step needs a loss and an optimizer, as in "
+            "compile(model, mx.cross_entropy, mx.optim.SGD(model.parameters(), lr=0.1))"
+        )
+    return TrainingStep(model, loss, optimizer)
 
 
 def _device(model: Module) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from ..compiler.training import Loss, TrainingStep
 from ..engine.tensor import Tensor
 from ..gpu.device import to_gpu
 from ..gpu.graph import Repeated
@@ -16,22 +18,26 @@ from .measure import loss_and_ranks, measure, read
 class Gradients:
     """Computes the loss and top-1 accuracy of a batch, and leaves the gradients in ``grad`` of the parameters.
 
-    On a GPU the first batch of a shape runs, the second is recorded, and from then on the passes are replayed: one
-    launch instead of hundreds (gpu/graph.py). Then ``grad`` is overwritten by each batch, and what the model's layers
-    do must depend on nothing but their inputs and the package's random numbers.
+    On the CPU both passes are compiled (``mx.compile``), unless ``eager`` asks for layer by layer. On a GPU the first
+    batch of a shape runs, the second is recorded, and from then on the passes are replayed: one launch instead of
+    hundreds (gpu/graph.py). Then ``grad`` is overwritten by each batch, and what the model's layers do must depend on
+    nothing but their inputs and the package's random numbers.
     """
 
-    def __init__(self, model: Module, classes: int, label_smoothing: float) -> None:
+    def __init__(self, model: Module, classes: int, label_smoothing: float, eager: bool = False) -> None:
         self._parameters = list(model.parameters())
         self._classes = classes
-        self._pass = _both_passes(model, self._parameters, label_smoothing)
+        loss = partial(CROSS_ENTROPY, label_smoothing=label_smoothing)
+        self._pass = _both_passes(model, self._parameters, loss)
+        self._compiled = None if eager or not _on_cpu(model) else TrainingStep(model, loss)
         self._repeated: dict[tuple[int, ...], Repeated] = {}
 
     def __call__(self, x: Tensor, labels: Any) -> list[float]:
         """Loss and accuracy of x (n, h, w, c), where the model is, and labels (n,); LabelError as of cross_entropy."""
         labels = checked_labels(labels, self._classes)
         if x.device == "cpu":
-            return measure(*self._pass(x, Tensor(labels)), labels)
+            passes = self._compiled.gradients if self._compiled else self._pass
+            return measure(*passes(x, Tensor(labels)), labels)
         if x.shape not in self._repeated:
             self._repeated[x.shape] = Repeated(_on_gpu(self._pass, self._parameters))
         values, gradients = self._repeated[x.shape](x.data, to_gpu(labels))
@@ -41,7 +47,7 @@ class Gradients:
 
 
 def _both_passes(
-    model: Module, parameters: Sequence[Parameter], label_smoothing: float
+    model: Module, parameters: Sequence[Parameter], loss: Loss
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """x, labels -> loss and logits, after backward()."""
 
@@ -49,11 +55,15 @@ def _both_passes(
         for parameter in parameters:
             parameter.grad = None
         logits = model(x)
-        loss = CROSS_ENTROPY(logits, labels, label_smoothing=label_smoothing)
-        loss.backward()
-        return loss, logits
+        value = loss(logits, labels)
+        value.backward()
+        return value, logits
 
     return run
+
+
+def _on_cpu(model: Module) -> bool:
+    return all(tensor.device == "cpu" for _, tensor in model.named_tensors())
 
 
 def _on_gpu(

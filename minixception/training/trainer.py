@@ -45,15 +45,23 @@ class Trainer:
     Starts anew, or with resume=True from the folder's checkpoint, whose recipe must be this one but for ``epochs``: a
     run can be extended, and what it still has to train follows the schedule of the new number. device: "cpu" or "cuda",
     where the model, the optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on
-    on the other one, where results differ by rounding, and by the masks of dropout, which the GPU draws itself. The
-    data are: a digest of every image and label is kept, so that a run does not go on with others.
+    on the other one, where results differ by rounding, and by the masks of dropout, which the GPU draws itself. On the
+    CPU the step is compiled (``mx.compile``); with eager=True it runs layer by layer, and differs by rounding. The data
+    are: a digest of every image and label is kept, so that a run does not go on with others.
 
     Raises CheckpointError if the checkpoint is missing, corrupt or of another recipe or data set, ArgumentError where a
     new run would overwrite one and for another device, and BackendError where there is no GPU.
     """
 
     def __init__(
-        self, recipe: Recipe, train: Dataset, test: Dataset, folder: Path, resume: bool = False, device: str = "cpu"
+        self,
+        recipe: Recipe,
+        train: Dataset,
+        test: Dataset,
+        folder: Path,
+        resume: bool = False,
+        device: str = "cpu",
+        eager: bool = False,
     ) -> None:
         self.recipe, self.train, self.test, self.folder, self.device = recipe, train, test, Path(folder), device
         self.path = self.folder / CHECKPOINT
@@ -69,7 +77,7 @@ class Trainer:
         self.model = recipe.make_model(train.num_classes, self.image_shape).to(device)
         self.optimizer = recipe.make_optimizer(self.model)
         self.schedule = recipe.make_schedule()
-        self._gradients = Gradients(self.model, train.num_classes, recipe.label_smoothing)
+        self._gradients = Gradients(self.model, train.num_classes, recipe.label_smoothing, eager)
         self.ema = EMA([t for _, t in self.model.named_tensors()], recipe.ema_decay)
         self.progress = Progress()
         self.loss, self.top1 = Mean(), Mean()

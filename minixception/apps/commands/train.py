@@ -34,6 +34,9 @@ def register(add: Add) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in --out, with the same data, on any device"
     )
+    parser.add_argument(
+        "--eager", action="store_true", help="run the step layer by layer, not compiled: slower, and as it is written"
+    )
     add_device(parser)
 
 
@@ -53,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = replace(recipe, **changes)
     size = options.image_size or (checkpoint.image_shape[0] if checkpoint else 32)
     train, test = (load(recipe.data, split, image_size=size, seed=recipe.seed) for split in ("train", "test"))
-    trainer = Trainer(recipe, train, test, folder, resume=options.resume, device=device)
+    trainer = Trainer(recipe, train, test, folder, options.resume, device, options.eager)
     parameters = trainer.model.num_parameters(trainable=True)
     print(
         f"{len(train):,} training and {len(test):,} test images of {size}x{size} pixels, {parameters:,} parameters, "
@@ -69,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
         records = trainer.run()
     except Interrupted:
         done = trainer.progress
-        again = shlex.join(["minixception", "train", "--out", str(folder), "--resume", *device_words(options)])
+        words = [*device_words(options), *["--eager"] * options.eager]
+        again = shlex.join(["minixception", "train", "--out", str(folder), "--resume", *words])
         print(
             f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; go on with: {again}",
             file=sys.stderr,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cpu import memory
-from ..engine.op import Shape
+from ...cpu import memory
+from ...engine.op import Shape
 
 _LINE = 64  # bytes; arrays begin at cache lines
 

@@ -1,0 +1,91 @@
+"""A training step, compiled: forward and backward pass of a batch planned once, with kernels fused across layers.
+
+The graph of the model becomes a list of actions, first those of the forward pass, then those of the backward pass in
+the opposite order. Three kinds of parts put their actions into it (parts.py):
+
+- a separable convolution, which reads through the batchnorm and the ReLU in front of it;
+- a batchnorm, alone or with the addition and the ReLU behind it. In front of a separable convolution it writes nothing:
+  it hands on the factors by which the convolution normalises what it loads;
+- any other layer. It runs as it always does, on a tape of its own, and is the definition of itself.
+
+Every array that passes between them has a slot; the moments at which it is written first and read last are known, and
+slots that are not needed at the same time share memory (arena.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...engine.tensor import Tensor, tensor
+from ...errors import BackendError
+from ...nn import Module
+from ...nn.module import structure_changes
+from ...tables import Table
+from .plan import Loss, TrainingPlan
+
+__all__ = ["Loss", "Steps", "TrainingStep"]
+
+
+class Steps(Protocol):
+    """What a compiled step asks of an optimiser."""
+
+    def step(self) -> None:
+        """Update the parameters from their gradients."""
+
+
+class TrainingStep:
+    """A training step of a model: ``step(x, labels) -> loss``; made by ``compile(model, loss, optimizer)``.
+
+    It gives what the same step gives when it is written out, to rounding: the loss, the gradients in ``grad`` of the
+    parameters, the running statistics of batchnorm, the updated parameters. Bits do not depend on the number of
+    threads. Weights are read where they are: whoever loads others, freezes some or exchanges a layer need not compile
+    again. One plan is made for each shape of x, at its first use; plans reuse their memory, so that of several threads
+    one waits for the other.
+    """
+
+    def __init__(self, model: Module, loss: Loss, optimizer: Steps | None = None) -> None:
+        if any(tensor.device != "cpu" for _, tensor in model.named_tensors()):
+            raise BackendError(
+                "a compiled training step runs on the CPU, and the model is on the GPU: call model.to('cpu') first, or "
+                "train with mx.training.Trainer, which records its steps on a GPU and replays them"
+            )
+        self._model, self._loss, self._optimizer = model, loss, optimizer
+        self._plans: dict[Any, TrainingPlan] = {}
+        self._turn = threading.Lock()
+
+    def __call__(self, x: Any, labels: Any) -> Tensor:
+        """One step on x (n, h, w, c) and labels as the loss takes them, arrays or tensors; returns the loss.
+
+        Raises what the model, the loss and the optimiser raise.
+        """
+        loss, _ = self.gradients(x, labels)
+        if self._optimizer is not None:
+            self._optimizer.step()
+        return loss
+
+    def gradients(self, x: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        """Loss and logits, and the gradients in the parameters, which stay as they are."""
+        x, labels = tensor(x), tensor(labels)
+        with self._turn:
+            return self._plan(x)(x.data, labels, self._loss)
+
+    def _plan(self, x: Tensor) -> TrainingPlan:
+        modes = tuple(module.training for _, module in self._model.named_modules())
+        trained = tuple(parameter.requires_grad for parameter in self._model.parameters())
+        key = x.shape, x.dtype, structure_changes(), modes, trained
+        if key not in self._plans:
+            self._plans = {k: plan for k, plan in self._plans.items() if k[2:] == key[2:]}  # others are of the past
+            self._plans[key] = TrainingPlan(self._model, x.shape, x.dtype)
+        return self._plans[key]
+
+    @property
+    def plan(self) -> Table:
+        """What runs together, for the shape planned last, or a batch of two images."""
+        if not self._plans:
+            assert self._model.input_shape is not None
+            dtype = next(self._model.named_tensors())[1].dtype
+            self._plan(Tensor(np.broadcast_to(np.zeros((), dtype), (2, *self._model.input_shape))))
+        return list(self._plans.values())[-1].table()

@@ -1,0 +1,250 @@
+"""What a training step is made of: each part puts its actions into the forward and into the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...cpu import memory
+from ...cpu.gemm import gemm
+from ...cpu.simd import Normalised
+from ...engine import tape
+from ...engine.accumulate import accumulate
+from ...engine.tensor import Tensor
+from ...graph.trace import Layer
+from ...nn import BatchNorm2d, SeparableConv2d
+from ...ops.batchnorm import move_running
+from ...ops.batchnorm.cpu import (
+    batch_statistics,
+    gradient_sums,
+    merged_statistics,
+    normalise,
+    normalising,
+    project,
+    projecting,
+)
+from ...ops.depthwise.cpu import filter_into
+from ...ops.separable import training as separable
+from ...ops.window import extents
+from .arena import Slot
+from .build import Build
+
+
+class LayerPart:
+    """A layer as it is: its tape of the forward pass is kept until the backward pass has used it."""
+
+    runs_as = "layer"
+
+    def __init__(self, node: Layer) -> None:
+        self.node, self.paths = node, [node.path]
+
+    def plan_forward(self, build: Build) -> None:
+        reads, result = self._inputs(build), build.value(self.node.makes)
+        constants = build.graph.constants
+
+        def forward() -> None:
+            self._leaves = {index: Tensor(slot.array, build.wants_gradient(index)) for index, slot in reads.items()}
+            inputs = [constants[index] if index in constants else self._leaves[index] for index in self.node.reads]
+            self._result: Tensor | None = self.node.run(*inputs)
+            result.array = self._result.data
+
+        build.act(forward)
+
+    def _inputs(self, build: Build) -> dict[int, Slot]:
+        return {index: build.value(index) for index in self.node.reads if index not in build.graph.constants}
+
+    def plan_backward(self, build: Build) -> None:
+        dy = build.gradient(self.node.makes)
+        if dy is None:
+            return
+        reads = self._inputs(build)  # the tape holds them
+        wanted = [index for index in reads if build.wants_gradient(index)]
+        before = {index: build.gradient(index) for index in wanted}
+        after = {index: build.hold(index) for index in wanted}
+
+        def backward() -> None:
+            assert self._result is not None
+            tape.backward(self._result, dy.array)
+            for index, slot in after.items():
+                slot.array, earlier = self._leaves[index].grad, before[index]
+                if earlier is not None:
+                    accumulate(slot.array, earlier.array)
+            self._leaves, self._result = {}, None
+
+        build.act(backward)
+
+
+class Behind(NamedTuple):
+    """What runs with a batchnorm: the addition and the ReLU behind it, and whether a separable convolution is next."""
+
+    add: Layer | None = None
+    relu: Layer | None = None
+    read_by_separable: bool = False
+
+
+class NormPart:
+    """Batchnorm of y; with an addition behind it or not, and with a ReLU or not.
+
+    In front of a separable convolution nothing is written: ``normalised`` are the factors by which it reads y, and it
+    leaves the two sums of its gradient in ``sums``. Behind one, its ``statistics`` are those of y, and ``projection``
+    are the factors by which it turns the gradient into that of y.
+    """
+
+    def __init__(self, node: Layer, producer: SeparablePart | None, behind: Behind) -> None:
+        assert isinstance(node.module, BatchNorm2d)
+        self.node, self.module, self.producer, self.behind = node, node.module, producer, behind
+        followers = [follower for follower in (behind.add, behind.relu) if follower is not None]
+        self.takes = {follower.makes for follower in followers}
+        self.paths = [layer.path for layer in (node, *followers)]
+        self.makes = ([node, *followers])[-1].makes
+        if behind.read_by_separable:
+            self.makes = node.makes
+        self.sum = behind.add.makes if behind.add else node.makes
+        self.other = None if behind.add is None else next(v for v in behind.add.reads if v != node.makes)
+        self.runs_as = "read by the next" if behind.read_by_separable else "one pass"
+        self.sums: Any = None
+        if producer is not None:
+            producer.norm = self
+
+    def plan_forward(self, build: Build) -> None:
+        y = build.value(self.node.reads[0])
+        written = not self.behind.read_by_separable
+        other = None if self.other is None else build.value(self.other)
+        result = build.value(self.makes, self.node.output) if written else None
+        momentum, eps, relu = self.module.momentum, self.module.eps, self.behind.relu is not None
+
+        def forward() -> None:
+            module = self.module
+            gamma = 1.0 if module.gamma is None else module.gamma.data
+            parts = self.producer.statistics if self.producer else None
+            mean, var = merged_statistics(y.array, *parts) if parts else batch_statistics(y.array)
+            self.normalised = normalising(mean, var, gamma, module.beta.data, eps, relu)
+            rounded = -self.normalised.minus_mean
+            self._saved = gamma, rounded, var, eps
+            move_running(module.running_mean.data, rounded, momentum)
+            move_running(module.running_var.data, var, momentum)
+            if result is not None:
+                normalise(y.array, self.normalised, None if other is None else other.array, result.array)
+
+        build.act(forward)
+
+    def plan_backward(self, build: Build) -> None:
+        dy = build.gradient(self.makes)
+        if dy is None:
+            return
+        y, shape = build.value(self.node.reads[0]), self.node.output
+        gate = gated = None
+        if self.behind.relu is not None and not self.behind.read_by_separable:
+            gate, gated = build.value(self.makes), build.slot(shape)
+
+        def sums() -> None:
+            if not self.behind.read_by_separable:
+                gates = (None, None) if gate is None or gated is None else (gate.array, gated.array)
+                self.sums = gradient_sums(dy.array, y.array, -self._saved[1], *gates)
+            module, rows = self.module, y.array.size // y.array.shape[-1]
+            dgamma, module.beta.grad, self.projection = projecting(self.sums, rows, self._saved)
+            if module.gamma is not None and module.gamma.requires_grad:
+                module.gamma.grad = dgamma
+
+        build.act(sums)
+        through = gated or dy
+        if self.other is not None:
+            build.add_gradient(self.other, through)
+        build.hold(self.node.makes, through)
+        if self.producer is None and build.wants_gradient(self.node.reads[0]):
+            build.gradient(self.node.makes)
+            dx = build.slot(shape)
+            build.value(self.node.reads[0])
+            build.act(lambda: project(through.array, y.array, self.projection, dx.array))
+            build.add_gradient(self.node.reads[0], dx)
+
+
+class SeparablePart:
+    """A separable convolution with stride 1 that reads x through a batchnorm or not, and through a ReLU or not."""
+
+    def __init__(self, node: Layer, source: int, relu: bool, front: NormPart | None) -> None:
+        assert isinstance(node.module, SeparableConv2d)
+        self.node, self.module, self.source, self.relu = node, node.module, source, relu
+        self.front = front if front is not None and front.behind.read_by_separable else None
+        self.norm: NormPart | None = None  # the batchnorm behind, if it alone reads y
+        self.paths = [node.path]
+        self.statistics: Any = None
+        self.runs_as = "fused kernels"
+
+    def plan_forward(self, build: Build) -> None:
+        x, y = build.value(self._reads), build.value(self.node.makes, self.node.output)
+
+        def forward() -> None:
+            weights = self.module.depthwise.data, self.module.pointwise.data
+            self.statistics = separable.forward(x.array, self._incoming(x), *weights, y.array, self._corner(x))
+
+        build.act(forward)
+
+    @property
+    def _reads(self) -> int:
+        """The value that lies in memory: what batchnorm reads, if one is in front."""
+        return self.source if self.front is None else self.front.node.reads[0]
+
+    def _incoming(self, x: Slot) -> Normalised:
+        """What happens to x as it is loaded; without a batchnorm in front x - 0 times 1 plus 0, by the same kernels."""
+        if self.front is not None:
+            return self.front.normalised
+        zero = np.zeros(x.array.shape[-1], x.array.dtype)
+        return Normalised(zero, zero + 1, zero, x.array.dtype.type(0 if self.relu else -np.inf))
+
+    def _corner(self, x: Slot) -> tuple[int, int]:
+        (_, top), (_, left) = extents(
+            x.array.shape, self.module.depthwise.shape, 1, self.node.calls[0].params["padding"]
+        )
+        return top, left
+
+    def plan_backward(self, build: Build) -> None:
+        norm = self.norm
+        given = build.gradient(self.node.makes if norm is None else norm.node.makes)
+        if given is None:
+            return
+        x, y = build.value(self._reads), build.value(self.node.makes)
+        ci, co = self.module.pointwise.shape
+        shape = (*self.node.output[:3], ci)
+        dz = build.slot(shape)
+        in_strips = norm is not None and separable.pays_in_strips(shape, (ci, co))
+        z = dz if in_strips else build.slot(shape)
+        dy = given if norm is None or in_strips else build.slot(self.node.output)
+
+        def pointwise() -> None:
+            wd, wp = self.module.depthwise.data, self.module.pointwise.data
+            reading = x.array, self._incoming(x), (wd, wp), self._corner(x)
+            if norm is not None and in_strips:
+                dwp = separable.pointwise_gradients(*reading, given.array, y.array, norm.projection, dz.array)
+            else:
+                if norm is None:
+                    gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
+                else:
+                    separable.project_and_multiply(given.array, y.array, norm.projection, wp, dy.array, dz.array)
+                filter_into(z.array, x.array, wd, 1, self._corner(x), self._incoming(x))
+                rows = z.array.reshape(-1, ci), dy.array.reshape(-1, co)
+                dwp = gemm(*rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
+            self.module.pointwise.grad = dwp
+
+        build.act(pointwise)
+        residual = build.gradient(self.source)
+        build.value(self._reads)
+        dz.last = len(build.actions)
+        dx = build.slot(tuple(self.node.inputs[0]))
+        front = self.front
+
+        def depthwise() -> None:
+            of = None if front is None else (x.array, front.normalised.minus_mean)
+            earlier = None if residual is None else residual.array
+            arguments = (self.relu, dz.array, self.module.depthwise.data, dx.array, self._corner(x), earlier, of)
+            self.module.depthwise.grad, sums = separable.gradients(x.array, self._incoming(x), *arguments)
+            if front is not None:
+                front.sums = sums
+
+        build.act(depthwise)
+        build.hold(self.source, dx)
+        dx.last = max(dx.last, len(build.actions) - 1)
+
+
+Part = LayerPart | NormPart | SeparablePart

@@ -1,0 +1,71 @@
+"""A training step for one shape of input: the actions of both passes, and the memory that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...engine.op import Shape
+from ...engine.random import generator
+from ...engine.tensor import Tensor
+from ...errors import GraphError
+from ...nn import Module
+from ...tables import Table
+from ..plan import checked_graph
+from .arena import Slot
+from .build import Action, Build
+from .fuse import fused
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits and labels -> the loss, a single value
+
+
+class TrainingPlan:
+    """One shape of input: ``plan(x, labels, loss)`` runs both passes and leaves the gradients in the parameters."""
+
+    def __init__(self, model: Module, shape: Shape, dtype: Any) -> None:
+        state = generator().bit_generator.state
+        graph = checked_graph(model, shape, dtype, inference=False)
+        generator().bit_generator.state = state  # a dropout that was traced has drawn a mask
+        self._parameters = model.parameters()
+        build = Build(graph, np.dtype(dtype))
+        if not build.wants_gradient(graph.result):
+            raise GraphError("no parameter of the model takes a gradient: call model.unfreeze() first")
+        self._x = build.value(0)
+        self.parts = fused(build)
+        forward = len(build.actions)
+        self._logits, self._seed = build.value(graph.result), build.hold(graph.result)
+        for part in reversed(self.parts):
+            part.plan_backward(build)
+        actions = build.finished()
+        self._forward, self._backward = actions[:forward], actions[forward:]
+        self.nbytes = build.nbytes
+
+    def __call__(self, x: np.ndarray, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        """Loss and logits, without a gradient; ``grad`` of parameters that the loss does not depend on is None."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        self._x.array = x
+        _run(self._forward)
+        logits = Tensor(np.array(self._logits.array), requires_grad=True)  # a copy: its memory is used again
+        value = loss(logits, labels)
+        value.backward()
+        self._seed.array = logits.grad
+        _run(self._backward)
+        return value.detach(), logits.detach()
+
+    def table(self) -> Table:
+        """One row per part: its layers, and what runs them."""
+        return Table(
+            ("layers", "runs as"),
+            [(" + ".join(part.paths), part.runs_as) for part in self.parts],
+            (f"{len(self.parts)} parts", f"{self.nbytes / 2**20:.1f} MiB"),
+        )
+
+
+def _run(actions: list[tuple[Action, list[Slot]]]) -> None:
+    for action, done in actions:
+        action()
+        for slot in done:
+            slot.array = None
