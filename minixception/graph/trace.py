@@ -104,6 +104,11 @@ class _Tracer(Observer):
         self.open.pop()
         if module.children():
             return
+        if module not in self.paths:
+            raise TraceError(
+                f"a layer {type(module).__name__} is made while the model runs, and is no part of it: set it as an "
+                "attribute when the model is made"
+            )
         path, run = self.paths[module], module.__call__
         for one in (*inputs, output):
             _require_tensor(one, f"layer {path!r} ({type(module).__name__}) takes tensors and returns one")

@@ -34,7 +34,7 @@ def fused(build: Build) -> list[Part]:
             continue
         elif node in once and _is_norm(node):
             producer = separables.get(node.reads[0]) if len(graph.consumers(node.reads[0])) == 1 else None
-            part = norms[node.makes] = NormPart(node, producer, _behind(build, node, once))
+            part = norms[node.makes] = NormPart(node, producer, _behind(build, node, once, taken))
             taken.update(part.takes)
             if part.other is not None:  # it runs when what is added is there
                 waiting[part.sum] = part
@@ -71,7 +71,7 @@ def _is_separable(build: Build, node: Layer) -> bool:
     module = node.module
     if not isinstance(module, SeparableConv2d) or module.activation is not None:
         return False
-    (call,) = node.calls
+    call = node.calls[0]
     kh, kw, _ = module.depthwise.shape
     return (
         call.op in (SEPARABLE_CONV2D, RELU_SEPARABLE_CONV2D)
@@ -107,7 +107,7 @@ def _through_relu(build: Build, node: Layer, once: set[Layer]) -> tuple[int, boo
     return source, False
 
 
-def _behind(build: Build, node: Layer, once: set[Layer]) -> Behind:
+def _behind(build: Build, node: Layer, once: set[Layer], taken: set[int]) -> Behind:
     """Each is taken in only where nothing else reads what is in front of it."""
     follower, add = _only_reader(build.graph, node), None
     if follower is not None and follower in once and _is_separable(build, follower):
@@ -115,6 +115,8 @@ def _behind(build: Build, node: Layer, once: set[Layer]) -> Behind:
     if follower is not None and _relu_before_separables(build, follower, once):
         alone = len(build.graph.consumers(follower.makes)) == 1
         return Behind(relu=follower, read_by_separable=True) if alone else Behind()
+    if follower is not None and follower.makes in taken:  # an addition of two batchnorms runs with one of them
+        return Behind()
     if follower is not None and isinstance(follower.module, Add) and len(set(follower.reads)) == 2:
         add = follower
         follower = _only_reader(build.graph, add)
