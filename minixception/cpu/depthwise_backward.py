@@ -40,6 +40,17 @@ from .simd import (
 )
 
 
+class Read(NamedTuple):
+    """What the convolution read of one image: f(x), with x (h, w, c); incoming: what f is, see ``vectors_of``.
+
+    gated: whether the gradient is 0 where f(x) is, behind a ReLU.
+    """
+
+    x: Any
+    incoming: Any
+    gated: Any
+
+
 class After(NamedTuple):
     """What happens to dx on its way out, for one image.
 
@@ -57,16 +68,18 @@ def _tiles(size):
     """Both gradients for one row of x, for a square kernel of a size known at compile time."""
 
     @pasted
-    def tile(x, i, j, q, n, how, gated, dy, line, column, w, dx, dw, after, border):
-        """dx[i, j : j + 5], and what these pixels add to dw, channels from q on.
+    def tile(read, dy, under, w, dx, dw, after, at, border):
+        """dx[i, j : j + 5], channels from q on, n of them, and what these pixels add to dw; at: (i, j, q, n).
 
-        dy[line, column] lies under the first tap of the rotated kernel w, or would. 3x3: 5 sums of dx and 3 of dw, 5
-        pixels of x, 3 taps and a pixel of dy are in registers.
+        dy[under] lies under the first tap of the rotated kernel w, or would. 3x3: 5 sums of dx and 3 of dw, 5 pixels of
+        x, 3 taps and a pixel of dy are in registers.
         """
-        prefetch_run(x, (i + 1, j, q), COLUMNS, False)
+        (line, column), (i, j, q, n) = under, at
+        prefetch_run(read.x, (i + 1, j, q), COLUMNS, False)
         prefetch_run(dx, (i + 1, j, q), COLUMNS, True)
         prefetch_run(dy, (line + size, column, q), COLUMNS, False)
-        pixels = arrived(load_run(x, (i, j, q), COLUMNS, border.outputs), how, border.outputs)
+        how = vectors_of(read.incoming, read.x, q, n)
+        pixels = arrived(load_run(read.x, (i, j, q), COLUMNS, border.outputs), how, border.outputs)
         (result,) = zeros(dx, 1, COLUMNS)
         for a in range(max(0, -line), min(size, dy.shape[0] - line)):
             place = (line + a, column, q)
@@ -75,7 +88,7 @@ def _tiles(size):
             sums = load_run(dw, (a, 0, q), size, border.taps)
             (sums,) = fma_rows((sums,), dy, place, (pixels,), (1, 1), None, border.pixels)
             store_run(dw, (a, 0, q), sums, border.taps)
-        if gated:
+        if read.gated:
             result = where_positive(pixels, result)
         if len(after.residual) > 0:
             result = add(result, load_run(after.residual, (i, j, q), COLUMNS, border.outputs))
@@ -87,27 +100,32 @@ def _tiles(size):
             store(after.sums, (1, q), add(load(after.sums, (1, q), n), total(multiply(result, deviations))), n)
 
     @forceinline
-    def row(x, i, incoming, gated, dy, line, left, w, dx, dw, after):
+    def row(read, i, dy, corner, w, dx, dw, after):
+        line, left = corner
         columns, c = dx.shape[1:]
         vector = lanes(dx.dtype)
         for j in range(0, columns, COLUMNS):
-            column = j - left
-            whole = column >= 0 and column + COLUMNS + size - 1 <= dy.shape[1] and j + COLUMNS <= columns
+            under = line, j - left
+            whole = j >= left and j - left + COLUMNS + size - 1 <= dy.shape[1] and j + COLUMNS <= columns
             for q in range(0, c, vector):
                 n = min(vector, c - q)
-                how = vectors_of(incoming, x, q, n)
                 if whole and n == vector:
-                    border = Border(None, None, None)
-                    tile(x, i, j, q, n, how, gated, dy, line, column, w, dx, dw, after, border)
+                    tile(read, dy, under, w, dx, dw, after, (i, j, q, n), Border(None, None, None))
                 else:
-                    exist = Inside(-column, dy.shape[1] - column, n), Inside(0, size, n), Inside(0, columns - j, n)
-                    tile(x, i, j, q, n, how, gated, dy, line, column, w, dx, dw, after, Border(*exist))
+                    pixels = Inside(left - j, dy.shape[1] + left - j, n)
+                    border = Border(pixels, Inside(0, size, n), Inside(0, columns - j, n))
+                    tile(read, dy, under, w, dx, dw, after, (i, j, q, n), border)
 
     @inline
-    def run(x, i, incoming, gated, dy, line, left, w, dx, dw, after):
-        x, dy, w, dx, dw = borrowed(x), borrowed(dy), borrowed(w), borrowed(dx), borrowed(dw)
+    def run(read, i, dy, corner, w, dx, dw, after):
+        """Row i of dx (h, w, c), and what this row of x adds to dw; dy: of one image; w and dw: rotated by 180 degrees.
+
+        corner: the row of dy that lies under the first row of w, and columns of padding to the left of dy.
+        """
+        dy, w, dx, dw = borrowed(dy), borrowed(w), borrowed(dx), borrowed(dw)
+        read = Read(borrowed(read.x), read.incoming, read.gated)
         after = After(borrowed(after.residual), borrowed(after.of), borrowed(after.minus_mean), borrowed(after.sums))
-        row(x, i, incoming, gated, dy, line, left, w, dx, dw, after)
+        row(read, i, dy, corner, w, dx, dw, after)
 
     return run
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ...cpu import memory
 from ...cpu.channels import Projection, add_statistics, project_rows
-from ...cpu.depthwise_backward import BOTH_GRADIENTS, After
+from ...cpu.depthwise_backward import BOTH_GRADIENTS, After, Read
 from ...cpu.depthwise_forward import filter_strip
 from ...cpu.gemm import pack_panel, panel_width, strip, sums_only
 from ...cpu.jit import parallel, prange
@@ -216,7 +216,8 @@ def _both_kernel(size: int) -> Any:
                 m, i = row // h, row % h
                 of_row[:] = 0
                 here = After(after.residual[m], after.of[m], after.minus_mean, of_row)
-                both_gradients(x[m], i, incoming, gated, dz[m], i - top, left, rotated, dx[m], partial[chunk], here)
+                read = Read(x[m], incoming, gated)
+                both_gradients(read, i, dz[m], (i - top, left), rotated, dx[m], partial[chunk], here)
                 for k in range(2):
                     for q in range(c):
                         sums[chunk, k, q] += of_row[k, q]
