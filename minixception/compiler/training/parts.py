@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from ...ops.separable import training as separable
 from ...ops.window import extents
 from .arena import Slot
 from .build import Build
+from .traffic import Traffic, of_layer
 
 
 class LayerPart:
@@ -38,6 +40,7 @@ class LayerPart:
 
     def __init__(self, node: Layer) -> None:
         self.node, self.paths = node, [node.path]
+        self.traffic = of_layer(node)
 
     def plan_forward(self, build: Build) -> None:
         reads, result = self._inputs(build), build.value(self.node.makes)
@@ -106,6 +109,14 @@ class NormPart:
         self.sums: Any = None
         if producer is not None:
             producer.norm = self
+        self.traffic = self._traffic()
+
+    def _traffic(self) -> Traffic:
+        behind, size, alone = self.behind, math.prod(self.node.output), self.producer is None
+        if behind.read_by_separable:
+            return Traffic(size * alone, 3 * size * alone)  # statistics; dx
+        gated = 2 * (behind.relu is not None)  # the gate is read, and the gated gradient written
+        return Traffic(size * (2 + (behind.add is not None) + alone), size * (2 + gated + 3 * alone))
 
     def plan_forward(self, build: Build) -> None:
         y = build.value(self.node.reads[0])
@@ -171,6 +182,20 @@ class SeparablePart:
         self.paths = [node.path]
         self.statistics: Any = None
         self.runs_as = "fused kernels"
+        self._z = (*node.output[:3], node.inputs[0][3])  # the shape of the depthwise result
+
+    @property
+    def in_strips(self) -> bool:
+        """Whether both products of the backward pass are made of one strip after the other."""
+        return self.norm is not None and separable.pays_in_strips(math.prod(self._z[:3]), *self.module.pointwise.shape)
+
+    @property
+    def traffic(self) -> Traffic:
+        """x and y; g, y, x and dz, or pass by pass also dy and z, written and read; then dz, x and dx."""
+        x, y, z = (math.prod(shape) for shape in (self.node.inputs[0], self.node.output, self._z))
+        projected = 2 if self.norm is not None else 0
+        products = 2 * y + x + z if self.in_strips else (projected + 2) * y + x + 3 * z
+        return Traffic(x + y, products + z + 2 * x)
 
     def plan_forward(self, build: Build) -> None:
         x, y = build.value(self._reads), build.value(self.node.makes, self.node.output)
@@ -206,10 +231,8 @@ class SeparablePart:
             return
         x, y = build.value(self._reads), build.value(self.node.makes)
         ci, co = self.module.pointwise.shape
-        shape = (*self.node.output[:3], ci)
-        dz = build.slot(shape)
-        in_strips = norm is not None and separable.pays_in_strips(shape, (ci, co))
-        z = dz if in_strips else build.slot(shape)
+        dz, in_strips = build.slot(self._z), self.in_strips
+        z = dz if in_strips else build.slot(self._z)
         dy = given if norm is None or in_strips else build.slot(self.node.output)
 
         def pointwise() -> None:

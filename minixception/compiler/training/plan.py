@@ -17,6 +17,7 @@ from ..plan import checked_graph
 from .arena import Slot
 from .build import Action, Build
 from .fuse import fused
+from .traffic import Traffic, of_layer
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits and labels -> the loss, a single value
 
@@ -28,7 +29,7 @@ class TrainingPlan:
         state = generator().bit_generator.state
         graph = checked_graph(model, shape, dtype, inference=False)
         generator().bit_generator.state = state  # a dropout that was traced has drawn a mask
-        self._parameters = model.parameters()
+        self._parameters, self._nodes, self._itemsize = model.parameters(), graph.nodes, np.dtype(dtype).itemsize
         build = Build(graph, np.dtype(dtype))
         if not build.wants_gradient(graph.result):
             raise GraphError("no parameter of the model takes a gradient: call model.unfreeze() first")
@@ -56,12 +57,22 @@ class TrainingPlan:
         return value.detach(), logits.detach()
 
     def table(self) -> Table:
-        """One row per part: its layers, and what runs them."""
-        return Table(
-            ("layers", "runs as"),
-            [(" + ".join(part.paths), part.runs_as) for part in self.parts],
-            (f"{len(self.parts)} parts", f"{self.nbytes / 2**20:.1f} MiB"),
-        )
+        """One row per part: its layers, what runs them, and the MiB of activations that it moves; see traffic.py.
+
+        The totals are compared with those of the same layers one by one.
+        """
+        mib = self._itemsize / 2**20
+        rows = [(" + ".join(p.paths), p.runs_as, *(mib * elements for elements in p.traffic)) for p in self.parts]
+        ours, theirs = self.traffic
+        totals = [f"{mib * a:,.1f} instead of {mib * b:,.1f}" for a, b in zip(ours, theirs, strict=True)]
+        memory = f"{self.nbytes / 2**20:,.1f} MiB planned"
+        return Table(("layers", "runs as", "forward", "backward"), rows, (f"{len(rows)} parts", memory, *totals))
+
+    @property
+    def traffic(self) -> tuple[Traffic, Traffic]:
+        """Elements of activations that cross memory in a step, compiled and layer by layer."""
+        nothing = Traffic(0, 0)
+        return sum((part.traffic for part in self.parts), nothing), sum(map(of_layer, self._nodes), nothing)
 
 
 def _run(actions: list[tuple[Action, list[Slot]]]) -> None:

@@ -4,12 +4,14 @@
     y = separable(x)        and the statistics of y, for the batchnorm behind
 
 Neither x nor the normalised y is ever written: what batchnorm and ReLU do to a pixel is done when the next layer loads
-it, forward and backward, from the raw output and two numbers a channel (cpu/simd.py, ``Normalised``). The statistics
-are taken of each block of y while it is still in L2. How often an activation crosses memory, one by one and fused:
+it, forward and backward, from the raw output and three numbers a channel (cpu/simd.py, ``Normalised``). The statistics
+are taken of each block of y while it is still in L2. How often an activation crosses memory, if all are of one size:
 
-    forward     y written, read (statistics), read; z written; z read         5        y written, y read          2
-    backward    the sums read dy, y; dx reads both, writes; the products read         dy and y read, dy written,
-                dy twice, dz written and read twice; x read three times ...   15      z, dz, x as below          11
+    layer by layer, forward     x, y of the convolution; y for the statistics; y and its normalised image              5
+                    backward    batchnorm: g, y for the sums; g, y, dy. z again: x, z. dwp: z, dy. dz: dy, dz.
+                                dwd: dz, x. dx: dz, x, dx                                                             16
+    fused, forward              x, y                                                                                   2
+           backward             g, y, x, dz in strips (11 in all where those do not pay); dz, x, dx                    7
 """
 
 from __future__ import annotations
@@ -139,9 +141,8 @@ _BUFFERS = 3 << 15  # elements of a strip's buffers: 384 KiB of float32
 _LONGEST = 512  # pixels: a tile reads six channels of each, a cache line, of the transposed z
 
 
-def pays_in_strips(x: tuple[int, ...], wp: tuple[int, int]) -> bool:
+def pays_in_strips(pixels: int, ci: int, co: int) -> bool:
     """Whether writing and adding the copies of dwp moves less than dy and z, written and read, would."""
-    pixels, (ci, co) = x[0] * x[1] * x[2], wp
     return pixels * (ci + co) >= 4 * _PARTS * ci * co
 
 
