@@ -30,10 +30,14 @@ Step = tuple[Callable[[], Any], Callable[[], list[np.ndarray]]]  # one step, and
 
 @dataclass(frozen=True)
 class Peer:
-    """What must be installed, by the names to import, and how to build it."""
+    """What must be installed, by the names to import (nothing: it is ours), and how to build it.
+
+    exact: how to build it in float64, if not by ``build``.
+    """
 
     needs: tuple[str, ...]
     build: Callable[..., Any]
+    exact: Callable[..., Any] | None = None
 
 
 def installed(peers: dict[str, Peer], say: Callable[[str], Any]) -> dict[str, Peer]:

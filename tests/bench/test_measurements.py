@@ -15,8 +15,8 @@ import pytest
 
 import minixception as mx
 from minixception.bench import records
+from minixception.bench.contestants import Workload
 from minixception.bench.measurement import OURS
-from minixception.bench.models import Workload
 from minixception.bench.records import process, tape
 from minixception.bench.records.__main__ import RECORDS, main
 from minixception.bench.records.process import Network
