@@ -51,8 +51,9 @@ def measure(
     bar: tqdm[Any],
     start: Start,
 ) -> Measurement:
-    """The network on ``limits.threads`` threads by all ``contestants``, our fastest first. start: ``Apart`` or ``Here``,
-    where they are made; ``repeats`` steps of the bar.
+    """The network on ``limits.threads`` threads by all ``contestants``, our fastest first.
+
+    start: ``Apart`` or ``Here``, where they are made; repeats: as many steps of the bar.
 
     A peer that cannot be built or run is left out with a line; ChildProcessError if it is ours, or if it ends while it
     is timed. ArithmeticError if results are not equal (see above): nothing is timed then.
