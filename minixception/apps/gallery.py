@@ -15,7 +15,6 @@ from .. import nn, viz
 from ..analysis.memory_trace import trace
 from ..bench.command import Report
 from ..bench.kernels import WORKLOADS
-from ..bench.records import growth
 from ..bench.results import results_folder
 from ..data import load, preprocess
 from ..engine.random import generator, seed
@@ -86,7 +85,6 @@ def entries() -> list[Entry]:
         ("convolutions", "three forms of a convolution: cost and time", _convolutions, "bench_kernels.json"),
         ("roofline", "operators under the roofline", _roofline, "bench_kernels.json"),
         ("ladder", "every rung of the ladder under the roofline", _ladder, "ladder.json"),
-        ("growth", "how the time of a training step grows", _growth, "growth.json"),
         ("training", "loss and accuracy of a training run", _training, "cifar10.json"),
         ("training-bands", f"{bands} (drawn pictures)", _bands, "training_seeds.json"),
         ("training-bands-cifar10", f"{bands} (CIFAR-10)", _bands, "cifar_seeds.json"),
@@ -158,10 +156,6 @@ def _roofline(result: Mapping[str, Any]) -> VectorFigure:
 
 def _ladder(result: Mapping[str, Any]) -> VectorFigure:
     return viz.roofline(*viz.ladder_points(result))
-
-
-def _growth(result: dict[str, Any]) -> VectorFigure:
-    return viz.growth(growth.points(result))
 
 
 def _training(result: Mapping[str, Any]) -> VectorFigure:

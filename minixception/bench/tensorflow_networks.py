@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import nn
 from ..engine.tensor import Tensor
-from .peers import Step
+
+if TYPE_CHECKING:
+    from .peers import Step
 
 
 def frozen(module: nn.Module, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
@@ -55,9 +57,9 @@ def trained(module: nn.Module, x: np.ndarray, labels: np.ndarray, lr: float, mom
             tf.raw_ops.ResourceApplyMomentum(
                 var=w.handle,
                 accum=v.handle,
-                lr=tf.cast(lr, w.dtype),
+                lr=tf.constant(lr, w.dtype),
                 grad=gradient,
-                momentum=tf.cast(momentum, w.dtype),
+                momentum=tf.constant(momentum, w.dtype),
             )
 
     return step, lambda: [gradient.numpy() for gradient in gradients]

@@ -65,6 +65,12 @@ class Row:
     time: Timing
 
     @property
+    def point(self) -> viz.GrowthPoint:
+        """What the figure shows of it."""
+        job = self.job
+        return viz.GrowthPoint(job.workload.name, job.varied, job.value, self.macs, self.time.median)
+
+    @property
     def picoseconds(self) -> float:
         """Of a multiply-accumulate."""
         return 1e12 * self.time.median / self.macs
@@ -86,14 +92,6 @@ def measure(job: Job, threads: int, repeats: int) -> Row:
     return Row(job, macs, in_turn({who: trained.seconds}, repeats)[who])
 
 
-def points(result: dict[str, Any]) -> list[viz.GrowthPoint]:
-    """What ``viz.growth`` draws of this record."""
-    return [
-        viz.GrowthPoint(row["network"], row["varied"], row["value"], row["macs"], row["seconds"]["median"])
-        for row in result["rows"]
-    ]
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How often each step is timed."""
     parser.add_argument("--repeats", type=int, default=7, help="of each step; default: %(default)s")
@@ -110,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         print(warning)
     figures = {"seed": 0, "repeats": options.repeats, "threads": threads, "rows": [row.to_json() for row in rows]}
     write_result(options.out, command("growth", options.out, repeats=options.repeats), figures)
-    viz.growth(points(figures)).save(options.out.with_suffix(".svg"))
+    viz.growth([row.point for row in rows]).save(options.out.with_suffix(".svg"))
     return 0
 
 
