@@ -17,6 +17,7 @@ import minixception as mx
 from minixception import nn, viz
 from minixception.apps import gallery
 from minixception.bench.limits import Limits
+from minixception.bench.records.growth import JOBS
 from minixception.errors import ArgumentError, ShapeError
 from minixception.graph import cost
 from minixception.timing import Timing
@@ -370,6 +371,11 @@ def test_bands_are_median_and_range():
     np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [50, 90 - 20 / 3])
     five = viz.training_bands({str(i): logs for i in range(6)}, ["test_loss"]).axes[0].lines
     assert len({(line.get_color(), line.get_linestyle()) for line in five}) == 6
+
+
+def test_the_growth_of_all_jobs_can_be_read():
+    points = [viz.GrowthPoint(job.workload.name, job.varied, job.value, 10**9, 0.05) for job in JOBS]
+    assert problems(viz.growth(points)) == []
 
 
 def test_growth_has_a_panel_for_what_was_varied_and_a_line_for_each_network():

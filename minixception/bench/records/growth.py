@@ -47,7 +47,7 @@ def _jobs() -> Iterator[Job]:
         yield Job("batch", batch, Workload("Xception", Xception, batch, training=True))
     for side in (16, 32, 64, 128):
         yield Job("image size", side, Workload("mini_xception", _mini(4, side), 16, training=True))
-    for side in (96, 128, 192, 256, 299):
+    for side in (96, 128, 192, 299):
         yield Job("image size", side, Workload("Xception", partial(Xception, input_shape=(side, side, 3)), 4, True))
     for widen in (1, 2, 4, 8, 16):
         yield Job("width", 64 * widen, Workload("mini_xception", _mini(widen), 16, training=True))
