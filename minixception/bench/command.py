@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..tables import Table
-from . import kernels, limits, models, peers, tile
+from . import contestants, kernels, limits, models, peers, tile
+from .apart import Apart
 from .limits import Limits
 from .measurement import OURS, Measurement
 
@@ -99,12 +100,12 @@ def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report
     """Measure ``what`` ("kernels", "models" or "all") with each number of threads; ``beside``: installed peers too.
 
     Progress and peers that are left out are printed on stderr. Raises ValueError for more threads than Numba has,
-    ArithmeticError if a peer's result is not ours.
+    ArithmeticError if a peer's result is not ours, ChildProcessError if a process ends while it is timed.
     """
     from tqdm import tqdm
 
     inference = peers.installed(peers.INFERENCE, say) if beside else {}
-    training = {name: peer for name, peer in peers.TRAINING.items() if name in inference}
+    training = peers.installed(peers.TRAINING, lambda line: None) if beside else {}  # the line has been said
     report = Report()
     for count in threads:
         on = f"{count} thread{'s' if count > 1 else ''}"
@@ -118,9 +119,9 @@ def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report
                     report.kernels += kernels.measure(layer, limit, repeats, "torch eager" in inference, bar)
         if what != "kernels":
             for net in models.WORKLOADS:
-                kind = training if net.training else inference
+                everybody = contestants.ours(net.training) | (training if net.training else inference)
                 with tqdm(total=repeats, desc=f"{net.name}, batch {net.batch}, {on}", leave=False, disable=None) as bar:
-                    report.models.append(models.measure(net, limit, repeats, kind, bar))
+                    report.models.append(models.measure(net, limit, repeats, everybody, bar, Apart))
     return report
 
 

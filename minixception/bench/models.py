@@ -2,46 +2,33 @@
 
 The bound counts the multiply-accumulates of convolutions and matrix products: once for a forward pass, three times for
 a training step (forward, and one product for each of two gradients). Bytes: parameters, input and output, once.
+
+Results are compared before anything is timed. Logits must be equal to float32 rounding. Gradients cannot be: many
+layers on, rounding has opened or closed a ReLU on one side only, and one such gate moves them a thousand times as far
+as rounding alone. In float64 next to none is so close to zero. There all must agree, and through three steps, which
+shows a learning rate or a momentum that differs too; and in float32 each must be near its own gradients in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler import compile
-from ..engine.random import seed
-from ..engine.tape import no_grad
-from ..engine.tensor import Tensor
-from ..gpu.device import to_cpu
 from ..graph import cost
 from ..models import Xception, mini_xception
-from ..nn import Module
-from ..timing import Clock, interleaved, wall_clock
-from .measurement import OURS, Bound, Measurement, distance, require_equal, require_near, summary
-from .peers import Peer, Step
+from ..timing import in_turn
+from .contestants import Asked, Contestant, Workload
+from .measurement import Bound, Measurement, distance, require_equal, require_near, summary
+from .peers import Peer
 from .threads import numba_threads
-from .training import our_training, random_batch
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-_LR = 0.01
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A network, its batch, and whether it is trained or only run."""
-
-    name: str
-    model: Callable[[], Module]
-    batch: int
-    training: bool
-
 
 WORKLOADS = (
     Workload("Xception 299", Xception, 1, training=False),
@@ -50,96 +37,77 @@ WORKLOADS = (
     Workload("mini_xception 32", mini_xception, 64, training=True),
 )
 
+_SAME = 1e-9  # relative L2 distance of gradients in float64 that are the same
+_FLIPPED = 5e-2  # of those in float32 from those in float64: seven times what rounding makes of Xception's
+
+Start = Callable[[Callable[[], Contestant]], Asked]
+
 
 def measure(
     workload: Workload,
     limits: Bound,
     repeats: int,
-    peers: Mapping[str, Peer],
+    contestants: Mapping[str, Peer],
     bar: tqdm[Any],
-    device: str = "cpu",
-    clock: Clock = wall_clock,
+    start: Start,
 ) -> Measurement:
-    """The network on ``limits.threads`` threads beside ``peers`` of its kind; ``repeats`` steps of the bar. ``device``
-    is ours: the peers know their own.
+    """The network on ``limits.threads`` threads by all ``contestants``, our fastest first.
 
-    Raises ArithmeticError if logits differ by more than 1e-5 (relative L2), or our gradients are more than twice as far
-    from a peer's in float64 as the peer's own in float32: nothing is timed then.
+    start: ``Apart`` or ``Here``, where they are made; repeats: as many steps of the bar.
+
+    A peer that cannot be built or run is left out with a line; ChildProcessError if it is ours, or if it ends while it
+    is timed. ArithmeticError if results are not equal (see above): nothing is timed then.
     """
-    seed(0)
     model = workload.model()
-    x, labels = random_batch(model, workload.batch)
-    assert model.input_shape is not None  # random_batch has asked for it
+    assert model.input_shape is not None
     macs = workload.batch * cost.table(model, model.input_shape).macs
-    nbytes = 4 * model.num_parameters() + x.nbytes
-    with numba_threads(limits.threads):
-        build = partial(_training, labels=labels) if workload.training else _inference
-        functions, differences = build(model, x, limits.threads, peers, bar.set_postfix_str, device)
-        bar.set_postfix_str("")
-        times = interleaved(functions, repeats, bar.update, clock)
+    nbytes = 4 * (model.num_parameters() + workload.batch * int(np.prod(model.input_shape)))
+    with (
+        numba_threads(limits.threads),
+        equal(workload, limits.threads, contestants, bar, start) as (running, differences),
+    ):
+        times = in_turn({who: partial(one.ask, "seconds") for who, one in running.items()}, repeats, bar.update)
     kind, flop = ("training step", 6 * macs) if workload.training else ("forward", 2 * macs)
     name = f"{workload.name}, batch {workload.batch}"
     return summary(name, kind, limits, flop, nbytes, times, differences)
 
 
-Job = tuple[dict[str, Callable[[], Any]], dict[str, float]]  # functions to time, differences of their results
+@contextmanager
+def equal(
+    workload: Workload, threads: int, contestants: Mapping[str, Peer], bar: tqdm[Any], start: Start
+) -> Iterator[tuple[dict[str, Asked], dict[str, float]]]:
+    """The contestants, who live as long as the block, and how much their results differ; errors as of ``measure``."""
+    running: dict[str, Asked] = {}
+    differences: dict[str, float] = {}
+    reference: list[np.ndarray] = []
+    with ExitStack() as stack:
+        for who, peer in contestants.items():
+            bar.set_postfix_str(f"building {who}")
+            exact = []
+            try:
+                if workload.training:
+                    with start(partial(Contestant, workload, peer.exact or peer.build, threads, np.float64)) as one:
+                        exact = one.ask("results")
+                one = stack.enter_context(start(partial(Contestant, workload, peer.build, threads, np.float32)))
+                results = one.ask("results")
+            except ChildProcessError as error:
+                if not peer.needs:
+                    raise ChildProcessError(f"{who}: {error}") from None
+                bar.write(f"{who} is left out: {error}", file=sys.stderr)
+                continue
+            running[who], reference = one, reference or exact or results
+            if workload.training:
+                differences[who] = _require_gradients(who, results, exact, reference)
+            elif len(running) > 1:
+                differences[who] = require_equal(f"logits, {who}", results[0], reference[0])
+        bar.set_postfix_str("")
+        yield running, differences
 
 
-def _inference(
-    model: Module, x: np.ndarray, threads: int, peers: Mapping[str, Peer], say: Callable[[str], Any], device: str
-) -> Job:
-    model.eval()
-    others: dict[str, Callable[[], Any]] = {}
-    for name, peer in peers.items():  # before our own weights move
-        say(f"building {name}")
-        others[name] = peer.build(model, x, threads)
-    image = Tensor(x).to(device)
-    fast = compile(model.to(device))
-
-    def eager() -> Tensor:
-        with no_grad():
-            return model(image)
-
-    runs = {f"{OURS} compiled": lambda: fast(image), f"{OURS} eager": eager, **others}
-    logits = _numpy(fast(image))
-    rest = list(runs)[1:]
-    return runs, {name: require_equal(f"logits, {name}", logits, _numpy(runs[name]())) for name in rest}
-
-
-def _numpy(logits: Any) -> np.ndarray:
-    """Ours or a peer's as an array, from wherever they are."""
-    if isinstance(logits, Tensor):
-        return logits.numpy()
-    return logits.cpu().numpy() if hasattr(logits, "cpu") else to_cpu(logits)
-
-
-def _training(
-    model: Module,
-    x: np.ndarray,
-    threads: int,
-    peers: Mapping[str, Peer],
-    say: Callable[[str], Any],
-    device: str,
-    labels: np.ndarray,
-) -> Job:
-    """Many layers on, rounding has grown to a thousandth or more of a gradient: float64 says how much is due to it."""
-    theirs, exact = {}, {}
-    for name, peer in peers.items():  # before our own weights move and our first step changes them
-        say(f"building {name}")
-        exact[name] = _gradients(peer.build(model, x.astype(np.float64), labels, threads, _LR))
-        theirs[name] = peer.build(model, x, labels, threads, _LR)
-    step, gradients = our_training(model, x, labels, threads, _LR, device)
-    ours = _gradients((step, gradients))
-    differences = {}
-    for name, built in theirs.items():
-        differences[name] = distance(_gradients(built), exact[name])
-        off = distance(ours, exact[name])
-        differences[OURS] = require_near(f"gradients, {name}", off, 2 * differences[name])
-    return {OURS: step} | {name: their_step for name, (their_step, _) in theirs.items()}, differences
-
-
-def _gradients(job: Step) -> np.ndarray:
-    """All gradients of one step, in a row."""
-    step, gradients = job
-    step()
-    return np.concatenate([gradient.ravel() for gradient in gradients()])
+def _require_gradients(
+    who: str, results: list[np.ndarray], exact: list[np.ndarray], reference: list[np.ndarray]
+) -> float:
+    """The distance of the first gradients from what they are in float64, if all are what they should be."""
+    for step, mine, ours in zip(("first", "third"), exact, reference, strict=True):
+        require_near(f"gradients of the {step} step in float64, {who}", distance(mine, ours), _SAME)
+    return require_near(f"gradients in float32 and in float64, {who}", distance(results[0], exact[0]), _FLIPPED)

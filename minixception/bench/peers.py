@@ -30,10 +30,14 @@ Step = tuple[Callable[[], Any], Callable[[], list[np.ndarray]]]  # one step, and
 
 @dataclass(frozen=True)
 class Peer:
-    """What must be installed, by the names to import, and how to build it."""
+    """What must be installed, by the names to import (nothing: it is ours), and how to build it.
+
+    exact: how to build it in float64, if not by ``build``.
+    """
 
     needs: tuple[str, ...]
     build: Callable[..., Any]
+    exact: Callable[..., Any] | None = None
 
 
 def installed(peers: dict[str, Peer], say: Callable[[str], Any]) -> dict[str, Peer]:
@@ -129,20 +133,15 @@ def _openvino(model: Module, x: np.ndarray, threads: int) -> Run:
 def _tensorflow(model: Module, x: np.ndarray, threads: int) -> Run:
     """The graph is optimised when it first runs: batchnorm folded, convolutions and ReLU fused by oneDNN.
 
-    By itself TensorFlow gives all sessions of a process the threads of the first one. The variable makes a pool of
-    them for each session, but is read only once, when the first device is made; and oneDNN's kernels, which are made
-    for a number of threads, are kept by the thread that starts them: that one must be the session's own too.
+    The threads are those of the first session of a process, and of every later one.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
-    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
     import tensorflow as tf
 
     from .tensorflow_networks import frozen
 
     graph, image, logits = frozen(model, x.shape)
-    config = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1, use_per_session_threads=True
-    )
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
     run = tf.compat.v1.Session(graph=graph, config=config).make_callable(logits, [image])
     return lambda: run(x)
 
@@ -207,6 +206,9 @@ def _quiet() -> Any:
 
 
 # Training: (model, x, labels, threads, lr) -> one step of SGD with momentum, and the gradients it left ----------------
+# All of them in the precision of x.
+
+_MOMENTUM = 0.9
 
 
 def _torch_training(
@@ -217,26 +219,60 @@ def _torch_training(
     lr: float,
     device: str = "cpu",
     layout: str = "channels_last",
+    faster: Callable[[Any, Any], Any] = lambda network, image: network,
 ) -> Step:
-    """In the precision of x."""
+    """faster: what makes of network and images the network that is trained, with the same parameters."""
     import torch
 
     from .torch_networks import from_torch, peer_model_on, to_torch
 
     torch.set_num_threads(threads)
     image, target = to_torch(x, device, layout), torch.from_numpy(labels).to(device)
-    theirs = peer_model_on(model, device, layout).train().to(image.dtype)
-    sgd = torch.optim.SGD(theirs.parameters(), lr=lr, momentum=0.9)
+    theirs = peer_model_on(model, device, layout).train()
+    trained = faster(theirs, image)
+    sgd = torch.optim.SGD(theirs.parameters(), lr=lr, momentum=_MOMENTUM, fused=device == "cpu" or None)
 
     def step() -> None:
         sgd.zero_grad()
-        torch.nn.functional.cross_entropy(theirs(image), target).backward()
+        torch.nn.functional.cross_entropy(trained(image), target).backward()
         sgd.step()
 
     return step, lambda: [from_torch(p.grad) for p in theirs.parameters()]
 
 
-TRAINING = {"torch eager": Peer(("torch",), _torch_training)}
+def _traced(network: Any, image: Any) -> Any:
+    """By TorchScript, which fuses while it first runs; it would check itself by a second run, with batchnorm moved."""
+    import torch
+
+    with _quiet():
+        return torch.jit.trace(network, image, check_trace=False)
+
+
+def _compiled(network: Any, image: Any) -> Any:
+    """Its forward and backward pass as C++, which a compiler of the system makes of it when it first runs."""
+    import torch
+
+    return torch.compile(network)
+
+
+def _tensorflow_training(model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float) -> Step:
+    """A step is one graph, which oneDNN computes; without XLA."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    from .tensorflow_networks import trained
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    return trained(model, x, labels, lr, _MOMENTUM)
+
+
+TRAINING = {
+    "torch eager": Peer(("torch",), _torch_training),
+    "torch script": Peer(("torch",), partial(_torch_training, faster=_traced)),
+    "torch compile": Peer(("torch",), partial(_torch_training, faster=_compiled)),
+    "tensorflow": Peer(("tensorflow",), _tensorflow_training),
+}
 
 
 # PyTorch on a GPU, in the layout that cuDNN prefers and in its own default: the better one counts ---------------------

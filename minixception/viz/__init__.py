@@ -21,6 +21,7 @@ from .costs import (
 )
 from .cuda_threads import ThreadPanel, threads
 from .curves import training_bands, training_curves
+from .growth import GrowthPoint, growth
 from .images import predictions, sample_sheet
 from .modules import architecture, module
 from .roofline import RooflinePoint, ladder_points, roofline
@@ -28,6 +29,7 @@ from .tape import graph
 
 __all__ = [
     "ConvolutionCost",
+    "GrowthPoint",
     "LayerCost",
     "RooflinePoint",
     "SpectrumCost",
@@ -38,6 +40,7 @@ __all__ = [
     "convolution_costs",
     "feature_maps",
     "graph",
+    "growth",
     "ladder_points",
     "layer_costs",
     "layer_rows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from xml.etree import ElementTree
@@ -14,16 +15,19 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from minixception import Tensor, nn, no_grad, viz
+from minixception import nn, viz
 from minixception.apps import cli
-from minixception.bench import command, kernels, limits, malloc, measurement, models, peers, tile
+from minixception.bench import command, contestants, kernels, limits, malloc, measurement, models, peers, tile
+from minixception.bench.apart import Apart
+from minixception.bench.contestants import Here, Workload
 from minixception.bench.limits import Limits
 from minixception.bench.measurement import OURS, require_equal
 from minixception.bench.records import ladder
 from minixception.bench.threads import numba_threads
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception
-from minixception.ops import OPERATORS, cross_entropy
+from minixception.ops import OPERATORS
+from tests.helpers import contestants as fakes
 
 LIMITS = Limits(1, "float32", fma_flops=2e11, read=5e10, copy=4e10, triad=4e10, copies={1 << 20: 8e10, 1 << 29: 4e10})
 LAYERS = (
@@ -34,17 +38,17 @@ LAYERS = (
     kernels.Workload("batchnorm", lambda: nn.BatchNorm2d(8), (1, 6, 6, 8)),
     kernels.Workload("max pool", lambda: nn.MaxPool2d(3, 2, "same"), (1, 6, 6, 8)),
 )
-NETWORKS = (
-    models.Workload("mini", lambda: mini_xception(10, (8,), 1, 8), 2, training=False),
-    models.Workload("mini", lambda: mini_xception(10, (8,), 1, 8), 2, training=True),
-)
+TINY = partial(mini_xception, 10, (8,), 1, 8)
+NETWORKS = tuple(Workload("mini", TINY, 2, training) for training in (False, True))
+LINEAR = Workload("linear", fakes.linear, 2, training=True)  # whose kernels in float64 are quickly compiled
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """The command with small layers, networks and arrays, and a register tile that is not compiled."""
+    """The command with small layers, networks and arrays, a register tile that is not compiled, all in one process."""
     monkeypatch.setattr(kernels, "WORKLOADS", LAYERS)
-    monkeypatch.setattr(models, "WORKLOADS", NETWORKS)
+    monkeypatch.setattr(models, "WORKLOADS", (NETWORKS[0], LINEAR))
+    monkeypatch.setattr(command, "Apart", Here)
     monkeypatch.setattr(tile, "_products", lambda a, b, packed, c, products: time.sleep(0.001))
     measured = limits.measure(1, footprints=(1 << 20, 1 << 22))
     monkeypatch.setattr(limits, "measure", lambda threads: measured)
@@ -176,27 +180,35 @@ def test_results_that_differ_are_an_error():
 
 
 def test_networks_beside_a_peer(bar):
-    def build(model, x, threads):
-        with no_grad():
-            logits = model(Tensor(x)).numpy()
-        return lambda: logits
-
-    def build_wrong(model, x, threads):
-        return lambda: np.ones((2, 10), np.float32)
-
-    row = models.measure(NETWORKS[0], LIMITS, 1, {"someone": peers.Peer((), build)}, bar)
+    everybody = contestants.ours(training=False) | {"someone": peers.Peer(("a library",), fakes.logits)}
+    row = models.measure(NETWORKS[0], LIMITS, 1, everybody, bar, Here)
     assert list(row.times) == [f"{OURS} compiled", f"{OURS} eager", "someone"]
     assert row.ours is row.times[f"{OURS} compiled"]
     assert set(row.differences) == {f"{OURS} eager", "someone"}
     assert row.direction == "forward"
+    everybody["someone"] = peers.Peer(("a library",), fakes.ones)
     with pytest.raises(ArithmeticError, match="logits, someone"):
-        models.measure(NETWORKS[0], LIMITS, 1, {"someone": peers.Peer((), build_wrong)}, bar)
+        models.measure(NETWORKS[0], LIMITS, 1, everybody, bar, Here)
 
 
 def test_a_training_step_counts_three_forward_passes(bar):
-    forward, step = (models.measure(network, LIMITS, 1, {}, bar) for network in NETWORKS)
+    forward, step = (models.measure(n, LIMITS, 1, contestants.ours(n.training), bar, Here) for n in NETWORKS)
     assert step.flop == 3 * forward.flop > 0
     assert (step.direction, list(step.times)) == ("training step", [OURS])
+    assert forward.nbytes == 4 * (NETWORKS[0].model().num_parameters() + 2 * 32 * 32 * 3)
+
+
+@pytest.mark.parametrize(("fake", "reason"), fakes.FAILING.items(), ids=[build.__name__ for build in fakes.FAILING])
+def test_a_peer_that_fails_is_left_out_with_the_reason_and_our_own_is_an_error(fake, reason, bar, capsys):
+    def start(build):
+        return (Apart if build.args[1] is fake else Here)(build)
+
+    everybody = contestants.ours(training=False) | {"someone": peers.Peer(("a library",), fake)}
+    row = models.measure(NETWORKS[0], LIMITS, 1, everybody, bar, start)
+    assert list(row.times) == list(row.differences | {f"{OURS} compiled": 0})[::-1] == list(contestants.ours(False))
+    assert capsys.readouterr().err == f"someone is left out: {reason}\n"
+    with pytest.raises(ChildProcessError, match=f"us: {reason}"):
+        models.measure(NETWORKS[0], LIMITS, 1, {"us": peers.Peer((), fake)}, bar, start)
 
 
 def test_peers_that_are_not_installed_are_left_out_with_a_line(monkeypatch):
@@ -223,24 +235,50 @@ def test_versions_are_those_of_the_distributions_that_libraries_come_in(monkeypa
     assert [name.lower() for name in peers.versioned()] == ["pillow"]
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_gradients_are_held_to_float64(wrong, bar):
-    def build(model, x, labels, threads, lr):
-        """A peer that has our gradients, exact in float64 and off by 1e-3 in float32; or something else altogether."""
-        cross_entropy(model(Tensor(x.astype(np.float32))), labels).backward()
-        factor = -1 if wrong else 1 if x.dtype == np.float64 else 1 + 1e-3
-        gradients = [factor * p.grad for p in model.parameters()]
-        model.zero_grad()
-        return lambda: None, lambda: gradients
+def gradients_beside(network, someone, bar):
+    everybody = contestants.ours(training=True) | {"someone": peers.Peer(("a library",), someone)}
+    with models.equal(network, 1, everybody, bar, Here) as (_, differences):
+        return differences
 
-    someone = {"someone": peers.Peer((), build)}
-    if wrong:
-        with pytest.raises(ArithmeticError, match="gradients, someone"):
-            models.measure(NETWORKS[1], LIMITS, 1, someone, bar)
-    else:
-        row = models.measure(NETWORKS[1], LIMITS, 1, someone, bar)
-        assert row.differences["someone"] == pytest.approx(1e-3, rel=1e-2)
-        assert row.differences[OURS] < 1e-3
+
+def test_gradients_that_rounding_explains_are_equal(bar):
+    differences = gradients_beside(LINEAR, fakes.training(off=1e-3), bar)
+    assert differences["someone"] == pytest.approx(1e-3, rel=1e-2)
+    assert differences[OURS] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mistake", "found"),
+    [
+        ({"off": 0.1}, "gradients in float32 and in float64"),
+        ({"lr": 0.011}, "gradients of the third step in float64"),
+        ({"momentum": 0.0}, "gradients of the third step in float64"),
+        ({"alter": fakes.with_another_bias}, "gradients of the first step in float64"),
+    ],
+    ids=["float32", "lr", "momentum", "another network"],
+)
+def test_gradients_that_differ_are_an_error(mistake, found, bar):
+    with pytest.raises(ArithmeticError, match=f"^{found}, someone: the results differ by"):
+        gradients_beside(LINEAR, fakes.training(**mistake), bar)
+
+
+@pytest.mark.slow  # for the kernels in float64
+@pytest.mark.parametrize("alter", [fakes.without_a_relu, fakes.with_another_stride, fakes.with_another_eps])
+def test_a_layer_that_differs_is_an_error(alter, bar):
+    assert gradients_beside(NETWORKS[1], fakes.training(), bar)["someone"] < 1e-3
+    with pytest.raises(ArithmeticError, match="gradients of the first step in float64, someone: the results differ by"):
+        gradients_beside(NETWORKS[1], fakes.training(alter=alter), bar)
+
+
+@pytest.mark.slow  # for the kernels in float64
+@pytest.mark.parametrize("draw", range(5))
+def test_gradients_of_a_whole_network_are_never_unequal_by_luck(draw, bar, monkeypatch):
+    """Of any images: in float32 some of them open a ReLU that is closed in float64."""
+    images = np.random.default_rng(draw).uniform(-1, 1, (64, 32, 32, 3)).astype(np.float32)
+    monkeypatch.setattr(contestants, "random_batch", lambda model, size: (images, np.arange(64) % 10))
+    network = Workload("mini_xception 32", mini_xception, 64, training=True)
+    with models.equal(network, numba.get_num_threads(), contestants.ours(training=True), bar, Here) as (_, found):
+        assert found[OURS] > 0
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -280,7 +318,8 @@ def test_tables_json_result_file_and_figure(small, capsys, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "roofline.svg"]
 
 
-def test_tables_on_the_terminal(small, capsys):
+def test_tables_on_the_terminal(small, capsys, monkeypatch):
+    monkeypatch.setattr(command, "Apart", Apart)
     status, printed, _ = run(capsys, "--no-peers")
     assert status == 0
     for words in ("The machine's limits", "Operators", "Networks", "Inception-style", "training step", "register tile"):

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minixception import Tensor, nn, no_grad
+from minixception import nn
 from minixception.apps import cli
 from minixception.bench import kernels as cpu_kernels
 from minixception.bench import models, peers
+from minixception.bench.contestants import Workload
 from minixception.bench.cuda import command, kernels, limits, targets
 from minixception.bench.cuda.command import GpuReport
 from minixception.bench.cuda.limits import GpuLimits
@@ -23,8 +24,8 @@ from minixception.engine.op import Rung
 from minixception.errors import BackendError, DeviceMemoryError
 from minixception.gpu import kernel as gpu
 from minixception.gpu.device import to_cpu, to_gpu
-from minixception.ops import cross_entropy
 from minixception.timing import Timing
+from tests.helpers import contestants as fakes
 
 DEVICE = SimpleNamespace(
     name=b"A GPU", compute_capability=(9, 0), MULTIPROCESSOR_COUNT=2, L2_CACHE_SIZE=1 << 20, CLOCK_RATE=1_000_000,
@@ -45,7 +46,7 @@ def tiny():
     return model
 
 
-NETWORKS = tuple(models.Workload("tiny", tiny, 2, training) for training in (False, True))
+NETWORKS = tuple(Workload("tiny", tiny, 2, training) for training in (False, True))
 
 
 def keep(report):
@@ -244,7 +245,7 @@ def test_the_command_writes_a_result_and_prints_it(pretended, capsys, tmp_path):
 def test_networks_run_on_the_gpu_beside_pytorch(training, pretended, monkeypatch):
     """PyTorch's part is played by our own network on the CPU."""
     monkeypatch.setattr(command, "NETWORKS", [net for net in NETWORKS if net.training == training])
-    monkeypatch.setattr(command, "on_gpu", lambda kind: {"torch someone": peers.Peer((), PLAYED[kind])})
+    monkeypatch.setattr(command, "on_gpu", lambda kind: {"torch someone": peers.Peer(("torch",), PLAYED[kind])})
     found = GpuReport(FOUND, {"torch": "2"})
     command.measure_networks(found, 1, True, counted, keep)
     (one,) = found.models
@@ -253,22 +254,7 @@ def test_networks_run_on_the_gpu_beside_pytorch(training, pretended, monkeypatch
     assert all(value < 1e-3 for value in one.differences.values())
 
 
-def _inference(model, x, threads):
-    with no_grad():
-        logits = model(Tensor(x)).numpy()
-    return lambda: logits
-
-
-def _training(model, x, labels, threads, lr):
-    """Our gradients of the CPU: as they are in float64, and a little off in float32."""
-    cross_entropy(model(Tensor(x.astype(np.float32))), labels).backward()
-    factor = 1 if x.dtype == np.float64 else 1 + 1e-4
-    gradients = [factor * p.grad for p in model.parameters()]
-    model.zero_grad()
-    return lambda: None, lambda: gradients
-
-
-PLAYED = {"inference": _inference, "training": _training}
+PLAYED = {"inference": fakes.logits, "training": fakes.training(off=1e-4)}
 
 
 def test_a_network_that_does_not_fit_is_left_out_with_the_reason(pretended, monkeypatch):

@@ -15,15 +15,16 @@ import pytest
 
 import minixception as mx
 from minixception.bench import records
+from minixception.bench.contestants import Workload
 from minixception.bench.measurement import OURS
-from minixception.bench.models import Workload
-from minixception.bench.records import process, tape
+from minixception.bench.records import growth, process, tape
 from minixception.bench.records.__main__ import RECORDS, main
 from minixception.bench.records.process import Network
 from minixception.bench.training import our_training
 from minixception.engine.op import Op, Rung
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception
+from tests.helpers import contestants as fakes
 from tests.helpers.processes import HANG
 
 TAPE = importlib.import_module("minixception.engine.tape")
@@ -294,6 +295,42 @@ def test_the_process_command(monkeypatch, capsys, tmp_path):
     with pytest.raises(SystemExit):
         main(["process", str(tmp_path / "process.json"), "--repeats", "0"])
     assert "repeats must be at least 1, got 0" in capsys.readouterr().err
+
+
+# Growth ---------------------------------------------------------------------------------------------------------------
+
+
+def test_each_job_varies_one_thing():
+    """From one job of a series to the next, the arithmetic grows as what is varied says."""
+    macs = {}
+    for job in growth.JOBS:
+        model = job.workload.model()
+        assert job.workload.training
+        total = job.workload.batch * mx.cost.table(model, model.input_shape).macs
+        macs.setdefault((job.workload.name, job.varied), []).append((job.value, total))
+    assert len(macs) == 5
+    for (_, varied), series in macs.items():
+        power = {"batch": 1, "image size": 2, "width": 2}[varied]
+        (low, few), (high, many) = series[0], series[-1]
+        assert many / few == pytest.approx(
+            (high / low) ** power, rel={"batch": 0, "image size": 0.15, "width": 0.5}[varied]
+        )
+
+
+def test_the_growth_command(monkeypatch, capsys, tmp_path):
+    jobs = tuple(growth.Job("batch", n, Workload("linear", fakes.linear, n, training=True)) for n in (1, 4))
+    monkeypatch.setattr(growth, "JOBS", jobs)
+    assert main(["growth", str(tmp_path / "growth.json"), "--repeats", "1"]) == 0
+    assert "ps per MAC" in capsys.readouterr().out
+    result = json.loads((tmp_path / "growth.json").read_text())
+    assert result["command"] == "python -m minixception.bench.records growth growth.json --repeats 1"
+    assert [(row["network"], row["varied"], row["value"], row["batch"]) for row in result["rows"]] == [
+        ("linear", "batch", 1, 1), ("linear", "batch", 4, 4)
+    ]  # fmt: skip
+    for row in result["rows"]:
+        assert row["macs"] == 3 * row["batch"] * 30
+        assert row["picoseconds_per_mac"] == 1e12 * row["seconds"]["median"] / row["macs"]
+    assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
 
 
 # The entry point ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import minixception as mx
 from minixception import nn, viz
 from minixception.apps import gallery
 from minixception.bench.limits import Limits
+from minixception.bench.records.growth import JOBS
 from minixception.errors import ArgumentError, ShapeError
 from minixception.graph import cost
 from minixception.timing import Timing
@@ -372,6 +373,25 @@ def test_bands_are_median_and_range():
     assert len({(line.get_color(), line.get_linestyle()) for line in five}) == 6
 
 
+def test_the_growth_of_all_jobs_can_be_read():
+    points = [viz.GrowthPoint(job.workload.name, job.varied, job.value, 10**9, 0.05) for job in JOBS]
+    assert problems(viz.growth(points)) == []
+
+
+def test_growth_has_a_panel_for_what_was_varied_and_a_line_for_each_network():
+    sides = [
+        viz.GrowthPoint(name, "image size", side, 10**8 * side**2, 0.01 * side**2) for name in "ab" for side in (64, 32)
+    ]
+    figure = viz.growth([*sides, viz.GrowthPoint("b", "batch", 4, 2 * 10**9, 0.01)])
+    assert [ax.get_xlabel() for ax in figure.axes] == ["image size", "batch"]
+    assert [[line.get_label() for line in ax.lines] for ax in figure.axes] == [["a", "b"], ["b"]]
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_data(), [[32, 64], [100, 100]])  # ps, flat
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [5])
+    looks = [(line.get_color(), line.get_marker()) for line in (figure.axes[0].lines[1], figure.axes[1].lines[0])]
+    assert looks[0] == looks[1]  # a network looks the same in every panel
+    assert problems(figure) == []
+
+
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
@@ -381,6 +401,8 @@ def test_bands_are_median_and_range():
         (lambda: viz.spectrum_costs(0, 4, (8, 8)), ArgumentError, "1 or more"),
         (lambda: viz.spectrum_costs(4, 4, (8, 8), times={9: Timing(1, 1, 1)}), ArgumentError, "has none of"),
         (lambda: viz.accuracy_costs([]), ArgumentError, "at least one network"),
+        (lambda: viz.growth([]), ArgumentError, "at least one point"),
+        (lambda: viz.growth([viz.GrowthPoint("small", "batch", 1, 0, 1.0)]), ArgumentError, "must be positive"),
         (lambda: viz.ladder_points({"rows": []}), ArgumentError, "bench.records ladder"),
         (lambda: viz.padding_strips(2, 3, [(1, "valid")]), ShapeError, "does not fit"),
         (lambda: viz.padding_strips(5, 3, [(0, "same")]), ArgumentError, "stride"),

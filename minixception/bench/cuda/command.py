@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ...errors import BackendError
@@ -15,6 +16,7 @@ from ...models import Xception, mini_xception
 from ...tables import Table
 from .. import models
 from ..command import rows_table, say
+from ..contestants import Contestant, Here, Workload, ours
 from ..measurement import Measurement
 from ..peers import on_gpu
 from . import kernels, limits, targets
@@ -22,10 +24,10 @@ from .limits import GpuLimits
 from .timing import EventClock, QueuedClock
 
 NETWORKS = (
-    models.Workload("Xception 299", Xception, 32, training=False),
-    models.Workload("Xception 299", Xception, 32, training=True),
-    models.Workload("mini_xception 32", mini_xception, 64, training=False),
-    models.Workload("mini_xception 32", mini_xception, 64, training=True),
+    Workload("Xception 299", Xception, 32, training=False),
+    Workload("Xception 299", Xception, 32, training=True),
+    Workload("mini_xception 32", mini_xception, 64, training=False),
+    Workload("mini_xception 32", mini_xception, 64, training=True),
 )
 
 
@@ -158,12 +160,15 @@ def measure_networks(report: GpuReport, repeats: int, beside: bool, clock: Calla
     """Add a row for each network and job; one that does not fit into the GPU's memory is left out, with the reason."""
     from tqdm import tqdm
 
+    def here(build: Callable[..., Contestant]) -> Here:
+        return Here(partial(build, clock=clock))
+
     for net in NETWORKS:
         kind = "training" if net.training else "inference"
-        peers = on_gpu(kind) if beside else {}
+        everybody = ours(net.training, "cuda") | (on_gpu(kind) if beside else {})
         try:
             with tqdm(total=repeats, desc=f"{net.name}, {kind}", leave=False, disable=None) as bar:
-                row = models.measure(net, report.limits, repeats, peers, bar, "cuda", clock)
+                row = models.measure(net, report.limits, repeats, everybody, bar, here)
         except ArithmeticError as error:
             report.wrong.append(str(error))
         except Exception as error:

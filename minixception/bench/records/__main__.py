@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import gpu_counts, gpu_page, ladder, process, tape, training_run, variants
+from . import gpu_counts, gpu_page, growth, ladder, process, tape, training_run, variants
 
 RECORDS = {
     "ladder": ladder,
@@ -14,6 +14,7 @@ RECORDS = {
     "tape": tape,
     "training_run": training_run,
     "variants": variants,
+    "growth": growth,
     "gpu_counts": gpu_counts,
     "gpu_page": gpu_page,
 }

@@ -159,7 +159,7 @@ def peak_bytes() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-_TRAINERS = {OURS: Peer((), our_training)} | TRAINING
+_TRAINERS = {OURS: Peer((), our_training), "torch eager": TRAINING["torch eager"]}
 
 
 # The command ----------------------------------------------------------------------------------------------------------

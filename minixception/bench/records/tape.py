@@ -29,7 +29,8 @@ from ...errors import ArgumentError
 from ...optim import SGD
 from ...tables import Table
 from ...timing import Timing, summarise, wall_clock
-from ..models import WORKLOADS, Workload
+from ..contestants import Workload
+from ..models import WORKLOADS
 from ..results import write_result
 from ..training import random_batch, training_step
 from . import command
