@@ -40,7 +40,7 @@ def training_step(
     return step
 
 
-def _replayed_step(model: Module, x: Tensor, labels: np.ndarray, optimizer: Optimizer) -> Callable[[], Any]:
+def _trainers_step(model: Module, x: Tensor, labels: np.ndarray, optimizer: Optimizer) -> Callable[[], Any]:
     gradients = Gradients(model, int(labels.max()) + 1, label_smoothing=0.0)
 
     def step() -> None:
@@ -51,16 +51,16 @@ def _replayed_step(model: Module, x: Tensor, labels: np.ndarray, optimizer: Opti
 
 
 def our_training(
-    model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float, device: str = "cpu"
+    model: Module, x: np.ndarray, labels: np.ndarray, threads: int, lr: float, device: str = "cpu", eager: bool = False
 ) -> Step:
     """A step of SGD with momentum, and the gradients that it left: what ``peers.TRAINING`` does, by ourselves.
 
-    On a GPU as the Trainer does it: the passes are recorded and replayed.
+    As the Trainer does it: compiled on the CPU, recorded and replayed on a GPU; or, eager, layer by layer.
     """
     numba.set_num_threads(threads)
     model.train().to(device)
     sgd = SGD(model.parameters(), lr=lr, momentum=0.9)
     images = Tensor(x).to(device)
-    make = _replayed_step if device == "cuda" else training_step
+    make = training_step if eager else _trainers_step
     step = make(model, images, labels, sgd)
     return step, lambda: [to_cpu(p.grad) for p in model.parameters() if p.grad is not None]
