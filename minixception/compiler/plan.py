@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,31 +49,37 @@ _STAND_INS = (0.0, 1e6, -1e6)  # for all values while the model is traced
 _KERNELS: dict[str, type[Kernels]] = {"cpu": CpuKernels, "cuda": CudaKernels}
 
 
+_DELAY = 1.0  # seconds from the beginning of a plan before a bar says that kernels are compiled: most are in the cache
+
+
 class _Pass:
     """The steps, one after the other."""
 
     def __init__(
-        self, steps: list[Step], actions: list[Callable[..., Any]], constants: dict[int, Any], result: int
+        self, steps: list[Step], actions: list[Callable[..., Any]], constants: dict[int, Any], result: int, began: float
     ) -> None:
         self._steps = list(zip(steps, actions, last_read(steps, result), strict=True))
         self._constants, self._result = constants, result
-        self._has_run = False
+        self._began, self._has_run = began, False
 
     def __call__(self, x: Any) -> Any:
         values = {0: x} | self._constants
-        for step, action, done in self._shown():
+        for step, action, done in self._steps if self._has_run else self._shown():
             values[step.result] = action(*[values[index] for index in step.inputs])
             for index in done:  # its memory may be used again
                 del values[index]
         self._has_run = True
         return values[self._result]
 
-    def _shown(self) -> Iterable[Any]:
-        if self._has_run:
-            return self._steps
+    def _shown(self) -> Iterator[Any]:
+        """The steps, and a bar that names the layer whose kernel is compiled."""
         from tqdm import tqdm
 
-        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1, disable=None)
+        with tqdm(self._steps, leave=False, unit="layer", delay=_DELAY, disable=None) as bar:
+            for entry in bar:
+                late = time.monotonic() - self._began > _DELAY
+                bar.set_description(f"compiling kernels: {entry[0].node.path}", refresh=late)
+                yield entry
 
 
 def checked_graph(model: Module, shape: Shape, dtype: Any) -> Graph:
@@ -106,6 +113,7 @@ class Plan:
     """Everything that can be decided before the first image."""
 
     def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[Key, Folded], device: str) -> None:
+        began = time.monotonic()
         graph = checked_graph(model, shape, dtype)
         self.steps = fuse(graph)
         self.result = graph.result
@@ -117,7 +125,7 @@ class Plan:
         self.kernels = make(self.steps, self.shapes, np.dtype(dtype), self.result, weights)
         actions = [self.kernels.action(step) for step in self.steps]
         constants = {index: t.data for index, t in graph.constants.items()}
-        steps = _Pass(self.steps, actions, constants, self.result)
+        steps = _Pass(self.steps, actions, constants, self.result, began)
         self._pass = Repeated(steps) if device == "cuda" else steps
 
     def run(self, x: Any) -> Any:
