@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,12 +65,24 @@ class _Pass:
 
     def __call__(self, x: Any) -> Any:
         values = {0: x} | self._constants
+        for _ in self._running(values):
+            pass
+        return values[self._result]
+
+    def seconds(self, x: Any) -> list[float]:
+        """How long each step takes, in one run."""
+        marks = [time.perf_counter()]
+        marks += [time.perf_counter() for _ in self._running({0: x} | self._constants)]
+        return [end - start for start, end in pairwise(marks)]
+
+    def _running(self, values: dict[int, Any]) -> Iterator[None]:
+        """Run the steps on the values that are there, and put in what they make; stop behind each."""
         for step, action, done in self._steps if self._has_run else self._shown():
             values[step.result] = action(*[values[index] for index in step.inputs])
             for index in done:  # its memory may be used again
                 del values[index]
+            yield
         self._has_run = True
-        return values[self._result]
 
     def _shown(self) -> Iterator[Any]:
         """The steps, and a bar that names the layer whose kernel is compiled."""
@@ -125,12 +138,16 @@ class Plan:
         self.kernels = make(self.steps, self.shapes, np.dtype(dtype), self.result, weights)
         actions = [self.kernels.action(step) for step in self.steps]
         constants = {index: t.data for index, t in graph.constants.items()}
-        steps = _Pass(self.steps, actions, constants, self.result, began)
-        self._pass = Repeated(steps) if device == "cuda" else steps
+        self._steps = _Pass(self.steps, actions, constants, self.result, began)
+        self._pass = Repeated(self._steps) if device == "cuda" else self._steps
 
     def run(self, x: Any) -> Any:
         """The network's answer for x; a new array. While kernels are compiled, if that takes long, a bar shows it."""
         return copy(self._pass(x))  # the next call writes to the array
+
+    def seconds(self, x: Any) -> list[float]:
+        """How long each of ``steps`` takes, in one run on the CPU."""
+        return self._steps.seconds(x)
 
     def table(self) -> Table:
         """One row per step: its layers, what runs them, the shape of its result and where it lies."""

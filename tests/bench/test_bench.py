@@ -16,14 +16,16 @@ from matplotlib.text import Text
 
 from minixception import Tensor, nn, no_grad, viz
 from minixception.apps import cli
-from minixception.bench import command, kernels, limits, malloc, measurement, models, peers, tile
+from minixception.bench import command, kernels, layers, limits, malloc, measurement, models, peers, tile
 from minixception.bench.limits import Limits
 from minixception.bench.measurement import OURS, require_equal
 from minixception.bench.records import ladder
 from minixception.bench.threads import numba_threads
 from minixception.errors import ArgumentError
+from minixception.graph import cost
 from minixception.models import mini_xception
 from minixception.ops import OPERATORS, cross_entropy
+from minixception.timing import Timing
 
 LIMITS = Limits(1, "float32", fma_flops=2e11, read=5e10, copy=4e10, triad=4e10, copies={1 << 20: 8e10, 1 << 29: 4e10})
 LAYERS = (
@@ -44,6 +46,7 @@ NETWORKS = (
 def small(monkeypatch):
     """The command with small layers, networks and arrays, and a register tile that is not compiled."""
     monkeypatch.setattr(kernels, "WORKLOADS", LAYERS)
+    monkeypatch.setattr(layers, "WORKLOAD", NETWORKS[0])
     monkeypatch.setattr(models, "WORKLOADS", NETWORKS)
     monkeypatch.setattr(tile, "_products", lambda a, b, packed, c, products: time.sleep(0.001))
     measured = limits.measure(1, footprints=(1 << 20, 1 << 22))
@@ -243,6 +246,34 @@ def test_gradients_are_held_to_float64(wrong, bar):
         assert row.differences[OURS] < 1e-3
 
 
+# Layers ---------------------------------------------------------------------------------------------------------------
+
+
+def test_each_step_of_a_compiled_network_has_its_time_and_its_limit(bar):
+    net = NETWORKS[0]
+    rows = layers.measure(net, LIMITS, 3, bar)
+    model = net.model()
+    paths = [path for row in rows for path in row.name.split(" + ")]
+    assert len(rows) < len(paths) == len(set(paths))
+    assert sum(row.flop for row in rows) == 2 * net.batch * cost.table(model, model.input_shape).macs
+    assert rows[0].nbytes == 4 * (2 * 32 * 32 * 3 + 9 * 3 * 8 + 2 * 32 * 32 * 8)
+    for row in rows:
+        assert row.ours.median > 0
+        assert row.bound == LIMITS.seconds(row.flop, row.nbytes)
+        assert (row.threads, row.direction) == (1, "forward")
+
+
+def test_what_loses_most_time_comes_first():
+    def step(name, milliseconds, least):
+        time_taken = Timing(*[1e-3 * milliseconds] * 3)
+        return measurement.Measurement(name, "forward", 1, 1, 1, 1e-3 * least, "memory", {OURS: time_taken}, {})
+
+    table = layers.table([step("near", 9.0, 8.5), step("far", 5.0, 3.0), step("below", 1.0, 1.5)])
+    assert [row[0] for row in table.rows] == ["far", "near", "below"]
+    assert table.rows[0][1:] == pytest.approx((5.0, 3.0, "memory", "60%", 2.0))
+    assert table.total == ("3 steps", pytest.approx(15.0), pytest.approx(13.0), "", "87%", pytest.approx(2.0))
+
+
 # The command ----------------------------------------------------------------------------------------------------------
 
 
@@ -262,13 +293,13 @@ def test_tables_json_result_file_and_figure(small, capsys, tmp_path):
     assert data["machine"] == written["machine"]
     assert data["machine"]["malloc"] in ("default", "tuned")
     assert data["machine"]["simd_bits"] == 32 * limits.lanes(np.float32)
-    for part in ("limits", "kernels", "models"):
+    for part in ("limits", "kernels", "layers", "models"):
         assert data[part] == written[part]
     assert len(data["kernels"]) == 1 + 2 * len(LAYERS)
     assert {"name", "direction", "threads", "flop", "nbytes", "bound", "limited_by", "times", "differences"} <= set(
         data["kernels"][1]
     )
-    for row in data["kernels"] + data["models"]:
+    for row in data["kernels"] + data["layers"] + data["models"]:
         for who, found in row["times"].items():
             assert found["low"] <= found["median"] <= found["high"]
             assert row["share_of_limit"][who] == pytest.approx(row["bound"] / found["median"])
@@ -285,6 +316,23 @@ def test_tables_on_the_terminal(small, capsys):
     assert status == 0
     for words in ("The machine's limits", "Operators", "Networks", "Inception-style", "training step", "register tile"):
         assert words in printed
+
+
+def test_layers_alone(small, capsys, tmp_path):
+    status, printed, _ = run(capsys, "--what", "layers", "--out", tmp_path / "layers.json")
+    assert status == 0
+    title = printed.index("Layers of a compiled network, 1 thread")
+    assert "Operators" not in printed
+    assert "Networks" not in printed
+    found = command.Report.from_json(json.loads((tmp_path / "layers.json").read_text()))
+    assert str(found)[title:] == printed.rstrip("\n")[title:]
+    assert (found.kernels, found.models) == ([], [])
+
+
+def test_layers_of_a_gpu_are_refused(capsys):
+    status, _, message = run(capsys, "--what", "layers", "--device", "cuda")
+    assert status == 2
+    assert "--what layers is about the CPU" in message
 
 
 def test_without_peers_installed(small, capsys, monkeypatch):
