@@ -1,4 +1,4 @@
-"""What ``minixception bench`` does: limits first, then kernels and models beside them, as tables, JSON and a figure."""
+"""What ``minixception bench`` does: limits, and kernels, layers and models beside them; tables, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..tables import Table
-from . import contestants, kernels, limits, models, peers, tile
+from . import contestants, kernels, layers, limits, models, peers, tile
 from .apart import Apart
 from .limits import Limits
 from .measurement import OURS, Measurement
@@ -23,6 +23,7 @@ class Report:
 
     limits: list[Limits] = field(default_factory=list)
     kernels: list[Measurement] = field(default_factory=list)
+    layers: list[Measurement] = field(default_factory=list)
     models: list[Measurement] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -30,19 +31,23 @@ class Report:
         return {
             "limits": [asdict(one) for one in self.limits],
             "kernels": [one.to_json() for one in self.kernels],
+            "layers": [one.to_json() for one in self.layers],
             "models": [one.to_json() for one in self.models],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Report:
         """The report that ``to_json`` made this of; other entries of a result file are passed over."""
-        kernels, models = (list(map(Measurement.from_json, data[kind])) for kind in ("kernels", "models"))
-        return cls(list(map(Limits.from_json, data["limits"])), kernels, models)
+        kinds = (list(map(Measurement.from_json, data.get(kind, []))) for kind in ("kernels", "layers", "models"))
+        return cls(list(map(Limits.from_json, data["limits"])), *kinds)
 
     def __str__(self) -> str:
         parts = [("The machine's limits", self._limits_table())]
         if self.kernels:
             parts.append(("Operators", _kernels_table(self.kernels)))
+        for count in dict.fromkeys(row.threads for row in self.layers):
+            steps = [row for row in self.layers if row.threads == count]
+            parts.append((f"Layers of a compiled network, {_on(count)}", layers.table(steps)))
         if self.models:
             parts.append(("Networks", rows_table(self.models, "network")))
         return "\n\n".join(f"{title}\n{table}" for title, table in parts)
@@ -97,32 +102,41 @@ def rows_table(rows: Sequence[Measurement], kind: str) -> Table:
 
 
 def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report:
-    """Measure ``what`` ("kernels", "models" or "all") with each number of threads; ``beside``: installed peers too.
+    """Measure ``what`` ("kernels", "layers", "models" or "all") with each number of threads; ``beside``: peers, too.
 
     Progress and peers that are left out are printed on stderr. Raises ValueError for more threads than Numba has,
     ArithmeticError if a peer's result is not ours, ChildProcessError if a process ends while it is timed.
     """
     from tqdm import tqdm
 
+    beside = beside and what != "layers"
     inference = peers.installed(peers.INFERENCE, say) if beside else {}
     training = peers.installed(peers.TRAINING, lambda line: None) if beside else {}  # the line has been said
     report = Report()
     for count in threads:
-        on = f"{count} thread{'s' if count > 1 else ''}"
+        on = _on(count)
         say(f"measuring the machine's limits, {on}")
         report.limits.append(limit := limits.measure(count))
-        if what != "models":
+        if what in ("kernels", "all"):
             with tqdm(total=repeats, desc=f"register tile, {on}", leave=False, disable=None) as bar:
                 report.kernels.append(tile.measure(limit, repeats, bar))
             for layer in kernels.WORKLOADS:
                 with tqdm(total=2 * repeats, desc=f"{layer.name}, {on}", leave=False, disable=None) as bar:
                     report.kernels += kernels.measure(layer, limit, repeats, "torch eager" in inference, bar)
-        if what != "kernels":
+        if what in ("layers", "all"):
+            net = layers.WORKLOAD
+            with tqdm(total=repeats, desc=f"layers of {net.name}, {on}", leave=False, disable=None) as bar:
+                report.layers += layers.measure(net, limit, repeats, bar)
+        if what in ("models", "all"):
             for net in models.WORKLOADS:
                 everybody = contestants.ours(net.training) | (training if net.training else inference)
                 with tqdm(total=repeats, desc=f"{net.name}, batch {net.batch}, {on}", leave=False, disable=None) as bar:
                     report.models.append(models.measure(net, limit, repeats, everybody, bar, Apart))
     return report
+
+
+def _on(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def say(text: str) -> None:

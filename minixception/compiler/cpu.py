@@ -15,6 +15,7 @@ from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
 from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
+from ..ops.pointwise.cpu import pixel_rows
 from ..ops.pooling.max_pool import MAX_POOL2D, pool_into
 from ..ops.separable.cpu import FUSED, strip_pixels
 from ..ops.window import extents
@@ -99,7 +100,8 @@ class CpuKernels:
     def action(self, step: Step) -> Callable[..., Array]:
         """The function that runs a step: arrays of its inputs -> array of its result."""
         if step.fused:
-            return self._convolution(step, self.weights[step.key])
+            folded = self.weights[step.key]
+            return self._convolution(step, folded) if folded.depthwise is None else self._separable(step, folded)
         if _is_max_pool(step):
             return self._max_pool(step)
 
@@ -111,21 +113,29 @@ class CpuKernels:
         return layer
 
     def _convolution(self, step: Step, folded: Folded) -> Callable[..., Array]:
+        """Window by window, or where a window is one pixel, in strips of all pixels that count, whatever their row."""
+        y, image = self._slot(step.result), as_image(self.shapes[step.source])
+        shape = as_image(y.shape)
+        (_, top), (_, left) = extents(image, folded.kernel, folded.stride, folded.padding)
+        add_residual, relu = step.residual is not None, step.relu_after
+        kh, kw, ci, co = folded.kernel
+        one_pixel = kh == kw == folded.groups == 1
+        rows = y.reshape(1, 1, -1, co) if one_pixel else y.reshape(shape)
+        strip = strip_pixels(rows.shape, ci) if one_pixel else shape[2]
+
+        def convolution(x: Array, residual: Array = y) -> Array:
+            x, stride = pad(x.reshape(image), top, left, shape, folded.kernel, folded.stride), folded.stride
+            if one_pixel:
+                x, stride = pixel_rows(x, stride)[None, None], 1
+            epilogue = Epilogue(residual.reshape(rows.shape), add_residual, folded.bias, relu)
+            convolve(x, folded.packed, rows, stride, epilogue, strip)
+            return y
+
+        return convolution
+
+    def _separable(self, step: Step, folded: Folded) -> Callable[..., Array]:
         y, stride = self._slot(step.result), folded.stride
         add_residual, relu = step.residual is not None, step.relu_after
-        if folded.depthwise is None:
-            y_image = y.reshape(as_image(y.shape))
-            image = as_image(self.shapes[step.source])
-            (_, top), (_, left) = extents(image, folded.kernel, stride, folded.padding)
-
-            def convolution(x: Array, residual: Array = y) -> Array:
-                padded = pad(x.reshape(image), top, left, y_image.shape, folded.kernel, stride)
-                epilogue = Epilogue(residual.reshape(y_image.shape), add_residual, folded.bias, relu)
-                convolve(padded, folded.packed, y_image, stride, epilogue)
-                return y
-
-            return convolution
-
         (_, top), (_, left) = extents(self.shapes[step.source], folded.depthwise.shape, stride, folded.padding)
         floor = self.dtype.type(0 if step.relu_before else -np.inf)
         pixels = self._strip(step)

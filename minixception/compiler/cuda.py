@@ -136,8 +136,12 @@ def _ending(step: Step) -> Any:
 
 
 def _moved(layer: Folded) -> Folded:
-    packed, bias = to_gpu(layer.packed), to_gpu(layer.bias)
-    if layer.depthwise is None:
+    """The layer's weights on the GPU. A 1x1 convolution with a stride runs as a separable one that multiplies by 1."""
+    packed, bias, depthwise = to_gpu(layer.packed), to_gpu(layer.bias), layer.depthwise
+    kh, kw, ci, _ = layer.kernel
+    if depthwise is None and kh == kw == layer.groups == 1 and layer.stride > 1:
+        depthwise = np.ones((1, 1, ci), layer.packed.dtype)
+    if depthwise is None:
         return replace(layer, packed=packed, bias=bias)
     panels = pack(packed.reshape(*packed.shape[2:]))  # of (1, 1, ci, co)
-    return replace(layer, depthwise=to_gpu(layer.depthwise), packed=panels, bias=bias)
+    return replace(layer, depthwise=to_gpu(depthwise), packed=panels, bias=bias)

@@ -18,9 +18,6 @@ class Folded:
 
     ``fold`` makes NumPy arrays; each device puts them where its kernels read them, and orders ``packed`` as they do
     (``Kernels.place``).
-
-    A 1x1 convolution with a stride becomes a separable one whose depthwise kernel is 1x1 and all ones: its tasks then
-    gather the pixels they need into a strip, and the product has as many rows as a strip, not as a row of the image.
     """
 
     depthwise: Any
@@ -48,20 +45,16 @@ def fold(module: Any, norm: BatchNorm2d | None) -> Folded:
     else:
         assert isinstance(module, Conv2d)
         depthwise, dense, groups = None, module.weight.numpy(), module.groups
-    kh, kw, ci, co = dense.shape
-    stride = getattr(module, "stride", 1)
-    if depthwise is None and kh == kw == groups == 1 and stride > 1:
-        depthwise = np.ones((1, 1, ci), dense.dtype)
-    factor, shift = _affine(norm, co)
+    factor, shift = _affine(norm, dense.shape[3])
     if getattr(module, "bias", None) is not None:
         shift = factor * module.bias.numpy() + shift
     return Folded(
         depthwise=depthwise,
         packed=np.ascontiguousarray(dense * factor, dtype=dense.dtype),
         bias=shift.astype(dense.dtype),
-        kernel=(kh, kw, ci, co),
+        kernel=dense.shape,
         groups=groups,
-        stride=stride,
+        stride=getattr(module, "stride", 1),
         padding=getattr(module, "padding", "same"),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,31 +50,49 @@ _STAND_INS = (0.0, 1e6, -1e6)  # for all values while the model is traced
 _KERNELS: dict[str, type[Kernels]] = {"cpu": CpuKernels, "cuda": CudaKernels}
 
 
+_DELAY = 1.0  # seconds from the beginning of a plan before a bar says that kernels are compiled: most are in the cache
+
+
 class _Pass:
     """The steps, one after the other."""
 
     def __init__(
-        self, steps: list[Step], actions: list[Callable[..., Any]], constants: dict[int, Any], result: int
+        self, steps: list[Step], actions: list[Callable[..., Any]], constants: dict[int, Any], result: int, began: float
     ) -> None:
         self._steps = list(zip(steps, actions, last_read(steps, result), strict=True))
         self._constants, self._result = constants, result
-        self._has_run = False
+        self._began, self._has_run = began, False
 
     def __call__(self, x: Any) -> Any:
         values = {0: x} | self._constants
-        for step, action, done in self._shown():
+        for _ in self._running(values):
+            pass
+        return values[self._result]
+
+    def seconds(self, x: Any) -> list[float]:
+        """How long each step takes, in one run."""
+        marks = [time.perf_counter()]
+        marks += [time.perf_counter() for _ in self._running({0: x} | self._constants)]
+        return [end - start for start, end in pairwise(marks)]
+
+    def _running(self, values: dict[int, Any]) -> Iterator[None]:
+        """Run the steps on the values that are there, and put in what they make; stop behind each."""
+        for step, action, done in self._steps if self._has_run else self._shown():
             values[step.result] = action(*[values[index] for index in step.inputs])
             for index in done:  # its memory may be used again
                 del values[index]
+            yield
         self._has_run = True
-        return values[self._result]
 
-    def _shown(self) -> Iterable[Any]:
-        if self._has_run:
-            return self._steps
+    def _shown(self) -> Iterator[Any]:
+        """The steps, and a bar that names the layer whose kernel is compiled."""
         from tqdm import tqdm
 
-        return tqdm(self._steps, "compiling kernels", leave=False, unit="layer", delay=1, disable=None)
+        with tqdm(self._steps, leave=False, unit="layer", delay=_DELAY, disable=None) as bar:
+            for entry in bar:
+                late = time.monotonic() - self._began > _DELAY
+                bar.set_description(f"compiling kernels: {entry[0].node.path}", refresh=late)
+                yield entry
 
 
 def checked_graph(model: Module, shape: Shape, dtype: Any, inference: bool = True) -> Graph:
@@ -106,6 +126,7 @@ class Plan:
     """Everything that can be decided before the first image."""
 
     def __init__(self, model: Module, shape: Shape, dtype: Any, weights: dict[Key, Folded], device: str) -> None:
+        began = time.monotonic()
         graph = checked_graph(model, shape, dtype)
         self.steps = fuse(graph)
         self.result = graph.result
@@ -117,12 +138,16 @@ class Plan:
         self.kernels = make(self.steps, self.shapes, np.dtype(dtype), self.result, weights)
         actions = [self.kernels.action(step) for step in self.steps]
         constants = {index: t.data for index, t in graph.constants.items()}
-        steps = _Pass(self.steps, actions, constants, self.result)
-        self._pass = Repeated(steps) if device == "cuda" else steps
+        self._steps = _Pass(self.steps, actions, constants, self.result, began)
+        self._pass = Repeated(self._steps) if device == "cuda" else self._steps
 
     def run(self, x: Any) -> Any:
         """The network's answer for x; a new array. While kernels are compiled, if that takes long, a bar shows it."""
         return copy(self._pass(x))  # the next call writes to the array
+
+    def seconds(self, x: Any) -> list[float]:
+        """How long each of ``steps`` takes, in one run on the CPU."""
+        return self._steps.seconds(x)
 
     def table(self) -> Table:
         """One row per step: its layers, what runs them, the shape of its result and where it lies."""

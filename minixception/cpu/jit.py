@@ -6,7 +6,8 @@ into one fused instruction, but sums are never reordered and NaN and Inf are hon
 ``inline``, ``forceinline``, ``pasted``: helpers that kernels call.
 
 Compiled code is cached on disk (cache.py); it is stale when any file of this folder has changed. Functions that a
-factory makes get names of their own. What threads and processes may do with parallel kernels is in launch.py.
+factory makes get names of their own. What is linked into a kernel is made machine code of with it and not before
+(linking.py). What threads and processes may do with parallel kernels is in launch.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numba.extending import overload
 
 from .cache import make_careful, stamp_of
 from .launch import guard
+from .linking import make_code_once
 
 __all__ = [
     "closure_name", "forceinline", "get_num_threads", "inline", "loops", "parallel", "pasted", "prange",
@@ -59,6 +61,7 @@ def _compile(options: dict[str, Any]) -> Callable[[Callable[..., Any]], Any]:
             dispatcher = njit(**_ALWAYS, **options)(function)
         else:
             make_careful(dispatcher, _STAMP)
+        make_code_once(dispatcher)
         return guard(dispatcher) if "parallel" in options else dispatcher
 
     return decorate

@@ -381,6 +381,27 @@ def maximum(typing_context, a, b):
     return _lanewise(_emit_maximum, a, b)
 
 
+@intrinsic
+def greatest(typing_context, best, value):
+    """The greater of best and value, lane by lane, of vectors or tiles; NaN where either is, the first of two.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def top(x, y):
+    ...     store(y, 0, greatest(load(x, 0, 2), load(x, 2, 2)), 2)
+    >>> top(np.array([1.0, np.nan, 3.0, 4.0]), y := np.zeros(2))
+    >>> y
+    array([ 3., nan])
+    """
+
+    def emit(builder, a, b):
+        greater_or_nan = builder.fcmp_unordered(">", b, a)
+        return builder.select(builder.and_(greater_or_nan, builder.fcmp_ordered("ord", a, a)), b, a)
+
+    return _lanewise(emit, best, value)
+
+
 # Tiles: rows of vectors, as one value. Its vectors stay in registers as long as there are enough of them.
 
 

@@ -34,7 +34,7 @@ IN_REGISTERS = {
     "ops/conv2d/cpu.py: convolve", "ops/conv2d/cpu.py: pack_kernel",
     "ops/depthwise/cpu.py: _backward_input_strided", "ops/depthwise/cpu.py: _forward_kernel.forward",
     "ops/depthwise/cpu.py: _weights_kernel.backward_weights",
-    "ops/pooling/avg_pool.py: _forward", "ops/reduction.py: _partial_sums",
+    "ops/pooling/avg_pool.py: _forward", "ops/pooling/max_pool.py: _maxima", "ops/reduction.py: _partial_sums",
     "ops/separable/cpu.py: _fused_kernel.fused",
 }  # fmt: skip
 
@@ -105,7 +105,7 @@ SEARCHED = {
     ),
     "ops/pooling/global_pool.py: _forward": Search(global_pool._forward, (floats(2, 2, 2, 70), floats(2, 70)), OUT),
     "ops/pooling/global_pool.py: _backward": Search(global_pool._backward, (floats(2, 3), IMAGES), ("dx",)),
-    "ops/pooling/max_pool.py: _pooling.forward": Search(max_pool._forward, (IMAGES, MAPS, TAPS, *WINDOW), ("y", "tap")),
+    "ops/pooling/max_pool.py: _forward": Search(max_pool._forward, (IMAGES, MAPS, TAPS, *WINDOW), ("y", "tap")),
     "ops/pooling/max_pool.py: _backward": Search(max_pool._backward, (MAPS, TAPS, IMAGES, *WINDOW), ("dx",)),
     "ops/reflect_pad.py: _forward": Search(reflect_pad._forward, (IMAGES, floats(2, 9, 10, 3), 2), OUT),
     "ops/reflect_pad.py: _backward": Search(reflect_pad._backward, (floats(2, 9, 10, 3), IMAGES, 2), ("dx",)),

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from minixception import nn, viz
 from minixception.apps import cli
-from minixception.bench import command, contestants, kernels, limits, malloc, measurement, models, peers, tile
+from minixception.bench import command, contestants, kernels, layers, limits, malloc, measurement, models, peers, tile
 from minixception.bench.apart import Apart
 from minixception.bench.contestants import Here, Workload
 from minixception.bench.limits import Limits
@@ -25,8 +25,10 @@ from minixception.bench.measurement import OURS, require_equal
 from minixception.bench.records import ladder
 from minixception.bench.threads import numba_threads
 from minixception.errors import ArgumentError
+from minixception.graph import cost
 from minixception.models import mini_xception
 from minixception.ops import OPERATORS
+from minixception.timing import Timing
 from tests.helpers import contestants as fakes
 
 LIMITS = Limits(1, "float32", fma_flops=2e11, read=5e10, copy=4e10, triad=4e10, copies={1 << 20: 8e10, 1 << 29: 4e10})
@@ -47,6 +49,7 @@ LINEAR = Workload("linear", fakes.linear, 2, training=True)  # whose kernels in 
 def small(monkeypatch):
     """The command with small layers, networks and arrays, a register tile that is not compiled, all in one process."""
     monkeypatch.setattr(kernels, "WORKLOADS", LAYERS)
+    monkeypatch.setattr(layers, "WORKLOAD", NETWORKS[0])
     monkeypatch.setattr(models, "WORKLOADS", (NETWORKS[0], LINEAR))
     monkeypatch.setattr(command, "Apart", Here)
     monkeypatch.setattr(tile, "_products", lambda a, b, packed, c, products: time.sleep(0.001))
@@ -194,7 +197,7 @@ def test_networks_beside_a_peer(bar):
 def test_a_training_step_counts_three_forward_passes(bar):
     forward, step = (models.measure(n, LIMITS, 1, contestants.ours(n.training), bar, Here) for n in NETWORKS)
     assert step.flop == 3 * forward.flop > 0
-    assert (step.direction, list(step.times)) == ("training step", [OURS])
+    assert (step.direction, list(step.times)) == ("training step", [f"{OURS} compiled", f"{OURS} eager"])
     assert forward.nbytes == 4 * (NETWORKS[0].model().num_parameters() + 2 * 32 * 32 * 3)
 
 
@@ -244,7 +247,7 @@ def gradients_beside(network, someone, bar):
 def test_gradients_that_rounding_explains_are_equal(bar):
     differences = gradients_beside(LINEAR, fakes.training(off=1e-3), bar)
     assert differences["someone"] == pytest.approx(1e-3, rel=1e-2)
-    assert differences[OURS] < 1e-5
+    assert differences[f"{OURS} compiled"] < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -281,6 +284,34 @@ def test_gradients_of_a_whole_network_are_never_unequal_by_luck(draw, bar, monke
         assert found[OURS] > 0
 
 
+# Layers ---------------------------------------------------------------------------------------------------------------
+
+
+def test_each_step_of_a_compiled_network_has_its_time_and_its_limit(bar):
+    net = NETWORKS[0]
+    rows = layers.measure(net, LIMITS, 3, bar)
+    model = net.model()
+    paths = [path for row in rows for path in row.name.split(" + ")]
+    assert len(rows) < len(paths) == len(set(paths))
+    assert sum(row.flop for row in rows) == 2 * net.batch * cost.table(model, model.input_shape).macs
+    assert rows[0].nbytes == 4 * (2 * 32 * 32 * 3 + 9 * 3 * 8 + 2 * 32 * 32 * 8)
+    for row in rows:
+        assert row.ours.median > 0
+        assert row.bound == LIMITS.seconds(row.flop, row.nbytes)
+        assert (row.threads, row.direction) == (1, "forward")
+
+
+def test_what_loses_most_time_comes_first():
+    def step(name, milliseconds, least):
+        time_taken = Timing(*[1e-3 * milliseconds] * 3)
+        return measurement.Measurement(name, "forward", 1, 1, 1, 1e-3 * least, "memory", {OURS: time_taken}, {})
+
+    table = layers.table([step("near", 9.0, 8.5), step("far", 5.0, 3.0), step("below", 1.0, 1.5)])
+    assert [row[0] for row in table.rows] == ["far", "near", "below"]
+    assert table.rows[0][1:] == pytest.approx((5.0, 3.0, "memory", "60%", 2.0))
+    assert table.total == ("3 steps", pytest.approx(15.0), pytest.approx(13.0), "", "87%", pytest.approx(2.0))
+
+
 # The command ----------------------------------------------------------------------------------------------------------
 
 
@@ -300,13 +331,13 @@ def test_tables_json_result_file_and_figure(small, capsys, tmp_path):
     assert data["machine"] == written["machine"]
     assert data["machine"]["malloc"] in ("default", "tuned")
     assert data["machine"]["simd_bits"] == 32 * limits.lanes(np.float32)
-    for part in ("limits", "kernels", "models"):
+    for part in ("limits", "kernels", "layers", "models"):
         assert data[part] == written[part]
     assert len(data["kernels"]) == 1 + 2 * len(LAYERS)
     assert {"name", "direction", "threads", "flop", "nbytes", "bound", "limited_by", "times", "differences"} <= set(
         data["kernels"][1]
     )
-    for row in data["kernels"] + data["models"]:
+    for row in data["kernels"] + data["layers"] + data["models"]:
         for who, found in row["times"].items():
             assert found["low"] <= found["median"] <= found["high"]
             assert row["share_of_limit"][who] == pytest.approx(row["bound"] / found["median"])
@@ -324,6 +355,23 @@ def test_tables_on_the_terminal(small, capsys, monkeypatch):
     assert status == 0
     for words in ("The machine's limits", "Operators", "Networks", "Inception-style", "training step", "register tile"):
         assert words in printed
+
+
+def test_layers_alone(small, capsys, tmp_path):
+    status, printed, _ = run(capsys, "--what", "layers", "--out", tmp_path / "layers.json")
+    assert status == 0
+    title = printed.index("Layers of a compiled network, 1 thread")
+    assert "Operators" not in printed
+    assert "Networks" not in printed
+    found = command.Report.from_json(json.loads((tmp_path / "layers.json").read_text()))
+    assert str(found)[title:] == printed.rstrip("\n")[title:]
+    assert (found.kernels, found.models) == ([], [])
+
+
+def test_layers_of_a_gpu_are_refused(capsys):
+    status, _, message = run(capsys, "--what", "layers", "--device", "cuda")
+    assert status == 2
+    assert "--what layers is about the CPU" in message
 
 
 def test_without_peers_installed(small, capsys, monkeypatch):

@@ -231,6 +231,7 @@ MUTANTS = [
     *of(
         "conv2d", "ops/conv2d/cpu.py", "tests/compiler/test_compile.py",
         ("last = run == runs - 1", "last = True"),
+        ("slice(place * pixels, min(wo, (place + 1) * pixels))", "slice(place * pixels, wo)"),
     ),
     *of(
         "pointwise", "ops/pointwise/cpu.py", "tests/ops/test_operators.py -k [pointwise_conv2d-cpu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import tracemalloc
 
@@ -188,6 +189,47 @@ def test_plan_names_every_layer_once():
     fused = [row for row in compiled.plan.rows if row[1] == "fused kernel"]
     assert len(fused) == 34 + 2 + 4 + 1  # separables, block 1, shortcuts, logits
     assert len({row[3] for row in fused}) <= 4  # slots
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_names_the_layer_whose_kernel_is_compiled(monkeypatch):
+    x, written = np.ones((1, 8, 8, 3), np.float32), Terminal()
+    model = nn.Sequential(stem=nn.Conv2d(3, 8), act=nn.Activation("relu"), top=nn.SeparableConv2d(8, 8))
+    seen = []  # the bar at the beginning of each step
+    convolve = compiler.cpu.convolve
+    monkeypatch.setattr(compiler.cpu, "convolve", lambda *a: (seen.append(written.getvalue()), convolve(*a))[1])
+    monkeypatch.setattr(compiler.plan, "_DELAY", 0)
+    monkeypatch.setattr("sys.stderr", written)
+    fast = mx.compile(model)
+    fast(x)
+    assert "compiling kernels: stem" in seen[0]
+    assert "top" not in seen[0]
+    assert "compiling kernels: top" in written.getvalue()
+    before = written.getvalue()
+    fast(x)
+    assert written.getvalue() == before
+
+
+def test_no_bar_where_kernels_come_quickly(monkeypatch):
+    monkeypatch.setattr(compiler.plan, "_DELAY", 1e9)
+    monkeypatch.setattr("sys.stderr", written := Terminal())
+    mx.compile(nn.Sequential(nn.Linear(3, 8)))(np.ones((1, 3), np.float32))
+    assert "compiling" not in written.getvalue()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_1x1_convolution_takes_its_pixels_in_strips(rng, stride, padding, monkeypatch):
+    model = nn.Sequential(nn.Conv2d(20, 70, 1, stride, padding=padding), nn.BatchNorm2d(70), nn.Activation("relu"))
+    x = rng.standard_normal((2, 9, 8, 20), dtype=np.float32)
+    check(randomise(model, rng), x, 1e-6)
+    answer = mx.compile(model)(x)
+    monkeypatch.setattr(compiler.cpu, "strip_pixels", lambda y, ci: 7)
+    assert np.array_equal(mx.compile(model)(x), answer)
 
 
 def test_answers_are_not_overwritten_by_the_next_call(rng):

@@ -15,6 +15,7 @@ from minixception.engine.random import generator
 from minixception.errors import ArgumentError, ShapeError
 from minixception.ops.dropout import DROPOUT, dropout
 from minixception.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D, avg_pool2d, global_avg_pool, max_pool2d
+from minixception.ops.pooling.max_pool import pool_into
 
 RUNGS = ("numpy", "loops", "cpu")
 nan, inf = np.nan, np.inf
@@ -39,6 +40,17 @@ def test_of_equal_values_the_first_in_row_major_order_gets_the_gradient(rung):
     y, dx = run(MAX_POOL2D, rung, x, np.ones((1, 1, 1, 1)), size=(3, 3), stride=1, padding="valid")
     assert y.item() == 7
     np.testing.assert_array_equal(dx, image([[0, 1, 0], [0, 0, 0], [0, 0, 0]]))
+
+
+def test_maxima_without_taps_are_the_same(rng):
+    """For inference: NaN first, last and twice in a window, infinities, zeros of both signs, less than a vector."""
+    values = np.array([nan, inf, -inf, 0.0, -0.0, 1.0])
+    x = values[rng.integers(0, len(values), (2, 7, 6, 21))]
+    for size, stride, padding in (((3, 3), 2, "same"), ((2, 3), 1, "valid"), ((3, 2), 2, 1)):
+        y = run(MAX_POOL2D, "numpy", x, size=size, stride=stride, padding=padding)
+        got = pool_into(x, np.empty_like(y), size, stride, padding)
+        np.testing.assert_array_equal(got, y)
+        np.testing.assert_array_equal(np.signbit(got[got == 0]), np.signbit(y[y == 0]))
 
 
 @pytest.mark.parametrize("rung", RUNGS)

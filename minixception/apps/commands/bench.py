@@ -1,4 +1,4 @@
-"""minixception bench: operators and networks beside the limits and other libraries, on the CPU or on a GPU."""
+"""minixception bench: operators, layers and networks beside the limits and other libraries, on the CPU or on a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from .common import Add, add_json, check_outputs, positive, show
 def register(add: Add) -> None:
     """The command and its options."""
     parser = add("bench", run, "time operators and networks beside the machine's limits and other libraries")
-    parser.add_argument("--what", choices=("kernels", "models", "all"), default="all", help="default: %(default)s")
+    parser.add_argument(
+        "--what",
+        choices=("kernels", "layers", "models", "all"),
+        default="all",
+        help="layers: each step of the compiled Xception, with the time it takes above its limit; default: %(default)s",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument(
         "--threads", type=positive, nargs="+", default=_threads(), metavar="N", help="default: 1, and all there are"
@@ -54,7 +59,7 @@ def _on_cpu(options: argparse.Namespace) -> int:
     from ...bench.peers import versioned
     from ...bench.results import machine, write_result
 
-    if options.figure and options.what == "models":
+    if options.figure and options.what in ("layers", "models"):
         raise ArgumentError("--figure draws operators: use it with --what kernels or --what all")
     threads = list(dict.fromkeys(options.threads))
     measured = ["--what", options.what, "--threads", *map(str, threads), "--repeats", str(options.repeats)]
@@ -82,6 +87,8 @@ def _on_gpu(options: argparse.Namespace) -> int:
 
     if options.figure or options.malloc == "tuned":
         raise ArgumentError("--figure and --malloc are about the CPU: leave them out with --device cuda")
+    if options.what == "layers":
+        raise ArgumentError("--what layers is about the CPU: with --device cuda there are kernels and models")
     peers = "--peers" if options.peers else "--no-peers"
     written_by = f"minixception bench --device cuda --what {options.what} --repeats {options.repeats} {peers}"
 

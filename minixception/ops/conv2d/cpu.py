@@ -83,7 +83,7 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 #
 # For the tile they are the kh segments of one long row of A, and the sums stay in registers for all of them. With
 # groups only the ci/G channels of one group are neighbours, and each column of taps is a product of its own ("run").
-# The tile and the packed panels are those of cpu/gemm.py; a task is one output row, or a part of its columns.
+# The tile and the packed panels are those of cpu/gemm.py; a task is one output row, or a strip or some columns of it.
 
 
 @forceinline
@@ -120,21 +120,23 @@ def _columns(group, panel, per_group, width):
 
 
 @parallel
-def convolve(xp, packed, y, stride, epilogue):
-    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py."""
+def convolve(xp, packed, y, stride, epilogue, pixels):
+    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; a task's strip: ``pixels`` of a row."""
     groups, panels, runs, kh, depth, width = packed.shape
     n, ho, wo, co = y.shape
     windows = _windows(xp, ho, wo, kh, depth, groups, runs, stride)
     flat = packed.reshape(-1)
     blocks = groups * panels
-    parts = min(blocks, max(1, TASKS // (n * ho)))  # of the columns: more than one where there are few rows
-    for task in prange(n * ho * parts):
-        row, part = task // parts, task % parts
-        m, i = row // ho, row % ho
+    strips = (wo + pixels - 1) // pixels
+    parts = min(blocks, max(1, TASKS // (n * ho * strips)))  # of the columns: more than one where there are few strips
+    for task in prange(n * ho * strips * parts):
+        row, place, part = task // parts // strips, task // parts % strips, task % parts
+        m, i, strip_of_row = row // ho, row % ho, slice(place * pixels, min(wo, (place + 1) * pixels))
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             group, panel = block // panels, block % panels
             columns = _columns(group, panel, co // groups, width)
-            target, residual, bias = y[m, i, :, columns], epilogue.residual[m, i, :, columns], epilogue.bias[columns]
+            target, residual = y[m, i, strip_of_row, columns], epilogue.residual[m, i, strip_of_row, columns]
+            bias = epilogue.bias[columns]
             for run in range(runs):
                 last = run == runs - 1
                 if run == 0:
@@ -142,7 +144,7 @@ def convolve(xp, packed, y, stride, epilogue):
                 else:
                     after = Epilogue(target, True, bias[:0], epilogue.relu and last)
                 ahead = flat[(block * runs + run + 1) * kh * depth * width :]
-                strip(windows[m, i, group, run], packed[group, panel, run], target, after, ahead)
+                strip(windows[m, i, group, run, strip_of_row], packed[group, panel, run], target, after, ahead)
 
 
 # dx with stride 1 is a convolution itself: of dy with the kernel rotated by 180 degrees, its input and output channels
@@ -266,7 +268,7 @@ def no_epilogue(y: np.ndarray) -> Epilogue:
 def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int) -> None:
     packed = memory.empty(packed_shape(w.shape, groups, w.dtype), w.dtype)
     pack_kernel(w, packed)
-    convolve(xp, packed, y, stride, no_epilogue(y))
+    convolve(xp, packed, y, stride, no_epilogue(y), y.shape[2])
 
 
 def backward_cpu(

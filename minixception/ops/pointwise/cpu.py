@@ -92,7 +92,7 @@ def _spread(rows, stride, dx):
 def forward_cpu(x: np.ndarray, w: np.ndarray, *, stride: int) -> tuple[np.ndarray, tuple[Any, ...]]:
     """One matrix product (P, ci) (ci, co)."""
     y = _output(x, w, stride)
-    gemm(_pixels(x, stride), w, y.reshape(-1, w.shape[1]))
+    gemm(pixel_rows(x, stride), w, y.reshape(-1, w.shape[1]))
     return y, (x, w, stride)
 
 
@@ -104,7 +104,7 @@ def backward_cpu(
     dy = dy.reshape(-1, w.shape[1])  # (P, co)
     return (
         _input_gradient(dy, x, w, stride) if wanted[0] else None,
-        gemm(_pixels(x, stride), dy, memory.empty(w.shape, w.dtype), transpose_a=True) if wanted[1] else None,
+        gemm(pixel_rows(x, stride), dy, memory.empty(w.shape, w.dtype), transpose_a=True) if wanted[1] else None,
     )
 
 
@@ -119,7 +119,7 @@ def _input_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int) -
     return dx
 
 
-def _pixels(x: np.ndarray, stride: int) -> np.ndarray:
+def pixel_rows(x: np.ndarray, stride: int) -> np.ndarray:
     """The pixels a stride visits as the rows of a matrix (P, ci)."""
     n, h, w, c = x.shape
     if stride == 1:

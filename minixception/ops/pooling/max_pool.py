@@ -24,6 +24,7 @@ import numpy as np
 
 from ...cpu import memory
 from ...cpu.jit import loops, parallel, prange
+from ...cpu.simd import greatest, lanes, load, store
 from ...engine.op import Case, Draw, Op, Rung
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
@@ -106,37 +107,47 @@ def _backward_loops(dy, tap, dx, kh, kw, stride, top, left):
 # wins. y and tap of one pixel are read and written once per tap, but they stay in L1. A task is one row: of y
 # in the forward pass, of dx in the backward pass, which gathers: the pixel asks each window that covers it
 # whether it has won. A scatter from dy would make overlapping windows of two tasks add to the same pixel.
-# Inference needs no taps: ``records`` is a constant of each of the two kernels, and what it excludes is not compiled.
+# Inference needs no taps: it keeps the greatest of a vector of channels in a register while it walks over the window.
 
 
-def _pooling(records: bool) -> Any:
-    @parallel
-    def forward(x, y, tap, kh, kw, stride, top, left):
-        n, h, w, c = x.shape
-        _, ho, wo, _ = y.shape
-        for task in prange(n * ho):
-            m, i = task // ho, task % ho
-            a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
-            for j in range(wo):
-                b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
-                best, winner = y[m, i, j], tap[m, i, j]
-                best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
-                if records:
-                    winner[:] = a0 * kw + b0
-                for a in range(a0, a1):
-                    for b in range(b0, b1):
-                        values = x[m, i * stride + a - top, j * stride + b - left]
-                        this_tap = tap.dtype.type(a * kw + b)
-                        for q in range(c):
-                            wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
-                            best[q] = values[q] if wins else best[q]
-                            if records:
-                                winner[q] = this_tap if wins else winner[q]
-
-    return forward
+@parallel
+def _forward(x, y, tap, kh, kw, stride, top, left):
+    n, h, w, c = x.shape
+    _, ho, wo, _ = y.shape
+    for task in prange(n * ho):
+        m, i = task // ho, task % ho
+        a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
+        for j in range(wo):
+            b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
+            best, winner = y[m, i, j], tap[m, i, j]
+            best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
+            winner[:] = a0 * kw + b0
+            for a in range(a0, a1):
+                for b in range(b0, b1):
+                    values = x[m, i * stride + a - top, j * stride + b - left]
+                    this_tap = tap.dtype.type(a * kw + b)
+                    for q in range(c):
+                        wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
+                        best[q] = values[q] if wins else best[q]
+                        winner[q] = this_tap if wins else winner[q]
 
 
-_forward, _forward_without_taps = _pooling(records=True), _pooling(records=False)
+@parallel
+def _maxima(x, y, kh, kw, stride, top, left):
+    n, h, w, c = x.shape
+    _, ho, wo, _ = y.shape
+    for task in prange(n * ho):
+        m, i = task // ho, task % ho
+        u0, u1 = max(0, i * stride - top), min(h, i * stride - top + kh)
+        for j in range(wo):
+            v0, v1 = max(0, j * stride - left), min(w, j * stride - left + kw)
+            for q in range(0, c, lanes(y.dtype)):
+                count = min(lanes(y.dtype), c - q)
+                best = load(x, (m, u0, v0, q), count)
+                for u in range(u0, u1):
+                    for v in range(v0, v1):
+                        best = greatest(best, load(x, (m, u, v, q), count))
+                store(y, (m, i, j, q), best, count)
 
 
 @parallel
@@ -184,7 +195,7 @@ def _cpu_rung(forward_kernel: Any, backward_kernel: Any) -> Rung:
 
 def pool_into(x: np.ndarray, y: np.ndarray, size: tuple[int, int], stride: int, padding: Padding) -> np.ndarray:
     """Write the maxima into y (n, ho, wo, c) and return it: max pooling for inference, which records no taps."""
-    _forward_without_taps(x, y, y, *pool_window(x.shape, size, stride, padding)[1])  # y again, for a tap it ignores
+    _maxima(x, y, *pool_window(x.shape, size, stride, padding)[1])
     return y
 
 
