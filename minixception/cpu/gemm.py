@@ -154,12 +154,15 @@ def pack_panel(b, panel):
     """Copy B (k, n), of any strides, to the panel (k, width), each row padded with zeros."""
     k, n = b.shape
     width, vector = panel.shape[1], lanes(b.dtype)
-    if b.strides[1] != b.itemsize:  # B is transposed: its elements are gathered one by one
-        for p in range(k):
+    if b.strides[1] != b.itemsize:  # B is transposed: a cache line holds 16 elements of a column, and is read once
+        for start in range(0, k, 16):
+            stop = min(k, start + 16)
             for j in range(n):
-                panel[p, j] = b[p, j]
-            for j in range(n, width):
-                panel[p, j] = 0
+                for p in range(start, stop):
+                    panel[p, j] = b[p, j]
+            for p in range(start, stop):
+                for j in range(n, width):
+                    panel[p, j] = 0
     elif n == width:
         for p in range(k):
             for j in range(0, width, vector):

@@ -22,7 +22,7 @@ def fused(build: Build) -> list[Part]:
     """The parts of a graph in the order in which they run; their forward actions are in ``build``."""
     graph = build.graph
     taken: set[int] = set()  # what nodes make that an earlier part has taken in, or a later one will
-    norms: dict[int, NormPart] = {}  # by what their batchnorm makes
+    norms: dict[int, NormPart] = {}  # by what they make
     separables: dict[int, SeparablePart] = {}
     waiting: dict[int, NormPart] = {}  # batchnorms that run with the addition behind them, by what that makes
     parts: list[Part] = []
@@ -34,7 +34,8 @@ def fused(build: Build) -> list[Part]:
             continue
         elif node in once and _is_norm(node):
             producer = separables.get(node.reads[0]) if len(graph.consumers(node.reads[0])) == 1 else None
-            part = norms[node.makes] = NormPart(node, producer, _behind(build, node, once, taken))
+            part = NormPart(node, producer, _behind(build, node, once, taken))
+            norms[part.makes] = part
             taken.update(part.takes)
             if part.other is not None:  # it runs when what is added is there
                 waiting[part.sum] = part

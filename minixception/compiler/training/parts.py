@@ -89,9 +89,10 @@ class Behind(NamedTuple):
 class NormPart:
     """Batchnorm of y; with an addition behind it or not, and with a ReLU or not.
 
-    In front of a separable convolution nothing is written: ``normalised`` are the factors by which it reads y, and it
-    leaves the two sums of its gradient in ``sums``. Behind one, its ``statistics`` are those of y, and ``projection``
-    are the factors by which it turns the gradient into that of y.
+    In front of a separable convolution nothing is written: ``normalised`` are the factors by which it reads y. Such a
+    convolution, or one that reads what is written here, leaves the two sums of the gradient in ``sums``. Behind a
+    separable convolution ``statistics`` are those that it has taken of y, and ``projection`` are the factors by which
+    it turns the gradient into that of y.
     """
 
     def __init__(self, node: Layer, producer: SeparablePart | None, behind: Behind) -> None:
@@ -107,16 +108,18 @@ class NormPart:
         self.other = None if behind.add is None else next(v for v in behind.add.reads if v != node.makes)
         self.runs_as = "read by the next" if behind.read_by_separable else "one pass"
         self.sums: Any = None
+        self.summed: Slot | None = None  # the gradient that ``sums`` will be of, if a separable convolution takes them
+        self._sums_alone = True
         if producer is not None:
             producer.norm = self
-        self.traffic = self._traffic()
 
-    def _traffic(self) -> Traffic:
+    @property
+    def traffic(self) -> Traffic:
+        """y for the statistics, if nobody has taken them; y, what is added, and the result. Backward: the sums; dx."""
         behind, size, alone = self.behind, math.prod(self.node.output), self.producer is None
-        if behind.read_by_separable:
-            return Traffic(size * alone, 3 * size * alone)  # statistics; dx
-        gated = 2 * (behind.relu is not None)  # the gate is read, and the gated gradient written
-        return Traffic(size * (2 + (behind.add is not None) + alone), size * (2 + gated + 3 * alone))
+        written = 0 if behind.read_by_separable else 2 + (behind.add is not None)
+        gated = 2 * (written > 0 and behind.relu is not None)  # the gate is read, and the gated gradient written
+        return Traffic(size * (written + alone), size * (2 * self._sums_alone + gated + 3 * alone))
 
     def plan_forward(self, build: Build) -> None:
         y = build.value(self.node.reads[0])
@@ -127,7 +130,7 @@ class NormPart:
 
         def forward() -> None:
             module = self.module
-            gamma = 1.0 if module.gamma is None else module.gamma.data
+            gamma = np.ones_like(module.beta.data) if module.gamma is None else module.gamma.data
             parts = self.producer.statistics if self.producer else None
             mean, var = merged_statistics(y.array, *parts) if parts else batch_statistics(y.array)
             self.normalised = normalising(mean, var, gamma, module.beta.data, eps, relu)
@@ -145,12 +148,13 @@ class NormPart:
         if dy is None:
             return
         y, shape = build.value(self.node.reads[0]), self.node.output
+        self._sums_alone = self.summed is not dy
         gate = gated = None
         if self.behind.relu is not None and not self.behind.read_by_separable:
             gate, gated = build.value(self.makes), build.slot(shape)
 
         def sums() -> None:
-            if not self.behind.read_by_separable:
+            if self._sums_alone:
                 gates = (None, None) if gate is None or gated is None else (gate.array, gated.array)
                 self.sums = gradient_sums(dy.array, y.array, -self._saved[1], *gates)
             module, rows = self.module, y.array.size // y.array.shape[-1]
@@ -174,10 +178,11 @@ class NormPart:
 class SeparablePart:
     """A separable convolution with stride 1 that reads x through a batchnorm or not, and through a ReLU or not."""
 
-    def __init__(self, node: Layer, source: int, relu: bool, front: NormPart | None) -> None:
+    def __init__(self, node: Layer, source: int, relu: bool, maker: NormPart | None) -> None:
         assert isinstance(node.module, SeparableConv2d)
         self.node, self.module, self.source, self.relu = node, node.module, source, relu
-        self.front = front if front is not None and front.behind.read_by_separable else None
+        self.front = maker if maker is not None and maker.behind.read_by_separable else None
+        self.summing = maker if maker is not None and (self.front or maker.behind.relu is None) else None
         self.norm: NormPart | None = None  # the batchnorm behind, if it alone reads y
         self.paths = [node.path]
         self.statistics: Any = None
@@ -195,7 +200,8 @@ class SeparablePart:
         x, y, z = (math.prod(shape) for shape in (self.node.inputs[0], self.node.output, self._z))
         projected = 2 if self.norm is not None else 0
         products = 2 * y + x + z if self.in_strips else (projected + 2) * y + x + 3 * z
-        return Traffic(x + y, products + z + 2 * x)
+        sums = x if self.summing is not None and self.front is None else 0  # of another array than x
+        return Traffic(x + y, products + z + 2 * x + sums)
 
     def plan_forward(self, build: Build) -> None:
         x, y = build.value(self._reads), build.value(self.node.makes, self.node.output)
@@ -255,19 +261,21 @@ class SeparablePart:
         build.value(self._reads)
         dz.last = len(build.actions)
         dx = build.slot(tuple(self.node.inputs[0]))
-        front = self.front
+        summing = self.summing
+        of = None if summing is None else build.value(summing.node.reads[0])
 
         def depthwise() -> None:
-            of = None if front is None else (x.array, front.normalised.minus_mean)
+            sums_of = None if summing is None or of is None else (of.array, summing.normalised.minus_mean)
             earlier = None if residual is None else residual.array
-            arguments = (self.relu, dz.array, self.module.depthwise.data, dx.array, self._corner(x), earlier, of)
+            arguments = (self.relu, dz.array, self.module.depthwise.data, dx.array, self._corner(x), earlier, sums_of)
             self.module.depthwise.grad, sums = separable.gradients(x.array, self._incoming(x), *arguments)
-            if front is not None:
-                front.sums = sums
+            if summing is not None:
+                summing.sums = sums
 
         build.act(depthwise)
         build.hold(self.source, dx)
-        dx.last = max(dx.last, len(build.actions) - 1)
+        if summing is not None:
+            summing.summed = dx
 
 
 Part = LayerPart | NormPart | SeparablePart

@@ -140,11 +140,48 @@ def _project(dy, x, projection, dx):
         project_rows(dy[rows], x[rows], projection, dx[rows])
 
 
+# Between the passes lies arithmetic on one value a channel: plain loops, since dozens of NumPy calls on short arrays
+# took a twentieth of a small network's step.
+
+
+@loops
+def _merge(counts, means, m2s, mean, var):
+    m = counts.sum()
+    mean[:] = 0
+    var[:] = 0
+    for part in range(len(counts)):
+        for q in range(len(mean)):
+            mean[q] += counts[part] * means[part, q] / m
+    for part in range(len(counts)):
+        for q in range(len(mean)):
+            var[q] += (m2s[part, q] + counts[part] * (means[part, q] - mean[q]) ** 2) / m
+
+
+@loops
+def _set_normalised(normalised, mean, var, gamma, beta, eps):
+    for q in range(len(mean)):
+        factor = gamma[q] / np.sqrt(var[q] + eps)
+        normalised.minus_mean[q], normalised.scale[q] = -mean[q], factor
+        normalised.shift[q] = (
+            beta[q] - (mean[q] + normalised.minus_mean[q]) * factor
+        )  # what rounding the mean left over
+
+
+@loops
+def _set_projection(projection, dgamma, dbeta, sums, m, gamma, mean, var, eps):
+    for q in range(len(mean)):
+        s = 1 / np.sqrt(var[q] + eps)
+        dbeta[q], dgamma[q] = sums[0, q], sums[1, q] * s
+        projection.minus_mean[q], projection.scale[q] = -mean[q], gamma[q] * s
+        projection.slope[q], projection.offset[q] = -s * sums[1, q] * s / m, -sums[0, q] / m
+
+
 def forward_cpu(
     x: Array, gamma: Array, beta: Array, running_mean: Array, running_var: Array, *, training: bool, eps: float
 ) -> tuple[Array, tuple[Any, ...]]:
     """One pass for the statistics (in training), one pass for y."""
-    mean, var = batch_statistics(x) if training else (running_mean, running_var.astype(np.float64))  # (c,)
+    known = (array.astype(np.float64) for array in (running_mean, running_var))
+    mean, var = batch_statistics(x) if training else known  # (c,)
     normalised = normalising(mean, var, gamma, beta, eps)
     y = normalise(x, normalised)
     return y, (x, gamma, -normalised.minus_mean, var, eps, training)
@@ -165,28 +202,24 @@ def merged_statistics(x: Array, counts: Array, means: Array, m2s: Array) -> tupl
     counts (parts,): their rows; means, m2s (parts, c). Where squares leave the range of x's dtype, from about 1e19 in
     float32, the loops take them in float64.
     """
-    m = counts.sum()
-    mean = counts @ means / m  # (c,)
-    var = (m2s + counts[:, None] * np.square(means - mean)).sum(axis=0) / m  # (c,)
+    mean, var = np.empty((2, means.shape[1]))
+    _merge(counts, means, m2s, mean, var)
     if not np.isfinite(var).all():
         _statistics_loops(_matrix(x), mean, var)
     return mean, var
 
 
-def normalising(
-    mean: Array, var: Array, gamma: Array | float, beta: Array, eps: float, relu: bool = False
-) -> Normalised:
+def normalising(mean: Array, var: Array, gamma: Array, beta: Array, eps: float, relu: bool = False) -> Normalised:
     """The factors of y = gamma (x - mean) / sqrt(var + eps) + beta, rectified or not, in beta's dtype.
 
     x * scale + (beta - mean * scale) would be one add less, and would cancel: both terms grow with the mean. x - mean
     does not round for x near the mean, and what rounding the mean itself to x's dtype left over goes into the shift.
     """
-    dtype = beta.dtype
-    rounded = mean.astype(dtype)  # (c,), a copy: training changes the running arrays in place
-    scale = gamma / np.sqrt(var + eps)  # (c,) float64
-    with np.errstate(invalid="ignore"):  # nan where the mean is infinite, and y with it
-        shift = beta - (mean - rounded) * scale  # (c,) float64
-    return Normalised(-rounded, scale.astype(dtype), shift.astype(dtype), dtype.type(0 if relu else -np.inf))
+    floor = beta.dtype.type(0 if relu else -np.inf)
+    minus_mean, scale, shift = np.empty((3, *beta.shape), beta.dtype)
+    normalised = Normalised(minus_mean, scale, shift, floor)
+    _set_normalised(normalised, mean, var, gamma, beta, eps)
+    return normalised
 
 
 def normalise(x: Array, normalised: Normalised, residual: Array | None = None, y: Array | None = None) -> Array:
@@ -223,10 +256,10 @@ def gradient_sums(
 def projecting(sums: Array, m: int, saved: tuple[Any, ...]) -> tuple[Array, Array, Projection]:
     """dgamma, dbeta, and the factors of dx in training, from the sums over m rows; saved: gamma, mean, var, eps."""
     gamma, mean, var, eps = saved
-    s = 1 / np.sqrt(var + eps)  # (c,)
-    dbeta, dgamma = sums[0], sums[1] * s  # (c,)
-    factors = [factor.astype(mean.dtype) for factor in (gamma * s, -s * dgamma / m, -dbeta / m)]
-    return dgamma.astype(mean.dtype), dbeta.astype(mean.dtype), Projection(-mean, *factors)
+    projection = Projection(*np.empty((4, *mean.shape), mean.dtype))
+    dgamma, dbeta = np.empty_like(mean), np.empty_like(mean)
+    _set_projection(projection, dgamma, dbeta, sums, m, gamma, mean, var, eps)
+    return dgamma, dbeta, projection
 
 
 def project(dy: Array, x: Array, projection: Projection, dx: Array) -> Array:
