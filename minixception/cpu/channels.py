@@ -2,9 +2,12 @@
 
 The helpers here take rows that a task has just made, or is about to use, while they are in its core's cache. They go
 along each row, from its first channel to its last, and then to the next: memory is one straight stream, which the
-hardware's own prefetching follows. The factors of a channel are loaded again in each row, and never leave L1. Sums stay
-in registers: those of four vectors of channels at a time, down the 32 rows of a block. The usual order, one vector down
-the rows, has fewer instructions and was two to three times slower for 64 channels: all its loads are a row apart.
+hardware's own prefetching follows. What belongs to a channel, a factor or a sum, is loaded again in each row, and never
+leaves L1. The other order, one vector of channels down the rows with all of that in registers, has fewer instructions
+and was two to three times slower for 64 channels from memory: its loads are a row apart.
+
+Statistics are the exception: they are mostly taken of rows in L2, where the instructions count. Their sums are in
+registers, those of four vectors of channels at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from .simd import (
 )
 
 BLOCK = 32  # rows that sums run over in x's dtype, before they are added in float64
-_VECTORS = 4  # of channels, whose sums are in registers together: a few neighbouring cache lines of each row
+_VECTORS = 4  # of channels whose statistics are taken together
 
 
 class Projection(NamedTuple):
@@ -137,27 +140,27 @@ def add_gradient_sums(dy, x, minus_mean, gate, gated, sums):
     gate: empty, or like x. Then dy counts as 0 where it is not positive, behind a ReLU, and that is written to gated.
     """
     m, c = x.shape
-    step = _VECTORS * lanes(x.dtype)
+    vector = lanes(x.dtype)
+    whole = c // vector * vector
     of_block = np.empty((2, c), x.dtype)
     for start in range(0, m, BLOCK):
-        stop = min(start + BLOCK, m)
-        for q in range(0, c - step + 1, step):
-            _add_gradients(dy, x, minus_mean, gate, gated, start, stop, q, _VECTORS, of_block)
-        for q in range(c // step * step, c, lanes(x.dtype)):
-            _add_gradients(dy, x, minus_mean, gate, gated, start, stop, q, 1, of_block)
+        of_block[:] = 0
+        for r in range(start, min(start + BLOCK, m)):
+            for q in range(0, whole, vector):
+                _add_gradients(dy, x, minus_mean, gate, gated, of_block, r, q, vector)
+            if whole < c:
+                _add_gradients(dy, x, minus_mean, gate, gated, of_block, r, whole, c - whole)
         for k in range(2):
             for q in range(c):
                 sums[k, q] += of_block[k, q]
 
 
-@forceinline
-def _add_gradients(dy, x, minus_mean, gate, gated, start, stop, q, vectors, sums):
-    (minus_means,) = load_tile(minus_mean, (q,), 1, vectors)
-    total, total_d = zeros(x, 2, vectors)
-    for r in range(start, stop):
-        (g,), (row,) = load_tile(dy, (r, q), 1, vectors), load_tile(x, (r, q), 1, vectors)
-        if len(gate) > 0:
-            g = where_positive(load_tile(gate, (r, q), 1, vectors)[0], g)
-            store_tile(gated, (r, q), (g,))
-        total, total_d = add(total, g), fma(g, add(row, minus_means), total_d)
-    store_tile(sums, (0, q), (total, total_d))
+@pasted
+def _add_gradients(dy, x, minus_mean, gate, gated, sums, r, q, n):
+    g = load(dy, (r, q), n)
+    if len(gate) > 0:
+        (g,) = where_positive((load(gate, (r, q), n),), (g,))
+        store(gated, (r, q), g, n)
+    d = add(load(x, (r, q), n), load(minus_mean, q, n))
+    store(sums, (0, q), add(load(sums, (0, q), n), g), n)
+    store(sums, (1, q), fma(g, d, load(sums, (1, q), n)), n)
