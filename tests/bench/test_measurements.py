@@ -17,10 +17,11 @@ import minixception as mx
 from minixception.bench import records
 from minixception.bench.contestants import Workload
 from minixception.bench.measurement import OURS
-from minixception.bench.records import growth, process, tape
+from minixception.bench.records import fusions, growth, process, tape
 from minixception.bench.records.__main__ import RECORDS, main
 from minixception.bench.records.process import Network
-from minixception.bench.training import our_training
+from minixception.bench.training import our_training, random_batch
+from minixception.compiler.training.plan import TrainingPlan
 from minixception.engine.op import Op, Rung
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception
@@ -350,3 +351,28 @@ def test_help_says_of_every_record_what_it_writes(capsys):
 def test_every_record_has_its_entry():
     folder = Path(records.__file__).parent
     assert set(RECORDS) == {path.stem for path in folder.glob("[a-z]*.py")}
+
+
+def test_a_step_without_a_fusion_computes_the_same():
+    mx.seed(0)
+    model = TINY.model().train()
+    x, labels = random_batch(model, 4)
+    found = {}
+    for one in fusions.WITHOUT:
+        with one.replaced():
+            TrainingPlan(model, x.shape, x.dtype)(x, mx.tensor(labels), mx.cross_entropy)
+        found[one.name] = np.concatenate([p.grad.ravel() for p in model.parameters()])
+    expected = found.pop("nothing: all fusions")
+    for name, gradients in found.items():
+        assert np.linalg.norm(gradients - expected) < 1e-3 * np.linalg.norm(expected), name
+
+
+def test_the_fusions_command(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(fusions, "WORKLOADS", (TINY,))
+    assert main(["fusions", str(tmp_path / "fusions.json"), "--repeats", "1"]) == 0
+    table = capsys.readouterr().out
+    result = json.loads((tmp_path / "fusions.json").read_text())
+    moved = {row["without"]: row["elements"] for row in result["rows"]}
+    for one in fusions.WITHOUT[1:]:
+        assert one.name in table
+        assert moved["nothing: all fusions"] <= moved[one.name] < moved["everything: layer by layer"]

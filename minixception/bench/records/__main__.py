@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import gpu_counts, gpu_page, growth, ladder, process, tape, training_run, variants
+from . import fusions, gpu_counts, gpu_page, growth, ladder, process, tape, training_run, variants
 
 RECORDS = {
     "ladder": ladder,
@@ -15,6 +15,7 @@ RECORDS = {
     "training_run": training_run,
     "variants": variants,
     "growth": growth,
+    "fusions": fusions,
     "gpu_counts": gpu_counts,
     "gpu_page": gpu_page,
 }

@@ -34,7 +34,7 @@ def fused(build: Build) -> list[Part]:
             continue
         elif node in once and _is_norm(node):
             producer = separables.get(node.reads[0]) if len(graph.consumers(node.reads[0])) == 1 else None
-            part = NormPart(node, producer, _behind(build, node, once, taken))
+            part = NormPart(node, producer, behind(build, node, once, taken))
             norms[part.makes] = part
             taken.update(part.takes)
             if part.other is not None:  # it runs when what is added is there
@@ -108,7 +108,7 @@ def _through_relu(build: Build, node: Layer, once: set[Layer]) -> tuple[int, boo
     return source, False
 
 
-def _behind(build: Build, node: Layer, once: set[Layer], taken: set[int]) -> Behind:
+def behind(build: Build, node: Layer, once: set[Layer], taken: set[int]) -> Behind:
     """Each is taken in only where nothing else reads what is in front of it."""
     follower, add = _only_reader(build.graph, node), None
     if follower is not None and follower in once and _is_separable(build, follower):

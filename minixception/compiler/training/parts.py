@@ -207,8 +207,8 @@ class SeparablePart:
         x, y = build.value(self._reads), build.value(self.node.makes, self.node.output)
 
         def forward() -> None:
-            weights = self.module.depthwise.data, self.module.pointwise.data
-            self.statistics = separable.forward(x.array, self._incoming(x), *weights, y.array, self._corner(x))
+            reading = x.array, self._incoming(x), self.module.depthwise.data, self.module.pointwise.data
+            self.statistics = separable.forward(*reading, y.array, self._corner(x), self.norm is not None)
 
         build.act(forward)
 

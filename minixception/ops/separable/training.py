@@ -69,9 +69,10 @@ _FORWARD = {size: _forward_kernel(f"{size}x{size}") for size in BOTH_GRADIENTS}
 
 
 def forward(
-    x: np.ndarray, incoming: Any, wd: np.ndarray, wp: np.ndarray, y: np.ndarray, corner: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Write y = separable(f(x)); returns the statistics of its strips, for ``merged_statistics``.
+    x: np.ndarray, incoming: Any, wd: np.ndarray, wp: np.ndarray, y: np.ndarray, corner: tuple[int, int],
+    statistics: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:  # fmt: skip
+    """Write y = separable(f(x)); returns the statistics of its strips, for ``merged_statistics``, if they are wanted.
 
     x (n, h, w, ci), wd (kh, kw, ci), wp (ci, co), y (n, ho, wo, co); incoming: what f is, a number or ``Normalised``;
     corner: rows and columns of padding above and to the left.
@@ -80,10 +81,10 @@ def forward(
     pixels, total = strip_pixels(y.shape, ci, _SHARES), y.size // co
     strips = -(-total // pixels)
     scratch = memory.empty((numba.get_num_threads(), pixels * ci), x.dtype)
-    means, m2s = np.empty((2, strips, co))
+    means, m2s = np.empty((2, strips if statistics else 0, co))
     counts = np.diff(np.minimum(np.arange(strips + 1) * pixels, total))
     _FORWARD[wd.shape[0]](x, incoming, wd, _packed(wp, False), y, scratch, means, m2s, corner)
-    return counts, means, m2s
+    return (counts, means, m2s) if statistics else None
 
 
 # Backward -----------------------------------------------------------------------------------------------------------
