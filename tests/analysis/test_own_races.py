@@ -24,18 +24,21 @@ from minixception.ops.pooling import avg_pool, global_pool, max_pool
 from minixception.optim import optimizers
 
 # Kernels that hold vectors in registers (cpu/simd.py): these exist in compiled code only, so they cannot be searched.
-# Of the operators among them tests/ops/test_operators.py asks for the same bits with any number of threads.
+# Of the operators among them tests/ops/test_operators.py asks for the same bits with any number of threads, and
+# tests/compiler/test_training_step.py of those of a compiled step.
 IN_REGISTERS = {
     "bench/limits.py: _fma", "bench/limits.py: _read", "bench/tile.py: _products",
     "cpu/gemm.py: _long_product", "cpu/gemm.py: _product",
-    "ops/batchnorm/cpu.py: _affine", "ops/batchnorm/cpu.py: _gradient_sums",
-    "ops/batchnorm/cpu.py: _input_gradient", "ops/batchnorm/cpu.py: _statistics",
+    "ops/batchnorm/cpu.py: _gradient_sums", "ops/batchnorm/cpu.py: _normalise",
+    "ops/batchnorm/cpu.py: _project", "ops/batchnorm/cpu.py: _statistics",
     "ops/conv2d/cpu.py: _backward_input_strided", "ops/conv2d/cpu.py: _backward_weights",
     "ops/conv2d/cpu.py: convolve", "ops/conv2d/cpu.py: pack_kernel",
     "ops/depthwise/cpu.py: _backward_input_strided", "ops/depthwise/cpu.py: _forward_kernel.forward",
     "ops/depthwise/cpu.py: _weights_kernel.backward_weights",
     "ops/pooling/avg_pool.py: _forward", "ops/pooling/max_pool.py: _maxima", "ops/reduction.py: _partial_sums",
-    "ops/separable/cpu.py: _fused_kernel.fused",
+    "ops/separable/cpu.py: _fused_kernel.fused", "ops/separable/training.py: _both_kernel.backward",
+    "ops/separable/training.py: _forward_kernel.forward", "ops/separable/training.py: _pack",
+    "ops/separable/training.py: _project_and_multiply", "ops/separable/training.py: _strips_kernel.backward",
 }  # fmt: skip
 
 

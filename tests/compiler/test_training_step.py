@@ -153,7 +153,7 @@ def test_weights_that_are_loaded_frozen_or_exchanged_are_followed():
 def test_other_shapes_get_plans_of_their_own_and_the_memory_is_used_again():
     model = small_xception().train()
     step = TrainingStep(model, mx.cross_entropy)
-    for shape in ((3, 16, 16, 3), (2, 20, 12, 3), (3, 16, 16, 3)):
+    for shape in ((3, 16, 16, 3), (2, 20, 12, 3), (2, 72, 72, 3), (3, 16, 16, 3)):  # one with several strips a task
         x, labels = batch(shape)
         assert_equal(compiled(model, x, labels, step=step), eager(model, x, labels), 2e-4)
     assert "block2.sepconv1_bn + block2.sepconv2_act" in str(step.plan)
@@ -304,14 +304,23 @@ def _networks():
 
 
 NETWORKS = dict(_networks())
+OTHER_WINDOWS = ("5x5, valid, other widths", "strides, dilations, pools, other activations")  # compiled for long
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in OTHER_WINDOWS else ()) for n in NETWORKS]
+)
+def test_every_way_in_which_layers_meet(name):
+    model = NETWORKS[name].astype(np.float32).train()
+    x, labels = batch((3, 11, 9, 3))
+    assert_equal(compiled(model, x, labels), eager(model, x, labels), 2e-3)
 
 
 @pytest.mark.slow  # kernels of float64
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("shape", [(3, 11, 9, 3), (2, 24, 26, 3)], ids=str)
-def test_every_way_in_which_layers_meet(name, shape):
-    model = NETWORKS[name].astype(np.float64)
-    model.train()
+def test_every_way_in_which_layers_meet_in_float64(name, shape):
+    model = NETWORKS[name].astype(np.float64).train()
     x, labels = batch(shape, np.float64)
     assert_equal(compiled(model, x, labels), eager(model, x, labels), 1e-10)
 
