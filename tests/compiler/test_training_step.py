@@ -159,6 +159,17 @@ def test_other_shapes_get_plans_of_their_own_and_the_memory_is_used_again():
     assert "block2.sepconv1_bn + block2.sepconv2_act" in str(step.plan)
 
 
+def test_other_models_leave_the_plan_as_it_is():
+    model = small_xception().train()
+    step = TrainingStep(model, mx.cross_entropy)
+    before = step.plan
+    plans = dict(step._plans)
+    small_xception()
+    assert str(step.plan) == str(before)
+    step.gradients(*batch((2, 16, 16, 3)))
+    assert step._plans == plans
+
+
 def test_bad_input_is_refused():
     model = small_xception().train()
     sgd = mx.optim.SGD(model.parameters(), lr=0.1)
@@ -171,6 +182,8 @@ def test_bad_input_is_refused():
         step(*batch((2, 16, 16, 4)))
     with pytest.raises(LabelError):
         step(batch((2, 16, 16, 3))[0], np.array([0, CLASSES]))
+    with pytest.raises(ShapeError, match="take a step first"):
+        str(TrainingStep(nn.Sequential(nn.PointwiseConv2d(3, 8)), mx.cross_entropy).plan)
     with pytest.raises(GraphError, match="no parameter"):
         mx.compile(model.freeze(), mx.cross_entropy, sgd)(*batch((2, 16, 16, 3)))
 

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...engine.op import Shape
 from ...engine.tensor import Tensor, tensor
-from ...errors import BackendError
+from ...errors import BackendError, ShapeError
 from ...nn import Module
-from ...nn.module import structure_changes
 from ...tables import Table
 from .plan import Loss, TrainingPlan
 
@@ -53,13 +53,14 @@ class TrainingStep:
                 "train with mx.training.Trainer, which records its steps on a GPU and replays them"
             )
         self._model, self._loss, self._optimizer = model, loss, optimizer
-        self._plans: dict[Any, TrainingPlan] = {}
+        self._plans: dict[tuple[Shape, np.dtype[Any]], TrainingPlan] = {}
+        self._planned: Any = None  # the layers and parameters that the plans are of, which these keep alive
         self._turn = threading.Lock()
 
     def __call__(self, x: Any, labels: Any) -> Tensor:
         """One step on x (n, h, w, c) and labels as the loss takes them, arrays or tensors; returns the loss.
 
-        Raises what the model, the loss and the optimiser raise.
+        x gets no gradient. Raises what the model, the loss and the optimiser raise.
         """
         loss, _ = self.gradients(x, labels)
         if self._optimizer is not None:
@@ -68,24 +69,26 @@ class TrainingStep:
 
     def gradients(self, x: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """Loss and logits, and the gradients in the parameters, which stay as they are."""
-        x, labels = tensor(x), tensor(labels)
+        x, labels = (one if isinstance(one, Tensor) else tensor(one) for one in (x, labels))
         with self._turn:
-            return self._plan(x)(x.data, labels, self._loss)
+            return self._plan(x.shape, x.dtype)(x.data, labels, self._loss)
 
-    def _plan(self, x: Tensor) -> TrainingPlan:
-        modes = tuple(module.training for _, module in self._model.named_modules())
-        trained = tuple(parameter.requires_grad for parameter in self._model.parameters())
-        key = x.shape, x.dtype, structure_changes(), modes, trained
-        if key not in self._plans:
-            self._plans = {k: plan for k, plan in self._plans.items() if k[2:] == key[2:]}  # others are of the past
-            self._plans[key] = TrainingPlan(self._model, x.shape, x.dtype)
-        return self._plans[key]
+    def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> TrainingPlan:
+        """The plan for this shape, of the layers that the model has now, as they are set now."""
+        layers = tuple((id(module), module.training) for _, module in self._model.named_modules())
+        parameters = tuple((id(parameter), parameter.requires_grad) for parameter in self._model.parameters())
+        if (now := (layers, parameters)) != self._planned:
+            self._planned = now
+            self._plans.clear()
+        if (shape, dtype) not in self._plans:
+            self._plans[shape, dtype] = TrainingPlan(self._model, shape, dtype)
+        return self._plans[shape, dtype]
 
     @property
     def plan(self) -> Table:
         """What runs together, for the shape planned last, or a batch of two images."""
         if not self._plans:
-            assert self._model.input_shape is not None
-            dtype = next(self._model.named_tensors())[1].dtype
-            self._plan(Tensor(np.broadcast_to(np.zeros((), dtype), (2, *self._model.input_shape))))
+            if self._model.input_shape is None:
+                raise ShapeError("the plan depends on the input's shape: take a step first")
+            self._plan((2, *self._model.input_shape), next(self._model.named_tensors())[1].dtype)
         return list(self._plans.values())[-1].table()

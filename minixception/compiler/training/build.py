@@ -20,7 +20,7 @@ class Build:
     def __init__(self, graph: Graph, dtype: np.dtype) -> None:
         self.graph, self.dtype = graph, dtype
         self.makers = {node.makes: node for node in graph.nodes}
-        self.actions: list[Callable[[], Any]] = []
+        self.actions: list[Action] = []
         self._slots: list[Slot] = []
         self._values: dict[int, Slot] = {}
         self._gradients: dict[int, Slot] = {}
@@ -29,7 +29,7 @@ class Build:
             trained = any(t.requires_grad for call in node.calls for t in call.inputs)
             self._wanted[node.makes] = trained or any(self._wanted[value] for value in node.reads)
 
-    def act(self, action: Callable[[], Any]) -> None:
+    def act(self, action: Action) -> None:
         """The next thing to do; slots asked for before it are needed at this moment."""
         self.actions.append(action)
 
@@ -80,7 +80,7 @@ class Build:
         slot.last = len(self.actions)
         return slot
 
-    def finished(self) -> list[tuple[Callable[[], Any], list[Slot]]]:
+    def finished(self) -> list[tuple[Action, list[Slot]]]:
         """The actions, each with the slots whose arrays are forgotten after it; memory is given out."""
         self.nbytes = place(self._slots, self.dtype)
         done: list[list[Slot]] = [[] for _ in self.actions]

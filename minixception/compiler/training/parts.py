@@ -101,9 +101,7 @@ class NormPart:
         followers = [follower for follower in (behind.add, behind.relu) if follower is not None]
         self.takes = {follower.makes for follower in followers}
         self.paths = [layer.path for layer in (node, *followers)]
-        self.makes = ([node, *followers])[-1].makes
-        if behind.read_by_separable:
-            self.makes = node.makes
+        self.makes = node.makes if behind.read_by_separable else [node, *followers][-1].makes
         self.sum = behind.add.makes if behind.add else node.makes
         self.other = None if behind.add is None else next(v for v in behind.add.reads if v != node.makes)
         self.runs_as = "read by the next" if behind.read_by_separable else "one pass"
