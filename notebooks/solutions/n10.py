@@ -28,7 +28,27 @@ def fused(x, wd, wp, y):
                     y[m, i, j, o] += z[k] * wp[k, o]
 
 
-SOLUTIONS: dict[str, Any] = {"depthwise-intensity": 2.25, "fused-kernel": fused, "large-batch": "B"}
+@njit(parallel=True)
+def normalised(x, mean, scale, shift, wd, y):
+    n, h, w, c = x.shape
+    for row in prange(n * h):
+        m, i = row // h, row % h
+        for j in range(w):
+            y[m, i, j] = 0
+            for a in range(3):
+                for b in range(3):
+                    u, v = i + a - 1, j + b - 1
+                    if 0 <= u < h and 0 <= v < w:
+                        for k in range(c):
+                            y[m, i, j, k] += max((x[m, u, v, k] - mean[k]) * scale[k] + shift[k], 0) * wd[a, b, k]
+
+
+SOLUTIONS: dict[str, Any] = {
+    "depthwise-intensity": 2.25,
+    "fused-kernel": fused,
+    "normalise-on-load": normalised,
+    "large-batch": "B",
+}
 
 
 def one_pixel(x, wd, m, i, j, relu=True, start=-1):
@@ -79,6 +99,43 @@ def prange_over_channels(x, wd, wp, y):
             y[m, i, j] += one_pixel(x, wd, m, i, j)[k] * wp[k]
 
 
+def windows(x, wd, y, value, outside=None):
+    """Fill y with the depthwise convolution of value(pixel); outside: what a tap beyond the border meets, if any."""
+    for m, i, j in np.ndindex(x.shape[:3]):
+        y[m, i, j] = 0
+        for a in range(3):
+            for b in range(3):
+                u, v = i + a - 1, j + b - 1
+                if 0 <= u < x.shape[1] and 0 <= v < x.shape[2]:
+                    y[m, i, j] += value(x[m, u, v]) * wd[a, b]
+                elif outside is not None:
+                    y[m, i, j] += outside * wd[a, b]
+
+
+def border_normalised(x, mean, scale, shift, wd, y):
+    def value(pixel):
+        return np.maximum((pixel - mean) * scale + shift, 0)
+
+    windows(x, wd, y, value, outside=value(np.zeros_like(mean)))
+
+
+def no_relu(x, mean, scale, shift, wd, y):
+    windows(x, wd, y, lambda pixel: (pixel - mean) * scale + shift)
+
+
+def relu_first(x, mean, scale, shift, wd, y):
+    windows(x, wd, y, lambda pixel: (np.maximum(pixel, 0) - mean) * scale + shift)
+
+
+def result_normalised(x, mean, scale, shift, wd, y):
+    windows(x, wd, y, lambda pixel: pixel)
+    y[...] = np.maximum((y - mean) * scale + shift, 0)
+
+
+def mean_added(x, mean, scale, shift, wd, y):
+    windows(x, wd, y, lambda pixel: np.maximum((pixel + mean) * scale + shift, 0))
+
+
 MISTAKES: list[tuple[str, Any, str]] = [
     ("depthwise-intensity", 1.125, "a MAC is two FLOP"),
     ("depthwise-intensity", 4.5, "and one is written"),
@@ -90,6 +147,11 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("fused-kernel", buffer_kept, "set it to 0 for each pixel"),
     ("fused-kernel", without_padding_before, "begins at the output's own pixel"),
     ("fused-kernel", prange_over_channels, "Let each own the cells"),
+    ("normalise-on-load", border_normalised, "0 after batch normalisation, not before"),
+    ("normalise-on-load", no_relu, "Where is the ReLU"),
+    ("normalise-on-load", relu_first, "first the line, then the maximum"),
+    ("normalise-on-load", result_normalised, "not what the convolution makes of it"),
+    ("normalise-on-load", mean_added, "taken away"),
     ("large-batch", "A", "one call for the whole batch"),
     ("large-batch", "C", "A maximum costs the same"),
     ("large-batch", "D", "would suffer most"),

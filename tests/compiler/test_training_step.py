@@ -159,6 +159,20 @@ def test_other_shapes_get_plans_of_their_own_and_the_memory_is_used_again():
     assert "block2.sepconv1_bn + block2.sepconv2_act" in str(step.plan)
 
 
+def test_bytes_are_counted():
+    """By hand: one unit of 4 x 4 pixels with 8 channels, layer by layer and fused."""
+    head = {"pool": nn.GlobalAvgPool(), "out": nn.Linear(8, CLASSES)}
+    unit = {"bn1": nn.BatchNorm2d(8), "relu": nn.ReLU(), "sep": nn.SeparableConv2d(8, 8), "bn2": nn.BatchNorm2d(8)}
+    model = nn.Sequential(first=nn.PointwiseConv2d(3, 8), **unit, **head).train()
+    step = TrainingStep(model, mx.cross_entropy)
+    step.gradients(*batch((2, 4, 4, 3)))
+    y, x, others = 2 * 16 * 8, 2 * 16 * 3, 2 * 8 + 2 * CLASSES  # elements of a map, of the images, behind the pool
+    layers = (2 * y + y + 3 * y + 2 * y) * 2 + 2 * y + 3 * y + 2 * y + 11 * y  # two batchnorms, the ReLU, separable
+    first, last = (x + y) + 2 * (x + y), (y + 16) + (2 * y + 16) + 3 * others  # 1x1; pool; linear
+    assert step.bytes_moved["layer by layer"] == 4 * (layers + first + last)
+    assert step.bytes_moved["compiled"] < 0.75 * step.bytes_moved["layer by layer"]
+
+
 def test_other_models_leave_the_plan_as_it_is():
     model = small_xception().train()
     step = TrainingStep(model, mx.cross_entropy)

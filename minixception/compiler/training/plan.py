@@ -29,7 +29,7 @@ class TrainingPlan:
         state = generator().bit_generator.state
         graph = checked_graph(model, shape, dtype, inference=False)
         generator().bit_generator.state = state  # a dropout that was traced has drawn a mask
-        self._parameters, self._nodes, self._itemsize = model.parameters(), graph.nodes, np.dtype(dtype).itemsize
+        self._parameters, self._nodes, self.itemsize = model.parameters(), graph.nodes, np.dtype(dtype).itemsize
         build = Build(graph, np.dtype(dtype))
         if not build.wants_gradient(graph.result):
             raise GraphError("no parameter of the model takes a gradient: call model.unfreeze() first")
@@ -61,7 +61,7 @@ class TrainingPlan:
 
         The totals are compared with those of the same layers one by one.
         """
-        mib = self._itemsize / 2**20
+        mib = self.itemsize / 2**20
         rows = [(" + ".join(p.paths), p.runs_as, *(mib * elements for elements in p.traffic)) for p in self.parts]
         ours, theirs = self.traffic
         totals = [f"{mib * a:,.1f} instead of {mib * b:,.1f}" for a, b in zip(ours, theirs, strict=True)]

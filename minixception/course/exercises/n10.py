@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from ...cpu.simd import Normalised
 from ...engine.op import Case, RandomDraw
 from ...ops import OPERATORS
+from ...ops.batchnorm.cpu import normalise
+from ...ops.depthwise.cpu import filter_into
 from ..checks import Choice, Function, Mistake, Number, WrongNumber, rungs
 
 # A fused kernel -------------------------------------------------------------------------------------------------
@@ -37,6 +41,45 @@ def _corners(draw: RandomDraw) -> Iterator[Case]:
 def _timed() -> Case:
     draw = RandomDraw(0, np.float32)
     return Case((draw.normal(1, 14, 14, 64), draw.normal(3, 3, 64), draw.normal(64, 64)))
+
+
+# Normalise on load ----------------------------------------------------------------------------------------------
+
+
+def _rectified(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    return np.maximum((x - mean) * scale + shift, 0)
+
+
+def _normalised(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray, wd: np.ndarray) -> np.ndarray:
+    return _filter(_rectified(x, mean, scale, shift), wd)
+
+
+def _with_border(x: np.ndarray) -> np.ndarray:
+    return np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _of_images(draw: RandomDraw, n: int, h: int, w: int, c: int) -> Case:
+    return Case((draw.normal(n, h, w, c), *(draw.normal(c) for _ in range(3)), draw.normal(3, 3, c)))
+
+
+def _normalised_case(draw: RandomDraw) -> Case:
+    return _of_images(draw, draw.integer(1, 2), draw.integer(3, 5), draw.integer(3, 5), draw.integer(2, 4))
+
+
+def _normalised_corners(draw: RandomDraw) -> Iterator[Case]:
+    """Three images, one row, one column, one channel, and channels beyond a vector register."""
+    for shape in ((3, 3, 4, 17), (1, 1, 5, 2), (2, 4, 1, 1), (1, 3, 3, 33)):
+        yield _of_images(draw, *shape)
+
+
+def _ways(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray, wd: np.ndarray) -> dict[str, Any]:
+    """Our kernels, with the normalised image written and without."""
+    normalised, none = Normalised(-mean, scale, shift, x.dtype.type(0)), x.dtype.type(-np.inf)
+    y = np.empty_like(x)
+    return {
+        "written, then read": lambda: filter_into(y, normalise(x, normalised), wd, 1, (1, 1), none),
+        "normalised on load": lambda: filter_into(y, x, wd, 1, (1, 1), normalised),
+    }
 
 
 EXERCISES = (
@@ -89,6 +132,42 @@ EXERCISES = (
         ),
         peers=partial(rungs, "relu_separable_conv2d", stride=1, padding="same"),
         timed=_timed,
+    ),
+    Function(
+        name="normalise-on-load",
+        notebook=10,
+        title="Batch normalisation and ReLU where the depthwise convolution loads its pixels",
+        reference=_normalised,
+        draw=_normalised_case,
+        corners=_normalised_corners,
+        fills=True,
+        mistakes=(
+            Mistake(
+                lambda x, mean, scale, shift, wd: _filter(
+                    _rectified(_with_border(x), mean, scale, shift), wd, padding="valid"
+                ),
+                "What lies outside of the image is 0 after batch normalisation, not before it: there is nothing to "
+                "normalise, and the tap is left out.",
+            ),
+            Mistake(
+                lambda x, mean, scale, shift, wd: _filter((x - mean) * scale + shift, wd),
+                "Where is the ReLU? It is the maximum with 0 of each pixel once that is normalised.",
+            ),
+            Mistake(
+                lambda x, mean, scale, shift, wd: _filter((np.maximum(x, 0) - mean) * scale + shift, wd),
+                "The ReLU stands behind batch normalisation: first the line, then the maximum.",
+            ),
+            Mistake(
+                lambda x, mean, scale, shift, wd: _rectified(_filter(x, wd), mean, scale, shift),
+                "It is x that is normalised, pixel by pixel as it is read, not what the convolution makes of it.",
+            ),
+            Mistake(
+                lambda x, mean, scale, shift, wd: _filter(_rectified(x, -mean, scale, shift), wd),
+                "The mean is taken away, not added.",
+            ),
+        ),
+        peers=_ways,
+        timed=lambda: _of_images(RandomDraw(0, np.float32), 4, 74, 74, 128),
     ),
     Choice(
         name="large-batch",
