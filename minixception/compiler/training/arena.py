@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -39,39 +38,24 @@ def place(slots: Sequence[Slot], dtype: np.dtype) -> int:
     >>> place(slots, np.dtype(np.float32)), np.shares_memory(slots[0].array, slots[2].array)
     (8064, True)
     """
-    planned = sorted((slot for slot in slots if slot.shape is not None), key=_bytes_in(dtype), reverse=True)
-    starts: dict[Slot, int] = {}
-    for slot in planned:
-        size, start = _bytes_in(dtype)(slot), 0
+    lines = {slot: -(-math.prod(slot.shape) * dtype.itemsize // _LINE) for slot in slots if slot.shape is not None}
+    starts: dict[Slot, int] = {}  # in lines, too
+    for slot in sorted(lines, key=lines.__getitem__, reverse=True):
+        start = 0
         beside = sorted(
-            (begin, begin + _bytes_in(dtype)(other))
+            (begin, begin + lines[other])
             for other, begin in starts.items()
             if other.first <= slot.last and slot.first <= other.last
         )
         for begin, end in beside:
-            if start + size <= begin:
+            if start + lines[slot] <= begin:
                 break
             start = max(start, end)
         starts[slot] = start
-    total = max((start + _bytes_in(dtype)(slot) for slot, start in starts.items()), default=0)
-    block = memory.empty((total // dtype.itemsize,), dtype)
+    total = max((start + lines[slot] for slot, start in starts.items()), default=0)
+    elements = _LINE // dtype.itemsize
+    block = memory.empty((total * elements,), dtype)
     for slot, start in starts.items():
-        first = start // dtype.itemsize
-        slot.array = block[first : first + math.prod(slot.shape or ())].reshape(slot.shape)
-    return total
-
-
-def _bytes_in(dtype: np.dtype) -> Any:
-    return lambda slot: -(-math.prod(slot.shape) * dtype.itemsize // _LINE) * _LINE
-
-
-def most_at_once(slots: Sequence[Slot], dtype: np.dtype) -> int:
-    """Bytes of the slots with a shape at the moment when they are most: no placement can do with less."""
-    moments = itertools.chain.from_iterable((slot.first, slot.last) for slot in slots)
-    return max(
-        (
-            sum(_bytes_in(dtype)(slot) for slot in slots if slot.shape is not None and slot.first <= now <= slot.last)
-            for now in set(moments)
-        ),
-        default=0,
-    )
+        shape = slot.shape or ()
+        slot.array = block[start * elements : start * elements + math.prod(shape)].reshape(shape)
+    return total * _LINE
