@@ -7,7 +7,8 @@ Four ideas, from the inside out:
    ROWS + VECTORS loads. 6 x 4 accumulators + 4 of B + 1 broadcast = 29 of AVX-512's 32 registers; more, and the
    compiler spills to memory, which costs half the speed. With 16 registers (AVX2, SSE) the tile is 6 x 2.
 2. **Packing** (``pack_panel``). B is copied into panels one tile wide, so that the tile reads it as one straight
-   stream; the panel's last columns are padded with zeros, the store leaves them out. A is read in place: a tile
+   stream; the panel's last columns are padded with zeros, the store leaves them out. A transposed B is turned on the
+   way, in square blocks of registers: element by element that took six times as long. A is read in place: a tile
    touches six of its rows, or six neighbours of each row when A is transposed (weight gradients).
 3. **Cache blocking** (``_product``). k is cut into blocks of at most K_BLOCK: a panel of B (768 x 64 floats, 192 KiB)
    then stays in L2 for all rows of a task, and a tile's rows of A (18 KiB) in L1.
@@ -33,6 +34,7 @@ from .simd import (
     lanes,
     load,
     load_tile,
+    load_transposed,
     maximum,
     prefetch,
     prefetch_write,
@@ -150,19 +152,32 @@ def sums_only(c, accumulate):
 
 
 @forceinline
+def transpose_into(out, a):
+    """Write the transpose of a (m, n), whose rows are runs of neighbours, to the first columns of out (n, >= m)."""
+    m, n = a.shape
+    size = lanes(a.dtype)
+    if m < size or n < size:
+        for j in range(n):
+            for i in range(m):
+                out[j, i] = a[i, j]
+        return
+    for first in range(0, m, size):  # square blocks; the last ones begin early enough to end with the matrix
+        i = min(first, m - size)
+        for left in range(0, n, size):
+            j = min(left, n - size)
+            store_tile(out, (j, i), load_transposed(a, (i, j)))
+
+
+@forceinline
 def pack_panel(b, panel):
     """Copy B (k, n), of any strides, to the panel (k, width), each row padded with zeros."""
     k, n = b.shape
     width, vector = panel.shape[1], lanes(b.dtype)
-    if b.strides[1] != b.itemsize:  # B is transposed: a cache line holds 16 elements of a column, and is read once
-        for start in range(0, k, 16):
-            stop = min(k, start + 16)
-            for j in range(n):
-                for p in range(start, stop):
-                    panel[p, j] = b[p, j]
-            for p in range(start, stop):
-                for j in range(n, width):
-                    panel[p, j] = 0
+    if b.strides[1] != b.itemsize:  # B is transposed
+        transpose_into(panel, b.T)
+        for p in range(k):
+            for j in range(n, width):
+                panel[p, j] = 0
     elif n == width:
         for p in range(k):
             for j in range(0, width, vector):
@@ -278,7 +293,7 @@ def gemm(
     panels = -(-n // width)
     factors = (a, transpose_a, b, transpose_b, out)
     if k * (m + n) >= 4 * LONG_PARTS * m * n:  # reading A and B costs more than writing and adding the copies of C
-        packed = memory.empty((LONG_PARTS, panels, LONG_K_BLOCK, width), out.dtype)
+        packed = memory.empty((LONG_PARTS, panels, min(-(-k // LONG_PARTS), LONG_K_BLOCK), width), out.dtype)
         _long_product(*factors, packed, memory.empty((LONG_PARTS, m, n), out.dtype), accumulate)
     else:
         packed = memory.empty((panels, min(k, K_BLOCK), width), out.dtype)

@@ -104,17 +104,16 @@ def _emit_splat(builder: ir.IRBuilder, dtype: types.Float, scalar: Any) -> Any:
 
 
 def _intrinsic_function(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[Any]) -> Any:
-    suffix = (
-        f"v{vector.count}{'f32' if isinstance(vector.element, ir.FloatType) else 'f64'}"
-        if (
-            vector := next(
-                t for t in (result, *arguments) if isinstance(t, ir.VectorType) and t.element != ir.IntType(1)
-            )
-        )
-        else ""
-    )
+    vectors = (t for t in (result, *arguments) if isinstance(t, ir.VectorType) and t.element != ir.IntType(1))
+    vector = next(vectors, None)
+    suffix = "" if vector is None else f"v{vector.count}{_name_of(vector.element)}"
     suffix += ".p0" if any(isinstance(t, ir.PointerType) for t in arguments) else ""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), f"{name}.{suffix}")
+
+
+def _name_of(element: ir.Type) -> str:
+    """As LLVM writes it: f32, f64, i8."""
+    return f"i{element.width}" if isinstance(element, ir.IntType) else "f32" if element == ir.FloatType() else "f64"
 
 
 def _emit_mask(builder: ir.IRBuilder, dtype: types.Float, n: Any) -> Any:
@@ -137,21 +136,19 @@ def _emit_whole_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, v
     builder.store(value, builder.bitcast(pointer, vector_type(dtype).as_pointer()), align=_ITEMSIZE[dtype])
 
 
-def _emit_masked_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, mask: Any) -> Any:
+def _emit_masked_load(builder: ir.IRBuilder, vector: ir.VectorType, pointer: Any, mask: Any, align: int) -> Any:
     """LLVM code: the lanes whose flag is on from memory, the rest zero."""
-    vector = vector_type(dtype)
     typed = builder.bitcast(pointer, vector.as_pointer())
     function = _intrinsic_function(builder, "llvm.masked.load", vector, [typed.type, _INT32, mask.type, vector])
-    zero = ir.Constant(vector, [0.0] * vector.count)
-    return builder.call(function, [typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask, zero])
+    return builder.call(function, [typed, ir.Constant(_INT32, align), mask, ir.Constant(vector, None)])
 
 
-def _emit_masked_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: Any, mask: Any) -> None:
+def _emit_masked_store(builder: ir.IRBuilder, pointer: Any, value: Any, mask: Any, align: int) -> None:
     """LLVM code: the lanes whose flag is on to memory."""
-    vector = vector_type(dtype)
-    typed = builder.bitcast(pointer, vector.as_pointer())
-    function = _intrinsic_function(builder, "llvm.masked.store", ir.VoidType(), [vector, typed.type, _INT32, mask.type])
-    builder.call(function, [value, typed, ir.Constant(_INT32, _ITEMSIZE[dtype]), mask])
+    typed = builder.bitcast(pointer, value.type.as_pointer())
+    signature = [value.type, typed.type, _INT32, mask.type]
+    function = _intrinsic_function(builder, "llvm.masked.store", ir.VoidType(), signature)
+    builder.call(function, [value, typed, ir.Constant(_INT32, align), mask])
 
 
 def _emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any = None) -> Any:
@@ -165,7 +162,7 @@ def _emit_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, n: Any =
             whole = _emit_whole_load(builder, dtype, pointer)
             from_then = builder.block
         with otherwise:
-            part = _emit_masked_load(builder, dtype, pointer, _emit_mask(builder, dtype, n))
+            part = _emit_masked_load(builder, vector, pointer, _emit_mask(builder, dtype, n), _ITEMSIZE[dtype])
             from_otherwise = builder.block
     result = builder.phi(vector)
     result.add_incoming(whole, from_then)
@@ -183,7 +180,7 @@ def _emit_store(builder: ir.IRBuilder, dtype: types.Float, pointer: Any, value: 
         with then:
             _emit_whole_store(builder, dtype, pointer, value)
         with otherwise:
-            _emit_masked_store(builder, dtype, pointer, value, _emit_mask(builder, dtype, n))
+            _emit_masked_store(builder, pointer, value, _emit_mask(builder, dtype, n), _ITEMSIZE[dtype])
 
 
 def _emit_prefetch(builder: ir.IRBuilder, pointer: Any, write: bool = False) -> None:
@@ -208,6 +205,11 @@ def _emit_fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
 def _emit_maximum(builder: ir.IRBuilder, a: Any, b: Any) -> Any:
     """LLVM code: the greater of a and b, a where a is NaN. Written so that x86 needs one instruction."""
     return builder.select(builder.fcmp_ordered(">", b, a), b, a)
+
+
+def _emit_beats(builder: ir.IRBuilder, value: Any, best: Any) -> Any:
+    """LLVM code: flags, on where value is greater than best, or the first NaN."""
+    return builder.and_(builder.fcmp_unordered(">", value, best), builder.fcmp_ordered("ord", best, best))
 
 
 # The words that kernels use ------------------------------------------------------------------------------------------
@@ -395,11 +397,51 @@ def greatest(typing_context, best, value):
     array([ 3., nan])
     """
 
-    def emit(builder, a, b):
-        greater_or_nan = builder.fcmp_unordered(">", b, a)
-        return builder.select(builder.and_(greater_or_nan, builder.fcmp_ordered("ord", a, a)), b, a)
+    return _lanewise(lambda builder, a, b: builder.select(_emit_beats(builder, b, a), b, a), best, value)
 
-    return _lanewise(emit, best, value)
+
+@intrinsic
+def holder(typing_context, best, value, defender, challenger):
+    """Where ``greatest(best, value)`` takes value the lanes of challenger, elsewhere those of defender.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def where_greatest(x, y):
+    ...     store(y, 0, holder(load(x, 0, 2), load(x, 2, 2), splat(y, 0), splat(y, 1)), 2)
+    >>> where_greatest(np.array([1.0, np.nan, 3.0, 4.0]), y := np.zeros(2))
+    >>> y
+    array([1., 0.])
+    """
+
+    def emit(builder, a, b, before, after):
+        return builder.select(_emit_beats(builder, b, a), after, before)
+
+    return _lanewise(emit, best, value, defender, challenger)
+
+
+@intrinsic
+def store_numbers(typing_context, array, index, value, n):
+    """Write the first n lanes of the vector, small whole numbers, as unsigned integers of the array's dtype.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def fill(x, like):
+    ...     store_numbers(x, 0, splat(like, 200), 2)
+    >>> fill(x := np.zeros(3, np.uint8), np.zeros(1))
+    >>> x
+    array([200, 200,   0], dtype=uint8)
+    """
+
+    def codegen(context, builder, signature, args):
+        pointer = _address(context, builder, signature.args[0], *args[:2])
+        integers = ir.VectorType(context.get_value_type(array.dtype), lanes(value.dtype))
+        mask = _emit_mask(builder, value.dtype, args[3])
+        _emit_masked_store(builder, pointer, builder.fptoui(args[2], integers), mask, array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, _index_type(index), value, types.intp), codegen
 
 
 # Tiles: rows of vectors, as one value. Its vectors stay in registers as long as there are enough of them.
@@ -487,6 +529,45 @@ def load_tile(typing_context, array, index, rows, vectors):
         return _make_tile(context, builder, tile, rows)
 
     return tile(array, _index_type(index), rows, vectors), codegen
+
+
+@intrinsic
+def load_transposed(typing_context, array, index):
+    """The square block that begins at ``array[index]``, ``lanes`` rows and columns, with its columns as a tile's rows.
+
+    All of the block must exist. Blocks of 1 element, then of 2, 4 and so on, change places with their mirror images,
+    each stage one instruction for each vector: log2(lanes) for every vector, and each cache line is read whole.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def transpose(x, y):
+    ...     store_tile(y, (0, 0), load_transposed(x, (0, 0)))
+    >>> size = lanes(np.float64)
+    >>> x = np.arange(size * size * 1.0).reshape(size, size)
+    >>> transpose(x, y := np.zeros((size, size)))
+    >>> bool((y == x.T).all())
+    True
+    """
+    size = lanes(array.dtype)
+    tile = _tile_type(array.dtype, size, 1)
+
+    def codegen(context, builder, signature, args):
+        source = _Tile(context, builder, signature.args[0], *args)
+        rows = [_emit_whole_load(builder, array.dtype, source.pointer(i, 0)) for i in range(size)]
+        step = 1
+        while step < size:
+            upper = [k if k & step == 0 else size + k - step for k in range(size)]
+            lower = [k + step if k & step == 0 else size + k for k in range(size)]
+            for i in (i for i in range(size) if i & step == 0):
+                a, b = rows[i], rows[i + step]
+                for j, lanes_of_both in ((i, upper), (i + step, lower)):
+                    choice = ir.Constant(ir.VectorType(_INT32, size), lanes_of_both)
+                    rows[j] = builder.shuffle_vector(a, b, choice)
+            step *= 2
+        return _make_tile(context, builder, tile, [[row] for row in rows])
+
+    return tile(array, _index_type(index)), codegen
 
 
 @intrinsic
@@ -597,13 +678,14 @@ class _Run:
     def load(self, v):
         if not self.inside:
             return _emit_whole_load(self.builder, self.dtype, self.pointer(v))
-        return _emit_masked_load(self.builder, self.dtype, self.pointer(v), self.flags(v))
+        vector, align = vector_type(self.dtype), _ITEMSIZE[self.dtype]
+        return _emit_masked_load(self.builder, vector, self.pointer(v), self.flags(v), align)
 
     def store(self, v, value):
         if not self.inside:
             _emit_whole_store(self.builder, self.dtype, self.pointer(v), value)
         else:
-            _emit_masked_store(self.builder, self.dtype, self.pointer(v), value, self.flags(v))
+            _emit_masked_store(self.builder, self.pointer(v), value, self.flags(v), _ITEMSIZE[self.dtype])
 
 
 def _indices(array):

@@ -156,7 +156,9 @@ def test_other_shapes_get_plans_of_their_own_and_the_memory_is_used_again():
     for shape in ((3, 16, 16, 3), (2, 20, 12, 3), (2, 72, 72, 3), (3, 16, 16, 3)):  # one with several strips a task
         x, labels = batch(shape)
         assert_equal(compiled(model, x, labels, step=step), eager(model, x, labels), 2e-4)
-    assert "block2.sepconv1_bn + block2.sepconv2_act" in str(step.plan)
+    plan = str(step.plan)
+    assert "block2.sepconv1_bn + block2.sepconv2_act" in plan
+    assert "reads through" in next(line for line in plan.splitlines() if "block2.pool" in line)
 
 
 def test_bytes_are_counted():
@@ -321,6 +323,13 @@ def _networks():
     yield "strides, dilations, pools, other activations", make(
         lambda m, x: _head(m, m.b2(m.s2(m.gelu(m.b1(m.s1(m.mp(m.stem_bn(m.stem(x))))))))),
         s1=_sep(stride=2), b1=bn(), s2=_sep(dilation=2), b2=bn(), mp=nn.MaxPool2d(2), gelu=nn.GELU(),
+    )  # fmt: skip
+    yield "max pooling behind a batchnorm, and behind a ReLU", make(
+        lambda m, x: _head(
+            m, m.p3(m.r(m.add(m.p2(m.r2(m.b1(m.s1(m.p1(m.stem_bn(m.stem(x))))))), m.b2(m.c(x)))))
+        ),
+        p1=nn.MaxPool2d(3, 1, "same"), s1=_sep(), b1=bn(), r2=relu(), p2=nn.MaxPool2d(3, 2, "same"),
+        c=nn.PointwiseConv2d(3, 6, stride=2), b2=bn(), add=nn.Add(), r=relu(), p3=nn.MaxPool2d(2, 2, 1),
     )  # fmt: skip
     yield "a separable convolution first", _Net(
         lambda m, x: _head(m, m.b2(m.s2(m.r(m.b1(m.s1(x)))))),

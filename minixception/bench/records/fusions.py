@@ -53,9 +53,9 @@ _behind = fuse.behind
 
 
 def _written(build: Any, node: Layer, *others: Any) -> parts.Behind:
-    """What runs with a batchnorm that writes its result, also where a separable convolution reads it."""
+    """What runs with a batchnorm that writes its result, whoever reads it."""
     found = _behind(build, node, *others)
-    return parts.Behind() if found.read_by_separable else found
+    return parts.Behind() if found.reader else found
 
 
 def _without_statistics(*arguments: Any) -> None:

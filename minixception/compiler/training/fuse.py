@@ -2,6 +2,7 @@
 
     batchnorm -> [+ another value] -> [ReLU]            one pass over memory
     batchnorm -> [ReLU] -> separable convolution        no pass: the convolution normalises what it loads
+    batchnorm -> [ReLU] -> max pooling                  no pass, in the same way
 
 Each is taken in only where nothing else reads what lies in between. A ReLU whose readers are separable convolutions is
 applied by them, as at inference.
@@ -13,9 +14,10 @@ from ...cpu.depthwise_backward import BOTH_GRADIENTS
 from ...graph.trace import Graph, Layer
 from ...nn import Activation, Add, BatchNorm2d, SeparableConv2d
 from ...ops.batchnorm import BATCH_NORM
+from ...ops.pooling.max_pool import MAX_POOL2D
 from ...ops.separable import RELU_SEPARABLE_CONV2D, SEPARABLE_CONV2D
 from .build import Build
-from .parts import Behind, LayerPart, NormPart, Part, SeparablePart
+from .parts import Behind, LayerPart, NormPart, Part, PoolPart, SeparablePart
 
 
 def fused(build: Build) -> list[Part]:
@@ -25,6 +27,7 @@ def fused(build: Build) -> list[Part]:
     norms: dict[int, NormPart] = {}  # by what they make
     separables: dict[int, SeparablePart] = {}
     waiting: dict[int, NormPart] = {}  # batchnorms that run with the addition behind them, by what that makes
+    read: dict[int, NormPart] = {}  # batchnorms that another layer reads through, by what that makes
     parts: list[Part] = []
     once = _used_once(graph)
     for node in graph.nodes:
@@ -37,12 +40,16 @@ def fused(build: Build) -> list[Part]:
             part = NormPart(node, producer, behind(build, node, once, taken))
             norms[part.makes] = part
             taken.update(part.takes)
+            if part.behind.reader is not None:
+                read[part.behind.reader.makes] = part
             if part.other is not None:  # it runs when what is added is there
                 waiting[part.sum] = part
                 continue
         elif node in once and _is_separable(build, node):
             source, relu = _through_relu(build, node, once)
             part = separables[node.makes] = SeparablePart(node, source, relu, norms.get(source))
+        elif node.makes in read:
+            part = PoolPart(node, read[node.makes])
         elif _relu_before_separables(build, node, once):
             continue
         else:
@@ -84,6 +91,11 @@ def _is_separable(build: Build, node: Layer) -> bool:
     )
 
 
+def _reads_through(build: Build, node: Layer, once: set[Layer]) -> bool:
+    """One that can normalise what it loads."""
+    return (node in once and _is_separable(build, node)) or [call.op for call in node.calls] == [MAX_POOL2D]
+
+
 def _is_relu(node: Layer | None) -> bool:
     return node is not None and isinstance(node.module, Activation) and node.module.name == "relu"
 
@@ -111,11 +123,13 @@ def _through_relu(build: Build, node: Layer, once: set[Layer]) -> tuple[int, boo
 def behind(build: Build, node: Layer, once: set[Layer], taken: set[int]) -> Behind:
     """Each is taken in only where nothing else reads what is in front of it."""
     follower, add = _only_reader(build.graph, node), None
-    if follower is not None and follower in once and _is_separable(build, follower):
-        return Behind(read_by_separable=True)
-    if follower is not None and _relu_before_separables(build, follower, once):
-        alone = len(build.graph.consumers(follower.makes)) == 1
-        return Behind(relu=follower, read_by_separable=True) if alone else Behind()
+    if follower is not None and _reads_through(build, follower, once):
+        return Behind(reader=follower)
+    reader = _only_reader(build.graph, follower) if _is_relu(follower) else None
+    if reader is not None and _reads_through(build, reader, once):
+        return Behind(relu=follower, reader=reader)
+    if follower is not None and _relu_before_separables(build, follower, once):  # several, which read what is written
+        return Behind()
     if follower is not None and follower.makes in taken:  # an addition of two batchnorms runs with one of them
         return Behind()
     if follower is not None and isinstance(follower.module, Add) and len(set(follower.reads)) == 2:
@@ -126,6 +140,8 @@ def behind(build: Build, node: Layer, once: set[Layer], taken: set[int]) -> Behi
     return Behind(add)
 
 
-def _only_reader(graph: Graph, node: Layer) -> Layer | None:
+def _only_reader(graph: Graph, node: Layer | None) -> Layer | None:
+    if node is None:
+        return None
     readers = graph.consumers(node.makes)
     return readers[0] if len(readers) == 1 and node.makes != graph.result else None

@@ -26,6 +26,7 @@ from ...ops.batchnorm.cpu import (
     projecting,
 )
 from ...ops.depthwise.cpu import filter_into
+from ...ops.pooling.max_pool import gradient_into, pool_normalised
 from ...ops.separable import training as separable
 from ...ops.window import extents
 from .arena import Slot
@@ -79,18 +80,19 @@ class LayerPart:
 
 
 class Behind(NamedTuple):
-    """What runs with a batchnorm: the addition and the ReLU behind it, and whether a separable convolution is next."""
+    """What runs with a batchnorm: the addition and the ReLU behind it, or the layer that reads through both."""
 
     add: Layer | None = None
     relu: Layer | None = None
-    read_by_separable: bool = False
+    reader: Layer | None = None
 
 
 class NormPart:
     """Batchnorm of y; with an addition behind it or not, and with a ReLU or not.
 
-    In front of a separable convolution nothing is written: ``normalised`` are the factors by which it reads y. Such a
-    convolution, or one that reads what is written here, leaves the two sums of the gradient in ``sums``. Behind a
+    In front of a separable convolution or a max pooling nothing is written: ``normalised`` are the factors by which it
+    reads y. Such a convolution, or one that reads what is written here, leaves the two sums of the gradient in
+    ``sums``. Behind a
     separable convolution ``statistics`` are those that it has taken of y, and ``projection`` are the factors by which
     it turns the gradient into that of y.
     """
@@ -101,10 +103,10 @@ class NormPart:
         followers = [follower for follower in (behind.add, behind.relu) if follower is not None]
         self.takes = {follower.makes for follower in followers}
         self.paths = [layer.path for layer in (node, *followers)]
-        self.makes = node.makes if behind.read_by_separable else [node, *followers][-1].makes
+        self.makes = node.makes if behind.reader else [node, *followers][-1].makes
         self.sum = behind.add.makes if behind.add else node.makes
         self.other = None if behind.add is None else next(v for v in behind.add.reads if v != node.makes)
-        self.runs_as = "read by the next" if behind.read_by_separable else "one pass"
+        self.runs_as = "read by the next" if behind.reader else "one pass"
         self.sums: Any = None
         self.summed: Slot | None = None  # the gradient that ``sums`` will be of, if a separable convolution takes them
         self._sums_alone = True
@@ -115,13 +117,13 @@ class NormPart:
     def traffic(self) -> Traffic:
         """y for the statistics, if nobody has taken them; y, what is added, and the result. Backward: the sums; dx."""
         behind, size, alone = self.behind, math.prod(self.node.output), self.producer is None
-        written = 0 if behind.read_by_separable else 2 + (behind.add is not None)
+        written = 0 if behind.reader else 2 + (behind.add is not None)
         gated = 2 * (written > 0 and behind.relu is not None)  # the gate is read, and the gated gradient written
         return Traffic(size * (written + alone), size * (2 * self._sums_alone + gated + 3 * alone))
 
     def plan_forward(self, build: Build) -> None:
         y = build.value(self.node.reads[0])
-        written = not self.behind.read_by_separable
+        written = self.behind.reader is None
         other = None if self.other is None else build.value(self.other)
         result = build.value(self.makes, self.node.output) if written else None
         momentum, eps, relu = self.module.momentum, self.module.eps, self.behind.relu is not None
@@ -148,7 +150,7 @@ class NormPart:
         y, shape = build.value(self.node.reads[0]), self.node.output
         self._sums_alone = self.summed is not dy
         gate = gated = None
-        if self.behind.relu is not None and not self.behind.read_by_separable:
+        if self.behind.relu is not None and self.behind.reader is None:
             gate, gated = build.value(self.makes), build.slot(shape)
 
         def sums() -> None:
@@ -179,7 +181,7 @@ class SeparablePart:
     def __init__(self, node: Layer, source: int, relu: bool, maker: NormPart | None) -> None:
         assert isinstance(node.module, SeparableConv2d)
         self.node, self.module, self.source, self.relu = node, node.module, source, relu
-        self.front = maker if maker is not None and maker.behind.read_by_separable else None
+        self.front = maker if maker is not None and maker.behind.reader else None
         self.summing = maker if maker is not None and (self.front or maker.behind.relu is None) else None
         self.norm: NormPart | None = None  # the batchnorm behind, if it alone reads y
         self.paths = [node.path]
@@ -276,4 +278,31 @@ class SeparablePart:
             summing.summed = dx
 
 
-Part = LayerPart | NormPart | SeparablePart
+class PoolPart:
+    """Max pooling that reads through a batchnorm, and through a ReLU or not."""
+
+    runs_as = "reads through"
+
+    def __init__(self, node: Layer, front: NormPart) -> None:
+        self.node, self.front, self.paths = node, front, [node.path]
+        x, y = (math.prod(shape) for shape in (node.inputs[0], node.output))
+        self.traffic = Traffic(x + y, x + y)
+
+    def plan_forward(self, build: Build) -> None:
+        x, y = build.value(self.front.node.reads[0]), build.value(self.node.makes, self.node.output)
+
+        def forward() -> None:
+            self._tap = pool_normalised(x.array, self.front.normalised, y.array, **self.node.calls[0].params)
+
+        build.act(forward)
+
+    def plan_backward(self, build: Build) -> None:
+        dy = build.gradient(self.node.makes)
+        if dy is None:
+            return
+        dx = build.slot(self.node.inputs[0])
+        build.act(lambda: gradient_into(dx.array, dy.array, self._tap, **self.node.calls[0].params))
+        build.hold(self.front.makes, dx)
+
+
+Part = LayerPart | NormPart | SeparablePart | PoolPart

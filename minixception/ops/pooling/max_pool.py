@@ -24,7 +24,18 @@ import numpy as np
 
 from ...cpu import memory
 from ...cpu.jit import loops, parallel, prange
-from ...cpu.simd import greatest, lanes, load, store
+from ...cpu.simd import (
+    Normalised,
+    arrived,
+    greatest,
+    holder,
+    lanes,
+    load,
+    splat,
+    store,
+    store_numbers,
+    vectors_of,
+)
 from ...engine.op import Case, Draw, Op, Rung
 from ...engine.tensor import Tensor
 from ...gpu.kernel import dtype, empty, kernel
@@ -102,16 +113,14 @@ def _backward_loops(dy, tap, dx, kh, kw, stride, top, left):
                     dx[m, i * stride + a - top, j * stride + b - left, q] += dy[m, i, j, q]
 
 
-# Fast: the innermost loop runs over the channels of one pixel, which lie side by side, and LLVM makes vectors
-# of it: a comparison yields a mask, and the mask chooses between two registers. There is no branch, whatever
-# wins. y and tap of one pixel are read and written once per tap, but they stay in L1. A task is one row: of y
-# in the forward pass, of dx in the backward pass, which gathers: the pixel asks each window that covers it
-# whether it has won. A scatter from dy would make overlapping windows of two tasks add to the same pixel.
-# Inference needs no taps: it keeps the greatest of a vector of channels in a register while it walks over the window.
+# Fast: a task is one row of y. A vector of channels walks over its window, and the greatest value and the number of its
+# tap stay in registers. There is no branch, whatever wins: a comparison yields a mask, and the mask chooses between two
+# registers. Inference needs no taps.
 
 
 @parallel
-def _forward(x, y, tap, kh, kw, stride, top, left):
+def _forward(x, y, tap, kh, kw, stride, top, left, incoming=None):
+    """incoming: what f is in y = max f(x), see ``vectors_of``. A ReLU that is shut has no winner, but tap kh * kw."""
     n, h, w, c = x.shape
     _, ho, wo, _ = y.shape
     for task in prange(n * ho):
@@ -119,17 +128,21 @@ def _forward(x, y, tap, kh, kw, stride, top, left):
         a0, a1 = max(0, top - i * stride), min(kh, h + top - i * stride)
         for j in range(wo):
             b0, b1 = max(0, left - j * stride), min(kw, w + left - j * stride)
-            best, winner = y[m, i, j], tap[m, i, j]
-            best[:] = x[m, i * stride + a0 - top, j * stride + b0 - left]
-            winner[:] = a0 * kw + b0
-            for a in range(a0, a1):
-                for b in range(b0, b1):
-                    values = x[m, i * stride + a - top, j * stride + b - left]
-                    this_tap = tap.dtype.type(a * kw + b)
-                    for q in range(c):
-                        wins = (not values[q] <= best[q]) & (best[q] == best[q])  # greater, or the first NaN
-                        best[q] = values[q] if wins else best[q]
-                        winner[q] = this_tap if wins else winner[q]
+            u, v = i * stride - top, j * stride - left
+            for q in range(0, c, lanes(y.dtype)):
+                count = min(lanes(y.dtype), c - q)
+                f = vectors_of(incoming, x, q, count)
+                (best,) = arrived((load(x, (m, u + a0, v + b0, q), count),), f, None)
+                winner = splat(x, a0 * kw + b0)
+                for a in range(a0, a1):
+                    for b in range(b0, b1):
+                        (value,) = arrived((load(x, (m, u + a, v + b, q), count),), f, None)
+                        winner = holder(best, value, winner, splat(x, a * kw + b))
+                        best = greatest(best, value)
+                if incoming is not None:
+                    winner = holder(splat(x, incoming.floor), best, splat(x, kh * kw), winner)
+                store(y, (m, i, j, q), best, count)
+                store_numbers(tap, (m, i, j, q), winner, count)
 
 
 @parallel
@@ -148,6 +161,11 @@ def _maxima(x, y, kh, kw, stride, top, left):
                     for v in range(v0, v1):
                         best = greatest(best, load(x, (m, u, v, q), count))
                 store(y, (m, i, j, q), best, count)
+
+
+# Backward, a task is one row of dx, which gathers: the pixel asks each window that covers it whether it has won. A
+# scatter from dy would make overlapping windows of two tasks add to the same pixel. The innermost loop runs over the
+# channels of one pixel, and LLVM makes vectors of it; the pixel's sums are in L1 meanwhile.
 
 
 @parallel
@@ -191,6 +209,22 @@ def _cpu_rung(forward_kernel: Any, backward_kernel: Any) -> Rung:
         return (dx,)
 
     return Rung(forward, backward)
+
+
+# In a compiled training step max pooling reads through the batchnorm and the ReLU in front of it, as separable
+# convolutions do (ops/separable/training.py): what those would write is never written.
+
+
+def pool_normalised(x: np.ndarray, incoming: Normalised, y: np.ndarray, **window: Any) -> np.ndarray:
+    """Write the maxima of f(x) into y (n, ho, wo, c), and return the taps that have won, or one more where f is 0."""
+    tap = memory.empty(y.shape, _tap_dtype((math.prod(window["size"]) + 1, 1)))
+    _forward(x, y, tap, *pool_window(x.shape, **window)[1], incoming)
+    return tap
+
+
+def gradient_into(dx: np.ndarray, dy: np.ndarray, tap: np.ndarray, **window: Any) -> None:
+    """Write dx (n, h, w, c)."""
+    _backward(dy, tap, dx, *pool_window(dx.shape, **window)[1])
 
 
 def pool_into(x: np.ndarray, y: np.ndarray, size: tuple[int, int], stride: int, padding: Padding) -> np.ndarray:
