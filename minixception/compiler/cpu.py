@@ -15,7 +15,6 @@ from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
 from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
-from ..ops.pointwise.cpu import pixel_rows
 from ..ops.pooling.max_pool import MAX_POOL2D, pool_into
 from ..ops.separable.cpu import FUSED, strip_pixels
 from ..ops.window import extents
@@ -113,20 +112,20 @@ class CpuKernels:
         return layer
 
     def _convolution(self, step: Step, folded: Folded) -> Callable[..., Array]:
-        """Window by window, or where a window is one pixel, in strips of all pixels that count, whatever their row."""
+        """Row by row of y; where windows are pixels side by side, in strips of all of them, whatever their row."""
         y, image = self._slot(step.result), as_image(self.shapes[step.source])
         shape = as_image(y.shape)
         (_, top), (_, left) = extents(image, folded.kernel, folded.stride, folded.padding)
         add_residual, relu = step.residual is not None, step.relu_after
         kh, kw, ci, co = folded.kernel
-        one_pixel = kh == kw == folded.groups == 1
-        rows = y.reshape(1, 1, -1, co) if one_pixel else y.reshape(shape)
-        strip = strip_pixels(rows.shape, ci) if one_pixel else shape[2]
+        side_by_side = kh == kw == folded.groups == folded.stride == 1
+        rows = y.reshape(1, 1, -1, co) if side_by_side else y.reshape(shape)
+        strip = strip_pixels(rows.shape, ci) if side_by_side else shape[2]
 
         def convolution(x: Array, residual: Array = y) -> Array:
             x, stride = pad(x.reshape(image), top, left, shape, folded.kernel, folded.stride), folded.stride
-            if one_pixel:
-                x, stride = pixel_rows(x, stride)[None, None], 1
+            if side_by_side:
+                x = x.reshape(1, 1, -1, ci)
             epilogue = Epilogue(residual.reshape(rows.shape), add_residual, folded.bias, relu)
             convolve(x, folded.packed, rows, stride, epilogue, strip)
             return y

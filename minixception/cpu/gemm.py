@@ -84,17 +84,16 @@ class Epilogue(NamedTuple):
 def tile(rows, vectors, i, a, b, c, epilogue, ahead):
     """C[i : i + rows] = f(A[i : i + rows] B + residual + bias) with C in rows x vectors registers throughout.
 
-    rows and vectors are literals. A tile of all ROWS also asks for the cache lines that come next: those of C below it,
-    the next rows of A (of a transposed A, which is read along its rows, the next block of k), and ``ahead`` a few lines
-    at a time, so that all of it has been asked for when the last tile of a strip ends.
+    rows and vectors are literals. A tile of all ROWS also asks for the cache lines that come next: those of C and of
+    the residual below it, the next rows of A (of a transposed A, which is read along its rows, the next block of k),
+    and ``ahead`` a few lines at a time, so that all of it has been asked for when the last tile of a strip ends.
     """
     m, segments, depth = a.shape
-    width = b.shape[2]
     vector = lanes(c.dtype)
     sums = load_tile(epilogue.residual, (i, 0), rows, vectors) if epilogue.add_residual else zeros(c, rows, vectors)
     if epilogue.bias.size > 0:
         sums = add(sums, load_tile(epilogue.bias, (0,), 1, vectors)[0])
-    step = width * ROWS // m + 1  # elements of ``ahead`` for each k: its depth * width are shared among m / ROWS tiles
+    step = ahead.size * ROWS // (m * segments * depth) + 1  # elements of ``ahead`` for each k of each of m / ROWS tiles
     if a.strides[0] > a.strides[2]:
         row, column, down, right = i + ROWS, 0, 0, ROWS
     else:  # A is transposed
@@ -103,6 +102,8 @@ def tile(rows, vectors, i, a, b, c, epilogue, ahead):
         for r in range(i + ROWS, i + 2 * ROWS):
             for j in range(0, vectors * vector, vector):
                 prefetch_write(c, (r, j))
+                if epilogue.add_residual:
+                    prefetch(epilogue.residual, (r, j))
     for s in range(segments):
         for p in range(depth):
             if rows == ROWS:
@@ -198,7 +199,7 @@ def _oriented(matrix, transpose):
 def _product(a, transpose_a, b, transpose_b, c, packed, accumulate, rows, groups):
     m, n = c.shape
     panels, _, width = packed.shape
-    flat = packed.reshape(-1)
+    flat, size = packed.reshape(-1), packed[0].size
     left = _oriented(a, transpose_a)  # (m, k)
     right = _oriented(b, transpose_b)  # (k, n)
     k = right.shape[0]
@@ -222,7 +223,7 @@ def _product(a, transpose_a, b, transpose_b, c, packed, accumulate, rows, groups
                 target = c[i : i + rows, panel * width : min(n, (panel + 1) * width)]
                 filters = packed[panel, :depth].reshape(1, depth, width)
                 epilogue = sums_only(target, accumulate or k0 > 0)
-                strip(part, filters, target, epilogue, flat[(panel + 1) * packed[0].size :])
+                strip(part, filters, target, epilogue, flat[(panel + 1) * size : (panel + 2) * size])
 
 
 @parallel
@@ -246,8 +247,8 @@ def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate
                 columns = slice(panel * width, min(n, (panel + 1) * width))
                 block = packed[part, panel, :depth]
                 pack_panel(right[k0 : k0 + depth, columns], block)
-                here, ahead = block.reshape(1, depth, width), flat[(k0 + depth) * n + panel * depth * width :]
-                target = partial[part, :, columns]
+                here, then = block.reshape(1, depth, width), (k0 + depth) * n + panel * block.size
+                target, ahead = partial[part, :, columns], flat[then : then + block.size]
                 strip(left[:, None, k0 : k0 + depth], here, target, sums_only(target, k0 > first), ahead)
     for i in prange(m):  # element by element: an expression of rows compiles the check of their shapes and its message
         if not accumulate:

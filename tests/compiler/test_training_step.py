@@ -380,6 +380,8 @@ ZOO = {
     "VGG16": (lambda: mx.models.VGG16(CLASSES, input_shape=(32, 32, 3)), (2, 32, 32, 3)),
     "ResNet152": (lambda: mx.models.ResNet152(CLASSES, input_shape=(64, 64, 3)), (2, 64, 64, 3)),
     "NEXcepTionT": (lambda: mx.models.NEXcepTionT(CLASSES, input_shape=(64, 64, 3)), (2, 64, 64, 3)),
+    "NEXcepTionTP": (lambda: mx.models.NEXcepTionTP(CLASSES, input_shape=(64, 64, 3)), (2, 64, 64, 3)),
+    "NEXcepTionS": (lambda: mx.models.NEXcepTionS(CLASSES, input_shape=(64, 64, 3)), (2, 64, 64, 3)),
 }  # fmt: skip
 
 

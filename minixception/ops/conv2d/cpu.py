@@ -125,7 +125,7 @@ def convolve(xp, packed, y, stride, epilogue, pixels):
     groups, panels, runs, kh, depth, width = packed.shape
     n, ho, wo, co = y.shape
     windows = _windows(xp, ho, wo, kh, depth, groups, runs, stride)
-    flat = packed.reshape(-1)
+    flat, size = packed.reshape(-1), kh * depth * width
     blocks = groups * panels
     strips = (wo + pixels - 1) // pixels
     parts = min(blocks, max(1, TASKS // (n * ho * strips)))  # of the columns: more than one where there are few strips
@@ -143,7 +143,8 @@ def convolve(xp, packed, y, stride, epilogue, pixels):
                     after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu and last)
                 else:
                     after = Epilogue(target, True, bias[:0], epilogue.relu and last)
-                ahead = flat[(block * runs + run + 1) * kh * depth * width :]
+                then = (block * runs + run + 1) * size
+                ahead = flat[then : then + size]
                 strip(windows[m, i, group, run, strip_of_row], packed[group, panel, run], target, after, ahead)
 
 
@@ -185,7 +186,8 @@ def _backward_input_strided(dy, packed, dx, stride, top, left):
                     j1 = min(wo, (wd + left - b + stride - 1) // stride)
                     if j0 < j1:
                         first, last = j0 * stride + b - left, (j1 - 1) * stride + b - left
-                        ahead = flat[((block * kh + a) * kw + b + 1) * depth * width :]
+                        then = ((block * kh + a) * kw + b + 1) * depth * width
+                        ahead = flat[then : then + depth * width]
                         gradients = dy[m, i, j0:j1, None, group * depth : (group + 1) * depth]
                         target = row[first : last + 1 : stride, columns]
                         strip(gradients, packed[group, panel, a, b : b + 1], target, sums_only(target, True), ahead)
@@ -215,7 +217,8 @@ def _backward_weights(xp, dy, packed, partial, stride, groups):
         for row in range(first, (part + 1) * n * ho // parts):
             m, i = row // ho, row % ho
             pack_panel(dy[m, i, :, columns], packed[task, 0])
-            ahead = flat[(row + 1) * wo * co + columns.start :]
+            then = (row + 1) * wo * co + columns.start
+            ahead = flat[then : then + wo * width]
             for a in range(kh):
                 for run in range(runs):
                     pixels = windows[m, i, group, run, :, a].T  # (depth, wo)

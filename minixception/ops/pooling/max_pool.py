@@ -31,6 +31,7 @@ from ...cpu.simd import (
     holder,
     lanes,
     load,
+    prefetch_run,
     splat,
     store,
     store_numbers,
@@ -115,7 +116,8 @@ def _backward_loops(dy, tap, dx, kh, kw, stride, top, left):
 
 # Fast: a task is one row of y. A vector of channels walks over its window, and the greatest value and the number of its
 # tap stay in registers. There is no branch, whatever wins: a comparison yields a mask, and the mask chooses between two
-# registers. Inference needs no taps.
+# registers. Of a pixel's channels only one vector is read at a time, which no hardware takes for a stream: an output
+# asks for the ``stride`` rows of x that the output below it reads first. Inference needs no taps.
 
 
 @parallel
@@ -131,6 +133,8 @@ def _forward(x, y, tap, kh, kw, stride, top, left, incoming=None):
             u, v = i * stride - top, j * stride - left
             for q in range(0, c, lanes(y.dtype)):
                 count = min(lanes(y.dtype), c - q)
+                for r in range(stride):
+                    prefetch_run(x, (m, u + kh + r, v, q), 2, False)
                 f = vectors_of(incoming, x, q, count)
                 (best,) = arrived((load(x, (m, u + a0, v + b0, q), count),), f, None)
                 winner = splat(x, a0 * kw + b0)
@@ -156,6 +160,8 @@ def _maxima(x, y, kh, kw, stride, top, left):
             v0, v1 = max(0, j * stride - left), min(w, j * stride - left + kw)
             for q in range(0, c, lanes(y.dtype)):
                 count = min(lanes(y.dtype), c - q)
+                for r in range(stride):
+                    prefetch_run(x, (m, i * stride - top + kh + r, j * stride - left, q), 2, False)
                 best = load(x, (m, u0, v0, q), count)
                 for u in range(u0, u1):
                     for v in range(v0, v1):

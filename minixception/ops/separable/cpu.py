@@ -11,7 +11,7 @@ import numpy as np
 from ...cpu import memory
 from ...cpu.depthwise_forward import WINDOWS, filter_strip, window_of
 from ...cpu.gemm import Epilogue, gemm, strip
-from ...cpu.jit import parallel, prange
+from ...cpu.jit import parallel, pasted, prange
 from ...engine.op import Shape
 from ..conv2d.cpu import no_epilogue, pack_kernel, packed_shape
 from ..depthwise import cpu as depthwise_cpu
@@ -33,6 +33,24 @@ backward_loops = chain_backward(depthwise_cpu.forward_loops, depthwise_cpu.backw
 # product, limited by the multipliers.
 
 
+_RESIDENT = 1 << 16  # elements of packed weights that stay in L2 from strip to strip: 256 KiB of float32
+
+
+@pasted
+def read_next(x, packed, panel, panels, first, share):
+    """What a strip asks for while it multiplies by a panel, and the next panel or strip will read, flat.
+
+    The next panel, where all of them are too many for L2; otherwise the next strip's pixels of x, a part of them for
+    each panel: they are ``share`` of all, from ``first`` on (fractions), but for the row that is there already.
+    """
+    if packed.size > _RESIDENT:
+        size = packed.size // panels
+        return packed.reshape(-1)[(panel + 1) * size : (panel + 2) * size]
+    size = int(share * x.size) // panels
+    begin = int(first * x.size) + x.shape[2] * x.shape[3] + panel * size
+    return x.reshape(-1)[begin : begin + size]
+
+
 def _fused_kernel(window: str) -> Any:
     @parallel
     def fused(x, floor, wd, packed, epilogue, y, scratch, stride, top, left, pixels):
@@ -43,7 +61,6 @@ def _fused_kernel(window: str) -> Any:
         c = x.shape[3]
         n, ho, wo, co = y.shape
         panels, width = packed.shape[1], packed.shape[5]
-        flat = packed.reshape(-1)
         total = n * ho * wo
         ys, residuals = y.reshape(total, co), epilogue.residual.reshape(total, co)
         for task in prange((total + pixels - 1) // pixels):
@@ -57,7 +74,8 @@ def _fused_kernel(window: str) -> Any:
                 columns = slice(panel * width, min(co, (panel + 1) * width))
                 bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
                 after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
-                strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, flat[(panel + 1) * c * width :])
+                ahead = read_next(x, packed, panel, panels, p1 / total, (p1 - p0) / total)
+                strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, ahead)
 
     return fused
 

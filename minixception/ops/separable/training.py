@@ -27,7 +27,7 @@ from ...cpu.depthwise_backward import BOTH_GRADIENTS, After, Read
 from ...cpu.depthwise_forward import filter_strip
 from ...cpu.gemm import pack_panel, panel_width, strip, sums_only
 from ...cpu.jit import parallel, prange
-from .cpu import strip_pixels
+from .cpu import read_next, strip_pixels
 
 _SHARES = 8  # threads among which strips are shared evenly, however many there are: sums must not depend on these
 _CHUNKS = 16  # parts of the sums over rows in dw
@@ -45,7 +45,6 @@ def _forward_kernel(window: str) -> Any:
         c = x.shape[3]
         n, ho, wo, co = y.shape
         panels, _, width = packed.shape
-        flat = packed.reshape(-1)
         total = n * ho * wo
         pixels = scratch.shape[1] // c
         ys = y.reshape(total, co)
@@ -58,7 +57,8 @@ def _forward_kernel(window: str) -> Any:
             for panel in range(panels):
                 columns = slice(panel * width, min(co, (panel + 1) * width))
                 target = ys[first:last, columns]
-                strip(z, packed[panel : panel + 1], target, sums_only(target, False), flat[(panel + 1) * c * width :])
+                ahead = read_next(x, packed, panel, panels, last / total, (last - first) / total)
+                strip(z, packed[panel : panel + 1], target, sums_only(target, False), ahead)
                 if len(means) > 0:
                     add_statistics(target, means[task, columns], m2s[task, columns])
 
@@ -123,13 +123,13 @@ def _strips_kernel(window: str) -> Any:
                 strip_of_dy = dy[:, None, :co]
                 for panel in range(panels):  # and the next strip of g comes to L2 meanwhile
                     target = dzs[first:last, panel * width : min(ci, (panel + 1) * width)]
-                    ahead = next_g[last * co + panel * rows * co // panels :]
+                    ahead = next_g[last * co + panel * rows * co // panels :][: rows * co // panels]
                     strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
                 for column in range(0, co, width):  # and the next strip of y
                     columns = slice(column, min(co, column + width))
                     pack_panel(dy[:, columns], panel_of_dy[:rows])
                     target = partial[part, :, columns]
-                    ahead = next_y[last * co + column * rows :]
+                    ahead = next_y[last * co + column * rows :][: rows * width]
                     here = panel_of_dy[:rows].reshape(1, rows, width)
                     strip(z[:, None], here, target, sums_only(target, True), ahead)
 
@@ -175,14 +175,14 @@ def _project_and_multiply(g, y, projection, dy, packed, dz, pixels):
     total, co = g.shape
     ci = dz.shape[1]
     panels, _, width = packed.shape
-    flat = packed.reshape(-1)
+    flat, size = packed.reshape(-1), packed[0].size
     for task in prange((total + pixels - 1) // pixels):
         rows = slice(task * pixels, min(total, (task + 1) * pixels))
         project_rows(g[rows], y[rows], projection, dy[rows])
         strip_of_dy = dy[rows][:, None, :co]
         for panel in range(panels):
             target = dz[rows, panel * width : min(ci, (panel + 1) * width)]
-            ahead = flat[(panel + 1) * co * width :]
+            ahead = flat[(panel + 1) * size : (panel + 2) * size]
             strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
 
 
