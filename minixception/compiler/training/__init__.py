@@ -1,11 +1,12 @@
 """A training step, compiled: forward and backward pass of a batch planned once, with kernels fused across layers.
 
 The graph of the model becomes a list of actions, first those of the forward pass, then those of the backward pass in
-the opposite order. Three kinds of parts put their actions into it (parts.py):
+the opposite order. Four kinds of parts put their actions into it (parts.py):
 
 - a separable convolution, which reads through the batchnorm and the ReLU in front of it;
-- a batchnorm, alone or with the addition and the ReLU behind it. In front of a separable convolution it writes nothing:
-  it hands on the factors by which the convolution normalises what it loads;
+- a max pooling, which does the same;
+- a batchnorm, alone or with the addition and the ReLU behind it. In front of one of the two above it writes nothing: it
+  hands on the factors by which that normalises what it loads;
 - any other layer. It runs as it always does, on a tape of its own, and is the definition of itself.
 
 Every array that passes between them has a slot; the moments at which it is written first and read last are known, and

@@ -231,43 +231,52 @@ class SeparablePart:
         return top, left
 
     def plan_backward(self, build: Build) -> None:
-        norm = self.norm
-        given = build.gradient(self.node.makes if norm is None else norm.node.makes)
-        if given is None:
-            return
-        x, y = build.value(self._reads), build.value(self.node.makes)
-        ci, co = self.module.pointwise.shape
-        dz, in_strips = build.slot(self._z), self.in_strips
-        z = dz if in_strips else build.slot(self._z)
-        dy = given if norm is None or in_strips else build.slot(self.node.output)
+        dy = build.gradient(self.node.makes if self.norm is None else self.norm.node.makes)
+        if dy is not None:
+            self._plan_depthwise(build, self._plan_products(build, dy))
 
-        def pointwise() -> None:
-            wd, wp = self.module.depthwise.data, self.module.pointwise.data
-            reading = x.array, self._incoming(x), (wd, wp), self._corner(x)
-            if norm is not None and in_strips:
-                dwp = separable.pointwise_gradients(*reading, given.array, y.array, norm.projection, dz.array)
-            else:
-                if norm is None:
-                    gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
-                else:
-                    separable.project_and_multiply(given.array, y.array, norm.projection, wp, dy.array, dz.array)
-                filter_into(z.array, x.array, wd, 1, self._corner(x), self._incoming(x))
-                rows = z.array.reshape(-1, ci), dy.array.reshape(-1, co)
-                dwp = gemm(*rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
+    def _plan_products(self, build: Build, g: Slot) -> Slot:
+        """The pointwise kernel's gradient, and dz, the gradient of the depthwise result; g: of y, or behind a norm."""
+        norm, x, y = self.norm, build.value(self._reads), build.value(self.node.makes)
+        ci, co = self.module.pointwise.shape
+        dz = build.slot(self._z)
+
+        def strip_by_strip() -> None:
+            assert norm is not None
+            weights = self.module.depthwise.data, self.module.pointwise.data
+            reading = x.array, self._incoming(x), weights, self._corner(x)
+            dwp = separable.pointwise_gradients(*reading, g.array, y.array, norm.projection, dz.array)
             self.module.pointwise.grad = dwp
 
-        build.act(pointwise)
-        residual = build.gradient(self.source)
-        build.value(self._reads)
+        if self.in_strips:
+            build.act(strip_by_strip)
+            return dz
+        z, dy = build.slot(self._z), g if norm is None else build.slot(self.node.output)
+
+        def pass_by_pass() -> None:
+            wd, wp = self.module.depthwise.data, self.module.pointwise.data
+            if norm is None:
+                gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
+            else:
+                separable.project_and_multiply(g.array, y.array, norm.projection, wp, dy.array, dz.array)
+            filter_into(z.array, x.array, wd, 1, self._corner(x), self._incoming(x))
+            rows = z.array.reshape(-1, ci), dy.array.reshape(-1, co)
+            self.module.pointwise.grad = gemm(*rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)
+
+        build.act(pass_by_pass)
+        return dz
+
+    def _plan_depthwise(self, build: Build, dz: Slot) -> None:
+        """The depthwise kernel's gradient, and dx with what else reaches x, and the sums for the batchnorm in front."""
+        x, earlier, summing = build.value(self._reads), build.gradient(self.source), self.summing
+        of = None if summing is None else build.value(summing.node.reads[0])
         dz.last = len(build.actions)
         dx = build.slot(tuple(self.node.inputs[0]))
-        summing = self.summing
-        of = None if summing is None else build.value(summing.node.reads[0])
 
         def depthwise() -> None:
             sums_of = None if summing is None or of is None else (of.array, summing.normalised.minus_mean)
-            earlier = None if residual is None else residual.array
-            arguments = (self.relu, dz.array, self.module.depthwise.data, dx.array, self._corner(x), earlier, sums_of)
+            residual = None if earlier is None else earlier.array
+            arguments = (self.relu, dz.array, self.module.depthwise.data, dx.array, self._corner(x), residual, sums_of)
             self.module.depthwise.grad, sums = separable.gradients(x.array, self._incoming(x), *arguments)
             if summing is not None:
                 summing.sums = sums
