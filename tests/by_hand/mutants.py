@@ -288,6 +288,11 @@ MUTANTS = [
         "matrix product", "cpu/gemm.py", "tests/cpu/test_kernels.py -k product",
         ("sums_only(target, accumulate or k0 > 0)", "sums_only(target, accumulate)"),
         ("sums_only(target, k0 > first)", "sums_only(target, k0 > 0)"),
+        ("i = min(first, m - size)", "i = min(first, max(0, m - size - 1))"),
+    ),
+    *of(
+        "matrix product", "cpu/simd.py", "tests/cpu/test_kernels.py -k product",
+        ("rows[j] = builder.shuffle_vector(a, b, choice)", "rows[j] = builder.shuffle_vector(b, a, choice)"),
     ),
     *of(
         "matrix product", "gpu/gemm/register_tiles.py", "tests/gpu/test_cuda_gemm.py",
@@ -317,8 +322,16 @@ MUTANTS = [
     ),
     *of(
         "pooling", "ops/pooling/max_pool.py", "tests/ops/test_pooling.py",
-        ("winner[:] = a0 * kw + b0", "winner[:] = 0"),
-        ("(not values[q] <= best[q])", "(not values[q] < best[q])"),
+        ("winner = splat(x, a0 * kw + b0)", "winner = splat(x, 0)"),
+    ),
+    *of(
+        "pooling", "cpu/simd.py", "tests/ops/test_pooling.py",
+        ('builder.fcmp_unordered(">", value, best)', 'builder.fcmp_unordered(">=", value, best)'),
+        ('builder.fcmp_unordered(">", value, best)', 'builder.fcmp_ordered(">", value, best)'),
+    ),
+    *of(
+        "training step", "ops/pooling/max_pool.py", "tests/compiler/test_training_step.py -k meet",
+        ("winner = holder(splat(x, incoming.floor), best, splat(x, kh * kw), winner)", "pass"),
     ),
     *of(
         "pooling", "ops/pooling/avg_pool.py", "tests/ops/test_cuda_pooling.py",
