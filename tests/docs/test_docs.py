@@ -315,14 +315,19 @@ def test_the_readmes_figures_are_those_of_the_results():
     lines = re.findall(r"^\|[^|]* threads? \|(.*)\|$", text, re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     peers = "torch eager", "torch script", "torch compile", "onnxruntime", "openvino", "tensorflow", "litert"
-    measured = {(m["name"], m["direction"], m["threads"]): m["times"] for m in result("bench_models")["models"]}
+    measured = {(m["name"], m["direction"], m["threads"]): m for m in result("bench_models")["models"]}
     networks = ("Xception 299, batch 1", "forward"), ("Xception 299, batch 8", "forward")
     networks += ("Xception 299, batch 4", "training step"), ("mini_xception 32, batch 64", "training step")
-    expected = []
-    for times in (measured[*network, threads] for network in networks for threads in (2, 1)):
-        ours = times["minixception compiled"]["median"]
+    expected, shares = [], []
+    for m in (measured[*network, threads] for network in networks for threads in (2, 1)):
+        times, ours = m["times"], m["times"]["minixception compiled"]["median"]
         expected.append([f"{times[peer]['median'] / ours:.2f}" if peer in times else "" for peer in peers])
+        shares.append(round(100 * m["bound"] / ours))
     assert rows == expected
+    assert (
+        f"ours does {min(shares[:4])} to {max(shares[:4])} % at inference, {shares[4]} and {shares[5]} % in a training step "
+        f"of Xception, and {shares[6]} and {shares[7]} % in one of mini_xception"
+    ) in " ".join(text.split())
 
     peaks = {(m["network"].split()[0], m["by"]): f"{m['peak'] / 2**30:.1f}" for m in result("process")["memory"]}
     names = "minixception", "torch eager"
