@@ -39,7 +39,7 @@ IN_REGISTERS = {
     "ops/pooling/max_pool.py: _maxima", "ops/reduction.py: _partial_sums",
     "ops/separable/cpu.py: _fused_kernel.fused", "ops/separable/training.py: _both_kernel.backward",
     "ops/separable/training.py: _forward_kernel.forward", "ops/separable/training.py: _pack",
-    "ops/separable/training.py: _project_and_multiply", "ops/separable/training.py: _strips_kernel.backward",
+    "ops/separable/training.py: _strips_kernel.backward",
 }  # fmt: skip
 
 

@@ -325,8 +325,8 @@ def test_the_readmes_figures_are_those_of_the_results():
         shares.append(round(100 * m["bound"] / ours))
     assert rows == expected
     assert (
-        f"ours does {min(shares[:4])} to {max(shares[:4])} % at inference, {shares[4]} and {shares[5]} % in a training step "
-        f"of Xception, and {shares[6]} and {shares[7]} % in one of mini_xception"
+        f"ours does {min(shares[:4])} to {max(shares[:4])} % at inference, {shares[4]} and {shares[5]} % in a training "
+        f"step of Xception, and {shares[6]} and {shares[7]} % in one of mini_xception"
     ) in " ".join(text.split())
 
     peaks = {(m["network"].split()[0], m["by"]): f"{m['peak'] / 2**30:.1f}" for m in result("process")["memory"]}

@@ -22,13 +22,12 @@ import numpy as np
 
 from ...compiler.training import fuse, parts
 from ...compiler.training.plan import TrainingPlan
-from ...cpu.gemm import gemm
 from ...engine.random import seed
 from ...engine.tensor import Tensor
 from ...graph.trace import Layer
 from ...models import Xception, mini_xception
 from ...ops import cross_entropy
-from ...ops.batchnorm.cpu import gradient_sums, normalise, project
+from ...ops.batchnorm.cpu import gradient_sums, normalise
 from ...ops.depthwise.cpu import floor, input_gradient, weight_gradient
 from ...ops.separable import training as separable
 from ...optim import SGD
@@ -84,12 +83,6 @@ def _sums(dx: Array, of: Any) -> Array:
     return np.empty((2, 0)) if of is None else gradient_sums(dx, *of)
 
 
-def _projected_first(g: Array, y: Array, projection: Any, wp: Array, dy: Array, dz: Array) -> None:
-    """Batchnorm's gradient is written, and the product reads it."""
-    project(g, y, projection, dy)
-    gemm(dy.reshape(-1, wp.shape[1]), wp, dz.reshape(-1, wp.shape[0]), transpose_b=True)
-
-
 @dataclass(frozen=True)
 class Without:
     """A step without a fusion: what stands in for it, and the elements that a separable convolution then moves more."""
@@ -116,11 +109,6 @@ WITHOUT = (
     Without("normalising and rectifying on load", _replaced(fuse, "behind", _written)),  # the plan counts it
     Without("statistics of strips in L2", _replaced(separable, "forward", _without_statistics), _y),
     Without("both products from strips in L2", _replaced(separable, "pays_in_strips", lambda *sizes: False)),
-    Without(
-        "batchnorm's gradient on the way into the product",
-        _replaced(separable, "project_and_multiply", _projected_first),
-        lambda part: 0 if part.in_strips else _y(part),
-    ),
     Without(
         "both depthwise gradients in one pass",
         _replaced(separable, "gradients", _two_passes),

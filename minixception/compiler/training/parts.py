@@ -198,7 +198,7 @@ class SeparablePart:
     def traffic(self) -> Traffic:
         """x and y; g, y, x and dz, or pass by pass also dy and z, written and read; then dz, x and dx."""
         x, y, z = (math.prod(shape) for shape in (self.node.inputs[0], self.node.output, self._z))
-        projected = 2 if self.norm is not None else 0
+        projected = 3 if self.norm is not None else 0
         products = 2 * y + x + z if self.in_strips else (projected + 2) * y + x + 3 * z
         sums = x if self.summing is not None and self.front is None else 0  # of another array than x
         return Traffic(x + y, products + z + 2 * x + sums)
@@ -255,10 +255,9 @@ class SeparablePart:
 
         def pass_by_pass() -> None:
             wd, wp = self.module.depthwise.data, self.module.pointwise.data
-            if norm is None:
-                gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
-            else:
-                separable.project_and_multiply(g.array, y.array, norm.projection, wp, dy.array, dz.array)
+            if norm is not None:
+                project(g.array, y.array, norm.projection, dy.array)
+            gemm(dy.array.reshape(-1, co), wp, dz.array.reshape(-1, ci), transpose_b=True)
             filter_into(z.array, x.array, wd, 1, self._corner(x), self._incoming(x))
             rows = z.array.reshape(-1, ci), dy.array.reshape(-1, co)
             self.module.pointwise.grad = gemm(*rows, memory.empty(wp.shape, wp.dtype), transpose_a=True)

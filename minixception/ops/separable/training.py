@@ -11,7 +11,7 @@ are taken of each block of y while it is still in L2. How often an activation cr
                     backward    batchnorm: g, y for the sums; g, y, dy. z again: x, z. dwp: z, dy. dz: dy, dz.
                                 dwd: dz, x. dx: dz, x, dx                                                             16
     fused, forward              x, y                                                                                   2
-           backward             g, y, x, dz in strips (11 in all where those do not pay); dz, x, dx                    7
+           backward             g, y, x, dz in strips (12 in all where those do not pay); dz, x, dx                    7
 """
 
 from __future__ import annotations
@@ -167,32 +167,7 @@ def pointwise_gradients(
 
 
 # With few pixels and many channels it is the other way round: dy and z are small, and stay in L3 between the passes.
-
-
-@parallel
-def _project_and_multiply(g, y, projection, dy, packed, dz, pixels):
-    """dy = projection of g, strip by strip, and dz = dy * packed of the strip while it is in L2."""
-    total, co = g.shape
-    ci = dz.shape[1]
-    panels, _, width = packed.shape
-    flat, size = packed.reshape(-1), packed[0].size
-    for task in prange((total + pixels - 1) // pixels):
-        rows = slice(task * pixels, min(total, (task + 1) * pixels))
-        project_rows(g[rows], y[rows], projection, dy[rows])
-        strip_of_dy = dy[rows][:, None, :co]
-        for panel in range(panels):
-            target = dz[rows, panel * width : min(ci, (panel + 1) * width)]
-            ahead = flat[(panel + 1) * size : (panel + 2) * size]
-            strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
-
-
-def project_and_multiply(
-    g: np.ndarray, y: np.ndarray, projection: Projection, wp: np.ndarray, dy: np.ndarray, dz: np.ndarray
-) -> None:
-    """Write dy, the gradient of y (n, ho, wo, co), and dz = dy wp^T (n, ho, wo, ci)."""
-    pixels = strip_pixels(y.shape, wp.shape[1], _SHARES)
-    rows = [array.reshape(-1, array.shape[-1]) for array in (g, y, dy, dz)]
-    _project_and_multiply(rows[0], rows[1], projection, rows[2], _packed(wp, True), rows[3], pixels)
+# Forming dy strip by strip on its way into the product, while that was in L2, was tried there and changed nothing.
 
 
 # The depthwise part reads x and dz once for both of its gradients (cpu/depthwise_backward.py).
