@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-_STAMP = stamp_of(Path(__file__).parent.glob("*.py"))
+_STAMP = stamp_of(Path(__file__).parent.rglob("*.py"))
 _ALWAYS = {
     "nogil": True,
     "error_model": "numpy",

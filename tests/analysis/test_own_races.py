@@ -23,7 +23,7 @@ from minixception.ops.pointwise import cpu as pointwise
 from minixception.ops.pooling import avg_pool, global_pool, max_pool
 from minixception.optim import optimizers
 
-# Kernels that hold vectors in registers (cpu/simd.py): these exist in compiled code only, so they cannot be searched.
+# Kernels that hold vectors in registers (cpu/simd/): these exist in compiled code only, so they cannot be searched.
 # Of the operators among them tests/ops/test_operators.py asks for the same bits with any number of threads, and
 # tests/compiler/test_training_step.py of those of a compiled step.
 IN_REGISTERS = {

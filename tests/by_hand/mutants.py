@@ -291,7 +291,7 @@ MUTANTS = [
         ("i = min(first, m - size)", "i = min(first, max(0, m - size - 1))"),
     ),
     *of(
-        "matrix product", "cpu/simd.py", "tests/cpu/test_kernels.py -k product",
+        "matrix product", "cpu/simd/tiles.py", "tests/cpu/test_kernels.py -k product",
         ("rows[j] = builder.shuffle_vector(a, b, choice)", "rows[j] = builder.shuffle_vector(b, a, choice)"),
     ),
     *of(
@@ -325,7 +325,7 @@ MUTANTS = [
         ("winner = splat(x, a0 * kw + b0)", "winner = splat(x, 0)"),
     ),
     *of(
-        "pooling", "cpu/simd.py", "tests/ops/test_pooling.py",
+        "pooling", "cpu/simd/registers.py", "tests/ops/test_pooling.py",
         ('builder.fcmp_unordered(">", value, best)', 'builder.fcmp_unordered(">=", value, best)'),
         ('builder.fcmp_unordered(">", value, best)', 'builder.fcmp_ordered(">", value, best)'),
     ),

@@ -4,8 +4,9 @@
     y = separable(x)        and the statistics of y, for the batchnorm behind
 
 Neither x nor the normalised y is ever written: what batchnorm and ReLU do to a pixel is done when the next layer loads
-it, forward and backward, from the raw output and three numbers a channel (cpu/simd.py, ``Normalised``). The statistics
-are taken of each block of y while it is still in L2. How often an activation crosses memory, if all are of one size:
+it, forward and backward, from the raw output and three numbers a channel (``Normalised`` in cpu/simd/runs.py). The
+statistics are taken of each block of y while it is still in L2. How often an activation crosses memory, if all are of
+one size:
 
     layer by layer, forward     x, y of the convolution; y for the statistics; y and its normalised image              5
                     backward    batchnorm: g, y for the sums; g, y, dy. z again: x, z. dwp: z, dy. dz: dy, dz.
