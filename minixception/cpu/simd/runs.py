@@ -299,6 +299,7 @@ def total(typing_context, run):
 
     >>> import numpy as np
     >>> from numba import njit
+    >>> from minixception.cpu.simd import store
     >>> @njit
     ... def add_up(x, y):
     ...     store(y, 0, total(load_run(x, (0, 0), 3, Inside(0, 3, 2))), 2)

@@ -94,6 +94,7 @@ def load_tile(typing_context, array, index, rows, vectors):
 
     >>> import numpy as np
     >>> from numba import njit
+    >>> from minixception.cpu.simd import add
     >>> @njit
     ... def add_up(x, y):
     ...     store_tile(y, (0, 0), add(load_tile(x, (0, 0), 1, 1), load_tile(x, (1, 0), 1, 1)))

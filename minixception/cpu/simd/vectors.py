@@ -169,6 +169,7 @@ def fma(typing_context, a, b, c):
 
     >>> import numpy as np
     >>> from numba import njit
+    >>> from minixception.cpu.simd import load_tile, store_tile
     >>> @njit
     ... def double_plus_one(y):
     ...     two, one = splat(y, 2), splat(y, 1)
