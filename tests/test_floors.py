@@ -27,6 +27,7 @@ FLOORS = """
     viz
     analysis
     bench
+    experiments
     course
     apps
     __init__

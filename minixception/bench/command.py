@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..tables import Table
-from . import contestants, kernels, layers, limits, models, peers, tile
+from . import contestants, kernels, layers, limits, models, peers, spectrum, tile
 from .apart import Apart
 from .limits import Limits
 from .measurement import OURS, Measurement
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from ..viz.style import VectorFigure
 
 
+KINDS = ("kernels", "spectrum", "layers", "models")
+
+
 @dataclass
 class Report:
     """Everything that one run measured."""
 
     limits: list[Limits] = field(default_factory=list)
     kernels: list[Measurement] = field(default_factory=list)
+    spectrum: list[Measurement] = field(default_factory=list)
     layers: list[Measurement] = field(default_factory=list)
     models: list[Measurement] = field(default_factory=list)
 
@@ -31,6 +35,7 @@ class Report:
         return {
             "limits": [asdict(one) for one in self.limits],
             "kernels": [one.to_json() for one in self.kernels],
+            "spectrum": [one.to_json() for one in self.spectrum],
             "layers": [one.to_json() for one in self.layers],
             "models": [one.to_json() for one in self.models],
         }
@@ -38,13 +43,15 @@ class Report:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Report:
         """The report that ``to_json`` made this of; other entries of a result file are passed over."""
-        kinds = (list(map(Measurement.from_json, data.get(kind, []))) for kind in ("kernels", "layers", "models"))
+        kinds = (list(map(Measurement.from_json, data.get(kind, []))) for kind in KINDS)
         return cls(list(map(Limits.from_json, data["limits"])), *kinds)
 
     def __str__(self) -> str:
         parts = [("The machine's limits", self._limits_table())]
         if self.kernels:
             parts.append(("Operators", _kernels_table(self.kernels)))
+        if self.spectrum:
+            parts.append(("The spectrum from regular to depthwise", _kernels_table(self.spectrum)))
         for count in dict.fromkeys(row.threads for row in self.layers):
             steps = [row for row in self.layers if row.threads == count]
             parts.append((f"Layers of a compiled network, {_on(count)}", layers.table(steps)))
@@ -53,7 +60,12 @@ class Report:
         return "\n\n".join(f"{title}\n{table}" for title, table in parts)
 
     def figure(self) -> VectorFigure:
-        """The roofline with all operators that have multiply-accumulates, for the largest number of threads."""
+        """The roofline with all operators that have multiply-accumulates, for the largest number of threads.
+
+        Without operators the spectrum: time along the number of segments.
+        """
+        if not self.kernels:
+            return spectrum.figure(self.spectrum)
         from ..viz import RooflinePoint, roofline
 
         most = max(self.limits, key=lambda one: one.threads)
@@ -102,7 +114,7 @@ def rows_table(rows: Sequence[Measurement], kind: str) -> Table:
 
 
 def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report:
-    """Measure ``what`` ("kernels", "layers", "models" or "all") with each number of threads; ``beside``: peers, too.
+    """Measure ``what`` (one of KINDS, or "all") with each number of threads; ``beside``: peers, too.
 
     Progress and peers that are left out are printed on stderr. Raises ValueError for more threads than Numba has,
     ArithmeticError if a peer's result is not ours, ChildProcessError if a process ends while it is timed.
@@ -123,6 +135,10 @@ def run(what: str, threads: Sequence[int], repeats: int, beside: bool) -> Report
             for layer in kernels.WORKLOADS:
                 with tqdm(total=2 * repeats, desc=f"{layer.name}, {on}", leave=False, disable=None) as bar:
                     report.kernels += kernels.measure(layer, limit, repeats, "torch eager" in inference, bar)
+        if what in ("spectrum", "all"):
+            for layer in spectrum.WORKLOADS.values():
+                with tqdm(total=2 * repeats, desc=f"{layer.name}, {on}", leave=False, disable=None) as bar:
+                    report.spectrum += kernels.measure(layer, limit, repeats, "torch eager" in inference, bar)
         if what in ("layers", "all"):
             net = layers.WORKLOAD
             with tqdm(total=repeats, desc=f"layers of {net.name}, {on}", leave=False, disable=None) as bar:

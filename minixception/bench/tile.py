@@ -23,10 +23,10 @@ _PRODUCTS = 200  # of each thread: about 7 ms
 
 @parallel
 def _products(a, b, packed, c, products):
-    """Each task packs its own panel of b (k, width), then multiplies its a (m, 1, k) with it again and again."""
+    """Each task packs its own panel of b (k, width), then multiplies its a (m, 1, 1, k) with it again and again."""
     for task in prange(len(a)):
-        panel = packed[task]  # (1, k, width)
-        pack_panel(b, panel[0])
+        panel = packed[task]
+        pack_panel(b, panel)
         for _ in range(products):
             strip(a[task], panel, c[task], sums_only(c[task], False), panel.reshape(-1))
 
@@ -36,9 +36,9 @@ def measure(limits: Limits, repeats: int, bar: tqdm[Any]) -> Measurement:
     width = panel_width(np.dtype(np.float32))
     m, k, threads = ROW_BLOCK, K_BLOCK, limits.threads
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((threads, m, 1, k), np.float32)
+    a = rng.standard_normal((threads, m, 1, 1, k), np.float32)
     b = rng.standard_normal((k, width), np.float32)
-    packed = memory.empty((threads, 1, k, width), np.float32)  # aligned, as in the product
+    packed = memory.empty((threads, k, width), np.float32)  # aligned, as in the product
     c = memory.empty((threads, m, width), np.float32)
     flop = 2 * m * k * width * _PRODUCTS * threads
     with numba_threads(threads):

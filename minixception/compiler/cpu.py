@@ -14,6 +14,7 @@ from ..cpu.depthwise_forward import window_of
 from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
+from ..ops.conv2d import segments
 from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
 from ..ops.pooling.max_pool import MAX_POOL2D, pool_into
 from ..ops.separable.cpu import FUSED, strip_pixels
@@ -49,7 +50,7 @@ class CpuKernels:
         sizes = []
         for layer in folded.values():
             depthwise = 0 if layer.depthwise is None else layer.depthwise.size
-            packed = math.prod(packed_shape(layer.packed.shape, layer.groups, dtype))
+            packed = math.prod(_packed_shape(layer, dtype))
             sizes += [depthwise, layer.packed.shape[-1], packed]
         parts = iter(memory.carve(sizes, dtype))
         return {key: _moved(layer, next(parts), next(parts), next(parts)) for key, layer in folded.items()}
@@ -100,7 +101,9 @@ class CpuKernels:
         """The function that runs a step: arrays of its inputs -> array of its result."""
         if step.fused:
             folded = self.weights[step.key]
-            return self._convolution(step, folded) if folded.depthwise is None else self._separable(step, folded)
+            if folded.depthwise is not None:
+                return self._separable(step, folded)
+            return self._segments(step, folded) if _narrow(folded, self.dtype) else self._convolution(step, folded)
         if _is_max_pool(step):
             return self._max_pool(step)
 
@@ -127,7 +130,20 @@ class CpuKernels:
             if side_by_side:
                 x = x.reshape(1, 1, -1, ci)
             epilogue = Epilogue(residual.reshape(rows.shape), add_residual, folded.bias, relu)
-            convolve(x, folded.packed, rows, stride, epilogue, strip)
+            convolve(x, folded.packed, rows, (kh, kw), stride, epilogue, strip)
+            return y
+
+        return convolution
+
+    def _segments(self, step: Step, folded: Folded) -> Callable[..., Array]:
+        """Several segments in each register."""
+        y, (_, _, inputs, co) = self._slot(step.result), folded.kernel
+        add_residual, relu, widths = step.residual is not None, step.relu_after, (inputs, co // folded.groups)
+        (_, top), (_, left) = extents(self.shapes[step.source], folded.kernel, folded.stride, folded.padding)
+
+        def convolution(x: Array, residual: Array = y) -> Array:
+            epilogue = Epilogue(residual, add_residual, folded.bias, relu)
+            segments.convolve(x, folded.packed, y, epilogue, folded.stride, (top, left), widths)
             return y
 
         return convolution
@@ -157,11 +173,24 @@ def _is_max_pool(step: Step) -> bool:
     return isinstance(step.node.module, MaxPool2d) and [call.op for call in step.node.calls] == [MAX_POOL2D]
 
 
+def _narrow(layer: Folded, dtype: np.dtype) -> bool:
+    """Whether several segments of a grouped convolution share a register."""
+    return layer.depthwise is None and segments.suits(layer.kernel, layer.stride, layer.groups, dtype)
+
+
+def _packed_shape(layer: Folded, dtype: np.dtype) -> Shape:
+    shape = segments.packed_shape if _narrow(layer, dtype) else packed_shape
+    return shape(layer.kernel, layer.groups, dtype)
+
+
 def _moved(layer: Folded, depthwise: Array, bias: Array, packed: Array) -> Folded:
     """The layer's weights, written to these parts of memory."""
     bias[...] = layer.bias
-    packed = packed.reshape(packed_shape(layer.packed.shape, layer.groups, packed.dtype))
-    pack_kernel(layer.packed, packed)
+    packed = packed.reshape(_packed_shape(layer, packed.dtype))
+    if _narrow(layer, packed.dtype):
+        packed[...] = segments.pack(layer.packed, layer.groups)
+    else:
+        pack_kernel(layer.packed, packed)
     if layer.depthwise is None:
         return replace(layer, bias=bias, packed=packed)
     depthwise = depthwise.reshape(layer.depthwise.shape)

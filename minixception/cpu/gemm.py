@@ -5,7 +5,8 @@ Four ideas, from the inside out:
 1. **Register tile** (``tile``). A block of ROWS x VECTORS registers of C stays in registers while k runs. Each step of
    k loads VECTORS registers of B once and one element of A per row, broadcast: ROWS * VECTORS fused multiply-adds for
    ROWS + VECTORS loads. 6 x 4 accumulators + 4 of B + 1 broadcast = 29 of AVX-512's 32 registers; more, and the
-   compiler spills to memory, which costs half the speed. With 16 registers (AVX2, SSE) the tile is 6 x 2.
+   compiler spills to memory, which costs half the speed. With 16 registers (AVX2, SSE) the tile is 6 x 2. C of few
+   columns fills no more than two vectors: its tiles are taller, 14 x 2, so that a load of B still feeds many sums.
 2. **Packing** (``pack_panel``). B is copied into panels one tile wide, so that the tile reads it as one straight
    stream; the panel's last columns are padded with zeros, the store leaves them out. A transposed B is turned on the
    way, in square blocks of registers: element by element that took six times as long. A is read in place: a tile
@@ -47,6 +48,7 @@ from .simd import (
 
 ROWS = 6
 VECTORS = 4 if REGISTER_BYTES == 64 or platform.machine() in ("arm64", "aarch64") else 2  # 32 or 16 registers
+TALL = 14 if VECTORS == 4 else 12  # rows of a tile of at most VECTORS / 2 vectors
 K_BLOCK = 768
 ROW_BLOCK = 360  # rows of A, about, that a task multiplies with a panel while that panel is in L2
 LONG_PARTS = 16  # tasks of a product with a very long k
@@ -74,42 +76,45 @@ class Epilogue(NamedTuple):
     relu: bool  # f is max(., 0), or nothing
 
 
-# A is an array (m, segments, depth): k = segments * depth, in one run of neighbours or, for the rows of a convolution's
-# window, in several that lie apart. B is a packed panel (segments, depth, panel_width), C is (m, n) with n of at most
-# panel_width columns. A and C are NumPy's views, which carry the strides of what they are parts of: a transposed A, or
-# an image that is read as the rows of a matrix, needs no code of its own.
+# A is an array (m, lines, taps, depth): k = lines * taps * depth, in one run of neighbours or, for a convolution's
+# window, in several that lie apart. B is a packed panel (k, width), C is (m, n) with n of at most width columns. A and
+# C are NumPy's views, which carry the strides of what they are parts of: a transposed A, or an image that is read as
+# the rows of a matrix, needs no code of its own.
 
 
 @forceinline
 def tile(rows, vectors, i, a, b, c, epilogue, ahead):
     """C[i : i + rows] = f(A[i : i + rows] B + residual + bias) with C in rows x vectors registers throughout.
 
-    rows and vectors are literals. A tile of all ROWS also asks for the cache lines that come next: those of C and of
-    the residual below it, the next rows of A (of a transposed A, which is read along its rows, the next block of k),
+    rows and vectors are literals. A tile of ROWS or more also asks for the cache lines that come next: those of C and
+    of the residual below it, the next rows of A (of a transposed A, which is read along its rows, the next block of k),
     and ``ahead`` a few lines at a time, so that all of it has been asked for when the last tile of a strip ends.
     """
-    m, segments, depth = a.shape
+    m, lines, taps, depth = a.shape
+    k = lines * taps * depth
     vector = lanes(c.dtype)
     sums = load_tile(epilogue.residual, (i, 0), rows, vectors) if epilogue.add_residual else zeros(c, rows, vectors)
     if epilogue.bias.size > 0:
         sums = add(sums, load_tile(epilogue.bias, (0,), 1, vectors)[0])
-    step = ahead.size * ROWS // (m * segments * depth) + 1  # elements of ``ahead`` for each k of each of m / ROWS tiles
-    if a.strides[0] > a.strides[2]:
-        row, column, down, right = i + ROWS, 0, 0, ROWS
+    step = ahead.size * rows // (m * k) + 1  # elements of ``ahead`` for each k of each of m / rows tiles
+    if a.strides[0] > a.strides[3]:
+        row, column, down, right = i + rows, 0, 0, rows
     else:  # A is transposed
-        row, column, down, right = i * depth, depth, ROWS, 0
-    if rows == ROWS:
-        for r in range(i + ROWS, i + 2 * ROWS):
+        row, column, down, right = i * depth, depth, rows, 0
+    if rows >= ROWS:
+        for r in range(i + rows, i + 2 * rows):
             for j in range(0, vectors * vector, vector):
                 prefetch_write(c, (r, j))
                 if epilogue.add_residual:
                     prefetch(epilogue.residual, (r, j))
-    for s in range(segments):
-        for p in range(depth):
-            if rows == ROWS:
-                prefetch(a, (row + p * down, s, column + p * right))
-                prefetch(ahead, ((i // ROWS * segments + s) * depth + p) * step)
-            sums = rank_one(sums, a, (i, s, p), b, (s, p, 0))
+    for line in range(lines):
+        for tap in range(taps):
+            here = (line * taps + tap) * depth
+            for p in range(depth):
+                if rows >= ROWS:
+                    prefetch(a, (row + p * down, line, tap, column + p * right))
+                    prefetch(ahead, (i // rows * k + here + p) * step)
+                sums = rank_one(sums, a, (i, line, tap, p), b, (here + p, 0))
     if epilogue.relu:
         sums = maximum(sums, splat(c, 0))
     store_tile(c, (i, 0), sums)
@@ -118,8 +123,12 @@ def tile(rows, vectors, i, a, b, c, epilogue, ahead):
 @forceinline
 def _strip(vectors, a, b, c, epilogue, ahead):
     m = c.shape[0]
-    sixes, pairs = m // ROWS * ROWS, m // 2 * 2
-    for i in range(0, sixes, ROWS):
+    tall = m // TALL * TALL if 2 * vectors <= VECTORS else 0
+    sixes, pairs = tall + (m - tall) // ROWS * ROWS, m // 2 * 2
+    if 2 * vectors <= VECTORS:
+        for i in range(0, tall, TALL):
+            tile(TALL, vectors, i, a, b, c, epilogue, ahead)
+    for i in range(tall, sixes, ROWS):
         tile(ROWS, vectors, i, a, b, c, epilogue, ahead)
     for i in range(sixes, pairs, 2):
         tile(2, vectors, i, a, b, c, epilogue, ahead)
@@ -216,14 +225,13 @@ def _product(a, transpose_a, b, transpose_b, c, packed, accumulate, rows, groups
                 pack_panel(right[k0 + first : k0 + last, columns], packed[panel, first:last])
         for task in prange(row_blocks * groups):
             i = task // groups * rows
-            part = left[i : i + rows, None, k0 : k0 + depth]
+            part = left[i : i + rows, None, None, k0 : k0 + depth]
             first = task % groups * panels // groups
             end = (task % groups + 1) * panels // groups
             for panel in range(first, end):
                 target = c[i : i + rows, panel * width : min(n, (panel + 1) * width)]
-                filters = packed[panel, :depth].reshape(1, depth, width)
                 epilogue = sums_only(target, accumulate or k0 > 0)
-                strip(part, filters, target, epilogue, flat[(panel + 1) * size : (panel + 2) * size])
+                strip(part, packed[panel, :depth], target, epilogue, flat[(panel + 1) * size : (panel + 2) * size])
 
 
 @parallel
@@ -247,9 +255,9 @@ def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate
                 columns = slice(panel * width, min(n, (panel + 1) * width))
                 block = packed[part, panel, :depth]
                 pack_panel(right[k0 : k0 + depth, columns], block)
-                here, then = block.reshape(1, depth, width), (k0 + depth) * n + panel * block.size
+                then = (k0 + depth) * n + panel * block.size
                 target, ahead = partial[part, :, columns], flat[then : then + block.size]
-                strip(left[:, None, k0 : k0 + depth], here, target, sums_only(target, k0 > first), ahead)
+                strip(left[:, None, None, k0 : k0 + depth], block, target, sums_only(target, k0 > first), ahead)
     for i in prange(m):  # element by element: an expression of rows compiles the check of their shapes and its message
         if not accumulate:
             for j in range(n):

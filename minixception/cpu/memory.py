@@ -82,7 +82,7 @@ def carve(sizes: Sequence[int], dtype: Any) -> list[np.ndarray]:
     """
     line = _ALIGN // np.dtype(dtype).itemsize
     starts = [0, *itertools.accumulate(-(-size // line) * line for size in sizes)]
-    block = empty((starts[-1],), dtype)
+    block = empty((max(starts[-1], _SMALL // np.dtype(dtype).itemsize),), dtype)  # small ones need not be aligned
     return [block[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 

@@ -117,14 +117,19 @@ def sum_of_warps(tile, tap, lane):
 
 
 def correlate_kernel(size: Size, columns: int) -> Callable[..., Array]:
-    """The first stage, in strips of so many columns."""
+    """The first stage, in strips of so many columns.
+
+    Grouped convolution has it, too (ops/conv2d/cuda_segments.py): then the channels of y belong to segments, and one
+    channel of each segment of x is taken at a time, by blockIdx.z.
+    """
     kh, kw, stride = size
     taps, width, ages = kh * kw, (columns - 1) * stride + kw, (kh - 1) // stride + 1
     kept = ages * columns
 
     @kernel
-    def correlate_strips(x, floor, dy, partial, geometry, rows):
-        n, h, wd, c, ho, wo, top, left = geometry
+    def correlate_strips(x, floor, dy, partial, geometry, rows, widths):
+        n, h, wd, c, ho, wo, co, top, left = geometry
+        inputs, outputs = widths
         tile = cuda.shared.array((taps, WARPS, LANES), dtype)
         lane, warp = cuda.threadIdx.x, cuda.threadIdx.y
         q = cuda.blockIdx.y * LANES + lane
@@ -135,13 +140,13 @@ def correlate_kernel(size: Size, columns: int) -> Callable[..., Array]:
             sums[tap] = dtype(0)
         across, down = (wo + columns - 1) // columns, (ho + rows - 1) // rows
         strip = cuda.blockIdx.x * WARPS + warp
-        if strip < n * down * across and q < c:
+        if strip < n * down * across and q < co:
             m, i0, j0 = strip // (across * down), strip // across % down * rows, strip % across * columns
             height = min(rows, ho - i0)
             u, v = i0 * stride - top, j0 * stride - left
             first, last = -v, wd - v
-            x_row = ((m * h + u) * wd + v) * c + q
-            dy_row = ((m * ho + i0) * wo + j0) * c + q
+            x_row = ((m * h + u) * wd + v) * c + q // outputs * inputs + cuda.blockIdx.z
+            dy_row = ((m * ho + i0) * wo + j0) * co + q
             for step in range(height + ages - 1):
                 for k in range(kept - 1, columns - 1, -1):
                     dys[k] = dys[k - columns]
@@ -149,8 +154,8 @@ def correlate_kernel(size: Size, columns: int) -> Callable[..., Array]:
                 for j in range(columns):
                     if step < height and j0 + j < wo:
                         dys[j] = dy[np.uint64(at)]
-                    at += c
-                dy_row += wo * c
+                    at += co
+                dy_row += wo * co
                 for below in range(stride):
                     at = x_row
                     for k in range(width):
@@ -172,16 +177,16 @@ def correlate_kernel(size: Size, columns: int) -> Callable[..., Array]:
             tile[tap, warp, lane] = sums[tap]
         cuda.syncthreads()
         for tap in range(warp, taps, WARPS):
-            if q < c:
-                partial[cuda.blockIdx.x, tap // kw, tap % kw, q] = sum_of_warps(tile, tap, lane)
+            if q < co:
+                partial[cuda.blockIdx.x, tap // kw, tap % kw, cuda.blockIdx.z, q] = sum_of_warps(tile, tap, lane)
 
-    def run(x: Array, floor: Any, dy: Array, before: tuple[int, int]) -> Array:
-        n, ho, wo, c = dy.shape
+    def run(x: Array, floor: Any, dy: Array, before: tuple[int, int], widths: tuple[int, int] = (1, 1)) -> Array:
+        n, ho, wo, co = dy.shape
         strips = n * blocks(wo, columns)
-        down = min(blocks(ho, _ROWS), max(1, _STRIPS // (strips * blocks(c, LANES))))
-        partial = empty((blocks(strips * down, WARPS), kh, kw, c), x.dtype)
-        correlate_strips[(partial.shape[0], blocks(c, LANES)), (LANES, WARPS)](
-            flat(x), floor, flat(dy), partial, (*x.shape, ho, wo, *before), blocks(ho, down)
+        down = min(blocks(ho, _ROWS), max(1, _STRIPS // (strips * blocks(co, LANES))))
+        partial = empty((blocks(strips * down, WARPS), kh, kw, widths[0], co), x.dtype)
+        correlate_strips[(partial.shape[0], blocks(co, LANES), widths[0]), (LANES, WARPS)](
+            flat(x), floor, flat(dy), partial, (*x.shape, ho, wo, co, *before), blocks(ho, down), widths
         )
         return partial
 

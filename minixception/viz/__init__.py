@@ -25,6 +25,7 @@ from .growth import GrowthPoint, growth
 from .images import predictions, sample_sheet
 from .modules import architecture, module
 from .roofline import RooflinePoint, ladder_points, roofline
+from .spectrum import SpectrumTime, spectrum_times
 from .tape import graph
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "LayerCost",
     "RooflinePoint",
     "SpectrumCost",
+    "SpectrumTime",
     "ThreadPanel",
     "ZooPoint",
     "accuracy_costs",
@@ -51,6 +53,7 @@ __all__ = [
     "sample_sheet",
     "spectrum_costs",
     "spectrum_rows",
+    "spectrum_times",
     "threads",
     "training_bands",
     "training_curves",

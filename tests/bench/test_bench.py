@@ -164,11 +164,11 @@ def test_the_tile_is_limited_by_arithmetic_alone(bar, monkeypatch):
 @pytest.mark.slow
 def test_the_tile_multiplies():
     m, k, width = 4, 3, tile.panel_width(np.dtype(np.float32))
-    a = np.arange(m * k, dtype=np.float32).reshape(1, m, 1, k)
+    a = np.arange(m * k, dtype=np.float32).reshape(1, m, 1, 1, k)
     b = np.arange(k * width, dtype=np.float32).reshape(k, width)
-    packed, c = np.empty((1, 1, k, width), np.float32), np.empty((1, m, width), np.float32)
+    packed, c = np.empty((1, k, width), np.float32), np.empty((1, m, width), np.float32)
     tile._products(a, b, packed, c, 2)
-    np.testing.assert_allclose(c[0], a[0, :, 0] @ b)
+    np.testing.assert_allclose(c[0], a[0, :, 0, 0] @ b)
 
 
 def test_results_that_differ_are_an_error():

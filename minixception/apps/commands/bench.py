@@ -16,9 +16,10 @@ def register(add: Add) -> None:
     parser = add("bench", run, "time operators and networks beside the machine's limits and other libraries")
     parser.add_argument(
         "--what",
-        choices=("kernels", "layers", "models", "all"),
+        choices=("kernels", "spectrum", "layers", "models", "all"),
         default="all",
-        help="layers: each step of the compiled Xception, with the time it takes above its limit; default: %(default)s",
+        help="spectrum: a convolution in 1 to 192 segments of channels; layers: each step of the compiled Xception, "
+        "with the time it takes above its limit; default: %(default)s",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument(
@@ -33,7 +34,9 @@ def register(add: Add) -> None:
         "PyTorch with CUDA); default: yes",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file (JSON) with machine, versions and date")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="the operators under the roofline, as SVG")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="the operators under the roofline, or the spectrum, as SVG"
+    )
     parser.add_argument(
         "--malloc",
         choices=("default", "tuned"),
@@ -60,7 +63,7 @@ def _on_cpu(options: argparse.Namespace) -> int:
     from ...bench.results import machine, write_result
 
     if options.figure and options.what in ("layers", "models"):
-        raise ArgumentError("--figure draws operators: use it with --what kernels or --what all")
+        raise ArgumentError("--figure draws operators: use it with --what kernels, spectrum or all")
     threads = list(dict.fromkeys(options.threads))
     measured = ["--what", options.what, "--threads", *map(str, threads), "--repeats", str(options.repeats)]
     measured.append("--peers" if options.peers else "--no-peers")
@@ -87,8 +90,8 @@ def _on_gpu(options: argparse.Namespace) -> int:
 
     if options.figure or options.malloc == "tuned":
         raise ArgumentError("--figure and --malloc are about the CPU: leave them out with --device cuda")
-    if options.what == "layers":
-        raise ArgumentError("--what layers is about the CPU: with --device cuda there are kernels and models")
+    if options.what in ("layers", "spectrum"):
+        raise ArgumentError(f"--what {options.what} is about the CPU: with --device cuda there are kernels and models")
     peers = "--peers" if options.peers else "--no-peers"
     written_by = f"minixception bench --device cuda --what {options.what} --repeats {options.repeats} {peers}"
 

@@ -40,17 +40,20 @@ from .vectors import (
     holder,
     load,
     maximum,
+    member,
     multiply,
     prefetch,
     prefetch_write,
+    segments,
     splat,
     store,
     store_numbers,
+    taken,
 )
 
 __all__ = [
     "REGISTER_BYTES", "Inside", "Normalised", "Vector", "add", "arrived", "borrowed", "fma", "fma_rows", "greatest",
-    "holder", "lanes", "load", "load_run", "load_tile", "load_transposed", "maximum", "multiply", "opaque",
-    "prefetch", "prefetch_run", "prefetch_write", "rank_one", "splat", "store", "store_numbers", "store_run",
-    "store_tile", "total", "vectors_of", "where_positive", "zeros",
+    "holder", "lanes", "load", "load_run", "load_tile", "load_transposed", "maximum", "member", "multiply", "opaque",
+    "prefetch", "prefetch_run", "prefetch_write", "rank_one", "segments", "splat", "store", "store_numbers",
+    "store_run", "store_tile", "taken", "total", "vectors_of", "where_positive", "zeros",
 ]  # fmt: skip

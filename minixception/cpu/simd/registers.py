@@ -75,12 +75,47 @@ def vector_type(dtype: types.Float) -> ir.VectorType:
     return ir.VectorType(_ELEMENT[dtype], lanes(dtype))
 
 
+class Choice(types.Type):
+    """The Numba type of a choice of lanes: for each lane of a vector of this dtype the number of the one it takes."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"choice({dtype}, {lanes(dtype)})")
+
+
+@register_default(Choice)
+class _ChoiceModel(PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Choice) -> None:
+        super().__init__(dmm, fe_type, choice_type(fe_type.dtype))
+
+
+def choice_type(dtype: types.Float) -> ir.VectorType:
+    """The LLVM type of a choice: integers as wide as the elements."""
+    return ir.VectorType(ir.IntType(8 * ITEMSIZE[dtype]), lanes(dtype))
+
+
 def emit_splat(builder: ir.IRBuilder, dtype: types.Float, scalar: Any) -> Any:
-    """LLVM code: the scalar in every lane."""
-    undefined = ir.Constant(vector_type(dtype), ir.Undefined)
+    """LLVM code: the scalar, a float or an integer, in every lane."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes(dtype)), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
     zeros = ir.Constant(ir.VectorType(INT32, lanes(dtype)), [0] * lanes(dtype))
     return builder.shuffle_vector(first, undefined, zeros)
+
+
+def emit_taken(builder: ir.IRBuilder, dtype: types.Float, vector: Any, choice: Any) -> Any:
+    """LLVM code: each lane takes the lane of the vector that it chose: one instruction on x86, else lane by lane."""
+    if REGISTER_BYTES == 64:
+        name = f"llvm.x86.avx512.permvar.{'sf' if dtype == types.float32 else 'df'}.512"
+    elif REGISTER_BYTES == 32 and dtype == types.float32:
+        name = "llvm.x86.avx2.permps"
+    else:
+        result = vector
+        for lane in (ir.Constant(INT32, lane) for lane in range(lanes(dtype))):
+            taken = builder.extract_element(vector, builder.extract_element(choice, lane))
+            result = builder.insert_element(result, taken, lane)
+        return result
+    signature = ir.FunctionType(vector.type, [vector.type, choice.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [vector, choice])
 
 
 def _intrinsic_function(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[Any]) -> Any:
@@ -98,12 +133,8 @@ def _name_of(element: ir.Type) -> str:
 
 def emit_mask(builder: ir.IRBuilder, dtype: types.Float, n: Any) -> Any:
     """LLVM code: a vector of flags, of which the first n are on."""
-    count = lanes(dtype)
-    integers = ir.VectorType(n.type, count)
-    undefined, zeros = ir.Constant(integers, ir.Undefined), ir.Constant(ir.VectorType(INT32, count), [0] * count)
-    first = builder.insert_element(undefined, n, ir.Constant(INT32, 0))
-    everywhere = builder.shuffle_vector(first, undefined, zeros)
-    return builder.icmp_signed("<", ir.Constant(integers, list(range(count))), everywhere)
+    numbers = ir.Constant(ir.VectorType(n.type, lanes(dtype)), list(range(lanes(dtype))))
+    return builder.icmp_signed("<", numbers, emit_splat(builder, dtype, n))
 
 
 def emit_whole_load(builder: ir.IRBuilder, dtype: types.Float, pointer: Any) -> Any:

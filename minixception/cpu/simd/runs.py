@@ -19,12 +19,14 @@ from numba.np.arrayobj import make_array
 from .registers import (
     INT64,
     ITEMSIZE,
+    Choice,
     Vector,
     emit_fma,
     emit_masked_load,
     emit_masked_store,
     emit_maximum,
     emit_prefetch,
+    emit_taken,
     emit_whole_load,
     emit_whole_store,
     lanes,
@@ -187,10 +189,12 @@ def _vectors_of(incoming, like, q, n):
     return lambda incoming, like, q, n: (splat(like, incoming),)
 
 
-def _emit_arrival(builder: ir.IRBuilder, pixel: Any, how: list[Any]) -> Any:
-    """LLVM code: f(pixel), with the vectors of ``vectors_of``."""
+def _emit_arrival(builder: ir.IRBuilder, pixel: Any, how_type: Any, how: list[Any]) -> Any:
+    """LLVM code: f(pixel), with the vectors of ``vectors_of``; lanes that change places, with a choice of them."""
     if not how:
         return pixel
+    if isinstance(how_type, Choice):
+        return emit_taken(builder, how_type.dtype, pixel, how[0])
     if len(how) > 1:
         minus_mean, scale, shift = how[:3]
         pixel = emit_fma(builder, builder.fadd(pixel, minus_mean), scale, shift)
@@ -198,7 +202,9 @@ def _emit_arrival(builder: ir.IRBuilder, pixel: Any, how: list[Any]) -> Any:
 
 
 def _unpacked(builder: ir.IRBuilder, how_type: Any, how: Any) -> list[Any]:
-    return [] if isinstance(how_type, types.NoneType) else cgutils.unpack_tuple(builder, how)
+    if isinstance(how_type, types.NoneType):
+        return []
+    return [how] if isinstance(how_type, Choice) else cgutils.unpack_tuple(builder, how)
 
 
 @intrinsic
@@ -219,7 +225,7 @@ def arrived(typing_context, run, how, inside):
 
     def codegen(context, builder, signature, args):
         vectors = _unpacked(builder, how, args[1])
-        values = [_emit_arrival(builder, pixel, vectors) for pixel in cgutils.unpack_tuple(builder, args[0])]
+        values = [_emit_arrival(builder, pixel, how, vectors) for pixel in cgutils.unpack_tuple(builder, args[0])]
         if len(vectors) > 1 and not isinstance(inside, types.NoneType):
             limits = cgutils.unpack_tuple(builder, args[2])
             values = [_emit_existing(builder, run.dtype.dtype, limits, v, value) for v, value in enumerate(values)]
@@ -233,8 +239,9 @@ def fma_rows(typing_context, sums, x, index, taps, spacing, how, inside):
     """sums[r][j] + sum over b of f(x[.., first + j * s + b * t, ..]) * taps[r][b], for each row r of sums.
 
     first is where index points to along the last axis but one, and spacing is the literal pair (s, t): neighbouring
-    sums are s pixels of x apart, and neighbouring taps t. how: the vectors of f, by ``vectors_of``. Each pixel is
-    loaded once, just before it is used, and multiplied into every sum that it touches.
+    sums are s pixels of x apart, and neighbouring taps t. how: the vectors of f, by ``vectors_of``, or a choice of
+    lanes, by ``member``. Each pixel is loaded once, just before it is used, and multiplied into every sum that it
+    touches.
 
     >>> import numpy as np
     >>> from numba import njit
@@ -258,7 +265,7 @@ def fma_rows(typing_context, sums, x, index, taps, spacing, how, inside):
         rows = [cgutils.unpack_tuple(builder, row) for row in cgutils.unpack_tuple(builder, args[0])]
         weights = [cgutils.unpack_tuple(builder, row) for row in cgutils.unpack_tuple(builder, args[3])]
         for v in sorted({v for v, _, _ in meet}):
-            pixel = _emit_arrival(builder, pixels.load(v), vectors)
+            pixel = _emit_arrival(builder, pixels.load(v), how, vectors)
             if len(vectors) > 1 and pixels.inside:
                 pixel = _emit_existing(builder, x.dtype, pixels.inside, v, pixel)
             for _, j, b in (pair for pair in meet if pair[0] == v):

@@ -9,8 +9,10 @@ from numba import types
 from numba.extending import intrinsic
 
 from .registers import (
+    Choice,
     Vector,
     address,
+    choice_type,
     emit_beats,
     emit_fma,
     emit_load,
@@ -20,6 +22,7 @@ from .registers import (
     emit_prefetch,
     emit_splat,
     emit_store,
+    emit_taken,
     index_type,
     lanes,
 )
@@ -98,6 +101,60 @@ def store_numbers(typing_context, array, index, value, n):
         return context.get_dummy_value()
 
     return types.void(array, index_type(index), value, types.intp), codegen
+
+
+@intrinsic
+def segments(typing_context, like, inputs, outputs):
+    """A choice for grouped convolution, with ``inputs`` channels of x and ``outputs`` of y in each segment.
+
+    Lane o of y belongs to segment o // outputs, whose first channel is lane o // outputs * inputs of x; see ``member``.
+    """
+
+    def codegen(context, builder, signature, args):
+        numbers = choice_type(like.dtype)
+        inputs_, outputs_ = (_everywhere(builder, like.dtype, width) for width in args[1:])
+        own = ir.Constant(numbers, list(range(numbers.count)))
+        return builder.mul(builder.udiv(own, outputs_), inputs_)
+
+    return Choice(like.dtype)(like, types.intp, types.intp), codegen
+
+
+def _everywhere(builder: ir.IRBuilder, dtype: types.Float, number: Any) -> Any:
+    """LLVM code: the integer in every lane of a choice."""
+    narrow = choice_type(dtype).element
+    return emit_splat(builder, dtype, number if number.type == narrow else builder.trunc(number, narrow))
+
+
+@intrinsic
+def member(typing_context, choice, c):
+    """The choice of lanes c further on: channel c of each segment. See ``segments`` and ``taken``."""
+
+    def codegen(context, builder, signature, args):
+        numbers = choice_type(choice.dtype)
+        further = builder.add(args[0], _everywhere(builder, choice.dtype, args[1]))
+        return builder.and_(further, ir.Constant(numbers, [numbers.count - 1] * numbers.count))  # any, for spare lanes
+
+    return choice(choice, types.intp), codegen
+
+
+@intrinsic
+def taken(typing_context, vector, choice):
+    """Each lane of the result is the lane of the vector that the choice names.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def second_of_each_pair(x, y):
+    ...     store(y, 0, taken(load(x, 0, 2), member(segments(y, 2, 2), 1)), 2)
+    >>> second_of_each_pair(np.array([3.0, 4.0]), y := np.zeros(2))
+    >>> y
+    array([4., 4.])
+    """
+
+    def codegen(context, builder, signature, args):
+        return emit_taken(builder, choice.dtype, *args)
+
+    return vector(vector, choice), codegen
 
 
 def _prefetch(array: types.Array, index: Any, write: bool) -> Any:

@@ -10,8 +10,11 @@ from numpy.lib.stride_tricks import as_strided
 from ...cpu import memory
 from ...cpu.gemm import TASKS, Epilogue, pack_panel, panel_width, strip, sums_only
 from ...cpu.jit import forceinline, loops, parallel, prange
+from ...cpu.simd import lanes
 from ...engine.op import Shape
+from ..depthwise import cpu as depthwise
 from ..window import Padding, extents
+from . import segments
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -81,35 +84,37 @@ def backward_loops(dy: np.ndarray, saved: tuple[Any, ...]) -> tuple[np.ndarray, 
 #
 #     y[n,i] (wo, co)  =  sum over a of  x[n, i*s+a] (wo windows, kw*ci)  w[a] (kw*ci, co)
 #
-# For the tile they are the kh segments of one long row of A, and the sums stay in registers for all of them. With
-# groups only the ci/G channels of one group are neighbours, and each column of taps is a product of its own ("run").
-# The tile and the packed panels are those of cpu/gemm.py; a task is one output row, or a strip or some columns of it.
+# For the tile they are kh parts of one long row of A, and the sums stay in registers for all of them. With groups only
+# the ci/G channels of one group are neighbours, and each tap is a part of its own. The tile and the packed panels are
+# those of cpu/gemm.py; a task is one output row, or a strip or some columns of it.
 
 
 @forceinline
-def _windows(x, ho, wo, kh, depth, groups, runs, stride):
-    """x (n, hp, wp, c) seen as (n, ho, groups, runs, wo, kh, depth): for each output pixel what its window reads.
+def _windows(x, outputs, kernel, groups, stride):
+    """x (n, hp, wp, c) seen as (n, ho, groups, wo, lines, taps, depth): for each output pixel what its window reads.
 
-    No element is copied: neighbouring windows overlap, so that most elements are seen several times.
+    outputs: (ho, wo); kernel: (kh, kw). No element is copied: neighbouring windows overlap, so that most elements are
+    seen several times. Without groups the taps of a line lie next to each other and count as one.
     """
-    n, hp, wp, c = x.shape
+    (n, hp, wp, c), (ho, wo), (kh, kw) = x.shape, outputs, kernel
     pixel = c * x.itemsize
     row = wp * pixel
-    shape = (n, ho, groups, runs, wo, kh, depth)
-    return as_strided(x, shape, (hp * row, stride * row, pixel // groups, pixel, stride * pixel, row, x.itemsize))
+    taps, depth = (1, kw * c) if groups == 1 else (kw, c // groups)
+    strides = hp * row, stride * row, pixel // groups, stride * pixel, row, pixel, x.itemsize
+    return as_strided(x, (n, ho, groups, wo, kh, taps, depth), strides)
 
 
 @parallel
 def pack_kernel(w, packed):
-    """packed[group, panel, run, a] is a panel of w[a]: columns of that group, taps of that run (``packed_shape``)."""
-    kh, kw, ci, co = w.shape
-    groups, panels, runs, _, depth, width = packed.shape
-    rows = w.reshape(kh, kw * ci, co)
-    for block in prange(groups * panels * runs * kh):
-        group, panel = block // (panels * runs * kh), block // (runs * kh) % panels
-        run, a = block // kh % runs, block % kh
-        columns = _columns(group, panel, co // groups, width)
-        pack_panel(rows[a, run * depth : (run + 1) * depth, columns], packed[group, panel, run, a])
+    """packed[group, panel] is a panel of w (kh * kw * ci, co): columns of that group (``packed_shape``)."""
+    groups, panels, k, width = packed.shape
+    co = w.shape[3]
+    rows = w.reshape(k, co)
+    pieces = min(k, TASKS)
+    for block in prange(groups * panels * pieces):
+        group, panel, piece = block // (panels * pieces), block // pieces % panels, block % pieces
+        part = slice(piece * k // pieces, (piece + 1) * k // pieces)
+        pack_panel(rows[part, _columns(group, panel, co // groups, width)], packed[group, panel, part])
 
 
 @forceinline
@@ -120,12 +125,12 @@ def _columns(group, panel, per_group, width):
 
 
 @parallel
-def convolve(xp, packed, y, stride, epilogue, pixels):
+def convolve(xp, packed, y, kernel, stride, epilogue, pixels):
     """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; a task's strip: ``pixels`` of a row."""
-    groups, panels, runs, kh, depth, width = packed.shape
+    groups, panels, k, width = packed.shape
     n, ho, wo, co = y.shape
-    windows = _windows(xp, ho, wo, kh, depth, groups, runs, stride)
-    flat, size = packed.reshape(-1), kh * depth * width
+    windows = _windows(xp, (ho, wo), kernel, groups, stride)
+    flat, size = packed.reshape(-1), k * width
     blocks = groups * panels
     strips = (wo + pixels - 1) // pixels
     parts = min(blocks, max(1, TASKS // (n * ho * strips)))  # of the columns: more than one where there are few strips
@@ -136,16 +141,9 @@ def convolve(xp, packed, y, stride, epilogue, pixels):
             group, panel = block // panels, block % panels
             columns = _columns(group, panel, co // groups, width)
             target, residual = y[m, i, strip_of_row, columns], epilogue.residual[m, i, strip_of_row, columns]
-            bias = epilogue.bias[columns]
-            for run in range(runs):
-                last = run == runs - 1
-                if run == 0:
-                    after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu and last)
-                else:
-                    after = Epilogue(target, True, bias[:0], epilogue.relu and last)
-                then = (block * runs + run + 1) * size
-                ahead = flat[then : then + size]
-                strip(windows[m, i, group, run, strip_of_row], packed[group, panel, run], target, after, ahead)
+            after = Epilogue(residual, epilogue.add_residual, epilogue.bias[columns], epilogue.relu)
+            ahead = flat[(block + 1) * size : (block + 2) * size]
+            strip(windows[m, i, group, strip_of_row], packed[group, panel], target, after, ahead)
 
 
 # dx with stride 1 is a convolution itself: of dy with the kernel rotated by 180 degrees, its input and output channels
@@ -188,52 +186,71 @@ def _backward_input_strided(dy, packed, dx, stride, top, left):
                         first, last = j0 * stride + b - left, (j1 - 1) * stride + b - left
                         then = ((block * kh + a) * kw + b + 1) * depth * width
                         ahead = flat[then : then + depth * width]
-                        gradients = dy[m, i, j0:j1, None, group * depth : (group + 1) * depth]
+                        gradients = dy[m, i, j0:j1, None, None, group * depth : (group + 1) * depth]
                         target = row[first : last + 1 : stride, columns]
-                        strip(gradients, packed[group, panel, a, b : b + 1], target, sums_only(target, True), ahead)
+                        strip(gradients, packed[group, panel, a, b], target, sums_only(target, True), ahead)
 
 
-# dw: for kernel row a the product (kw*ci, wo) (wo, co), summed over all output rows. A is x again, read as its
-# transpose. A task takes a part of the output rows and a panel of columns: it packs a row of dy, which stays in L1 for
-# all kh products, and sums in its own copy of dw. The copies are added at the end, in a fixed order.
+# dw: for kernel row a the product (kw*ci, pixels) (pixels, co), summed over all output pixels. A is x again, read as
+# its transpose. A task takes a part of the output rows and a panel of columns: it packs a few rows of dy, which stay in
+# L1 for all kh products, and sums in its own copy of dw. The copies are added at the end, in a fixed order.
 
 _PARTS = 16  # copies of dw, at most
+_PIXELS = 128  # of dy that are packed together, about: a sum of dw comes to the registers once for all of them
 
 
 @parallel
-def _backward_weights(xp, dy, packed, partial, stride, groups):
+def _backward_weights(xp, dy, packed, partial, kernel, stride, groups):
     n, ho, wo, co = dy.shape
-    parts, kh, runs, depth, _ = partial.shape  # of dw one run of taps at a time: those that lie next to each other in x
-    tasks, _, _, width = packed.shape
+    parts, tasks, width = len(partial), len(packed), packed.shape[2]
     blocks = tasks // parts
     panels = blocks // groups
-    windows = _windows(xp, ho, wo, kh, depth, groups, runs, stride)
-    flat = dy.reshape(-1)
+    windows = _windows(xp, (ho, wo), kernel, groups, stride)
+    lines, taps, depth = windows.shape[4:]
+    at_once = packed.shape[1] // wo
+    flat, pixels_of_dy = dy.reshape(-1), dy.reshape(n * ho * wo, co)
     for task in prange(tasks):
         part, block = task // blocks, task % blocks
         group, panel = block // panels, block % panels
         columns = _columns(group, panel, co // groups, width)
-        first = part * n * ho // parts
-        for row in range(first, (part + 1) * n * ho // parts):
+        begin, end = part * n * ho // parts, (part + 1) * n * ho // parts
+        row = begin
+        while row < end:
             m, i = row // ho, row % ho
-            pack_panel(dy[m, i, :, columns], packed[task, 0])
-            then = (row + 1) * wo * co + columns.start
+            rows = min(at_once, end - row, ho - i)  # of one image
+            gradients = packed[task, : rows * wo]
+            pack_panel(pixels_of_dy[row * wo : (row + rows) * wo, columns], gradients)
+            then = (row + rows) * wo * co + columns.start
             ahead = flat[then : then + wo * width]
-            for a in range(kh):
-                for run in range(runs):
-                    pixels = windows[m, i, group, run, :, a].T  # (depth, wo)
-                    target = partial[part, a, run, :, columns]
-                    strip(pixels[:, None], packed[task], target, sums_only(target, row > first), ahead)
+            for a in range(lines):
+                for tap in range(taps):
+                    pixels = windows[m, i : i + rows, group, :, a, tap].transpose(2, 0, 1)  # (depth, rows, wo)
+                    first = (a * taps + tap) * depth
+                    target = partial[part, first : first + depth, columns]
+                    strip(pixels[:, None], gradients, target, sums_only(target, row > begin), ahead)
+            row += rows
 
 
 def forward_cpu(
     x: np.ndarray, w: np.ndarray, *, stride: int, padding: Padding, groups: int
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """kh matrix products per output row, straight from the (padded) input."""
+    """A matrix product per output row and segment, straight from the (padded) input; narrow segments side by side."""
     (ho, top), (wo, left) = extents(x.shape, w.shape, stride, padding)
+    saved = x, w, stride, padding, groups
+    if _is_depthwise(w, groups):
+        return depthwise.filter_images(x, w[:, :, 0], stride, padding, None), saved
     y = memory.empty((x.shape[0], ho, wo, w.shape[3]), x.dtype)
-    _product(pad(x, top, left, y.shape, w.shape, stride), w, y, stride, groups)
-    return y, (x, w, stride, padding, groups)
+    if segments.suits(w.shape, stride, groups, w.dtype):
+        widths = w.shape[2], w.shape[3] // groups
+        segments.convolve(x, segments.pack(w, groups), y, sums_only(y, False), stride, (top, left), widths)
+    else:
+        _product(pad(x, top, left, y.shape, w.shape, stride), w, y, stride, groups)
+    return y, saved
+
+
+def _is_depthwise(w: np.ndarray, groups: int) -> bool:
+    """A segment for each channel, with one output: the other operator."""
+    return w.shape[2] == 1 and w.shape[3] == groups
 
 
 def pad(x: np.ndarray, top: int, left: int, y: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> np.ndarray:
@@ -251,27 +268,28 @@ def pad(x: np.ndarray, top: int, left: int, y: tuple[int, ...], kernel: tuple[in
 
 
 def packed_shape(w: Shape, groups: int, dtype: np.dtype) -> Shape:
-    """(groups, panels, runs, kh, depth, width): a kernel w (kh, kw, ci, co) as panels of its columns, row by row.
+    """(groups, panels, kh * kw * ci, width): a kernel w (kh, kw, ci, co) as panels of its columns, row by row.
 
-    A run is what lies next to each other under one row of the window: all its taps, or with groups one tap at a time.
+    The panels of a group are of one width, in whole vectors: 96 columns are 48 and 48, not 64 and 32.
 
-    >>> packed_shape((3, 3, 4, 16), 2, np.dtype(np.float32))[:5]
-    (2, 1, 3, 3, 4)
+    >>> packed_shape((3, 3, 4, 16), 2, np.dtype(np.float32))[:3]
+    (2, 1, 36)
     """
     kh, kw, ci, co = w
-    width, runs = panel_width(dtype), 1 if groups == 1 else kw
-    return (groups, -(-(co // groups) // width), runs, kh, kw * ci // runs, width)
+    panels, width = _panels(co // groups, dtype)
+    return (groups, panels, kh * kw * ci, width)
 
 
-def no_epilogue(y: np.ndarray) -> Epilogue:
-    """The sums go to y as they are."""
-    return Epilogue(y, False, np.empty(0, y.dtype), False)
+def _panels(columns: int, dtype: np.dtype) -> tuple[int, int]:
+    """(panels, width): as few panels as there must be, all as wide as the widest."""
+    panels, vectors = -(-columns // panel_width(dtype)), -(-columns // lanes(dtype))
+    return panels, -(-vectors // panels) * lanes(dtype)
 
 
 def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int) -> None:
     packed = memory.empty(packed_shape(w.shape, groups, w.dtype), w.dtype)
     pack_kernel(w, packed)
-    convolve(xp, packed, y, stride, no_epilogue(y), y.shape[2])
+    convolve(xp, packed, y, w.shape[:2], stride, sums_only(y, False), y.shape[2])
 
 
 def backward_cpu(
@@ -289,14 +307,18 @@ def _input_gradient(
 ) -> np.ndarray:
     kh, kw, ci, co = w.shape
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
+    if _is_depthwise(w, groups):
+        return depthwise.input_gradient(dy, x, w[:, :, 0], stride, padding, None, relu=False)
     dx = memory.empty(x.shape, x.dtype)
+    if segments.suits(w.shape, stride, groups, w.dtype):
+        segments.input_gradient(dy, w, dx, stride, (top, left), groups)
+        return dx
     if stride == 1:
-        exchanged = w[::-1, ::-1].reshape(kh, kw, ci, groups, co // groups).transpose(0, 1, 4, 3, 2)
-        turned = np.ascontiguousarray(exchanged).reshape(kh, kw, co // groups, groups * ci)
+        turned = np.ascontiguousarray(segments.exchanged(w, groups)[::-1, ::-1])
         _product(pad(dy, kh - 1 - top, kw - 1 - left, dx.shape, w.shape, 1), turned, dx, 1, groups)
         return dx
-    width = panel_width(w.dtype)
-    packed = memory.empty((groups, -(-ci // width), kh, kw, co // groups, width), w.dtype)
+    panels, width = _panels(ci, w.dtype)
+    packed = memory.empty((groups, panels, kh, kw, co // groups, width), w.dtype)
     _pack_transposed(w, packed)
     _backward_input_strided(dy, packed, dx, stride, top, left)
     return dx
@@ -306,12 +328,16 @@ def _weight_gradient(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, padding: Padding, groups: int
 ) -> np.ndarray:
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
+    if _is_depthwise(w, groups):
+        return depthwise.weight_gradient(dy, x, w[:, :, 0].shape, stride, padding, None).reshape(w.shape)
+    if segments.suits(w.shape, stride, groups, w.dtype):
+        return segments.weight_gradient(dy, x, w, stride, (top, left), groups)
     xp = pad(x, top, left, dy.shape, w.shape, stride)
     n, ho, wo, co = dy.shape
     k, rows = n * ho * wo, w.size // co
     parts = max(1, min(_PARTS, n * ho, k * (rows + co) // (4 * w.size)))  # as long as the copies are the smaller thing
-    _, panels, runs, kh, depth, width = packed_shape(w.shape, groups, w.dtype)
-    packed = memory.empty((parts * groups * panels, 1, wo, width), w.dtype)
-    partial = memory.empty((parts, kh, runs, depth, co), w.dtype)
-    _backward_weights(xp, dy, packed, partial, stride, groups)
+    panels, width = _panels(co // groups, w.dtype)
+    packed = memory.empty((parts * groups * panels, max(1, _PIXELS // wo) * wo, width), w.dtype)
+    partial = memory.empty((parts, rows, co), w.dtype)
+    _backward_weights(xp, dy, packed, partial, w.shape[:2], stride, groups)
     return partial.sum(axis=0).reshape(w.shape)

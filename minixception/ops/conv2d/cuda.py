@@ -16,6 +16,7 @@ from typing import Any
 from ...gpu.gemm import Layout, divided, register_tiled
 from ...gpu.kernel import THREADS, blocks, cuda, device_function, dtype, empty, kernel
 from ..window import Padding, extents
+from . import cuda_segments
 
 # Places in images and kernels ----------------------------------------------------------------------------------------
 # Behind m, n, k, shape holds:  3, 4  the lines and columns of the grid of pixels that the product is about
@@ -105,10 +106,12 @@ def _padded(x: Any, top: int, left: int, h: int, w: int) -> Any:
 
 
 def forward_cuda(x: Any, w: Any, *, stride: int, padding: Padding, groups: int) -> tuple[Any, tuple[Any, ...]]:
-    """One product (pixels, kh*kw*ci) (kh*kw*ci, co/G) for each group."""
+    """One product (pixels, kh*kw*ci) (kh*kw*ci, co/G) for each group; narrow segments without one."""
     (ho, _), (wo, _) = extents(x.shape, w.shape, stride, padding)
     n, co = x.shape[0], w.shape[3]
     y = empty((n, ho, wo, co), x.dtype)
+    if cuda_segments.suits(w.shape, stride, groups):
+        return cuda_segments.filter_images(x, w, y, stride, padding, groups), (x, w, stride, padding, groups)
     windows, places = read_windows(x, y, w, stride, padding)
     shape = (n * ho * wo, co // groups, w.size // co, *places)
     return _PRODUCT(windows, w, y, shape, batch=groups), (x, w, stride, padding, groups)
@@ -118,10 +121,11 @@ def backward_cuda(
     dy: Any, saved: tuple[Any, ...], wanted: tuple[bool, bool] = (True, True)
 ) -> tuple[Any | None, Any | None]:
     """The two gradients, each only if it is wanted."""
-    return (
-        _input_gradient(dy, *saved) if wanted[0] else None,
-        _weight_gradient(dy, *saved) if wanted[1] else None,
-    )
+    _, w, stride, _, groups = saved
+    of_input, of_weights = _input_gradient, _weight_gradient
+    if cuda_segments.suits(w.shape, stride, groups):
+        of_input, of_weights = cuda_segments.input_gradient, cuda_segments.weight_gradient
+    return of_input(dy, *saved) if wanted[0] else None, of_weights(dy, *saved) if wanted[1] else None
 
 
 def _weight_gradient(dy: Any, x: Any, w: Any, stride: int, padding: Padding, groups: int) -> Any:

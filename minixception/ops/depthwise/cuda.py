@@ -131,7 +131,7 @@ _FILTERS: dict[Size, Callable[..., None]] = {
 # For the backward pass; that of the rungs below is in cuda_gradients.py. Two columns less: their registers are needed
 # for the gate, the x of a ReLU in front.
 _ROTATED_FILTERS: dict[Size, Callable[..., None]] = {(3, 3, 1): filter_kernel((3, 3, 1), columns=2, rotated=True)}
-_CORRELATIONS: dict[Size, Callable[..., Array]] = {
+CORRELATIONS: dict[Size, Callable[..., Array]] = {
     (3, 3, 1): correlate_kernel((3, 3, 1), columns=2),
     (3, 3, 2): correlate_kernel((3, 3, 2), columns=1),
 }
@@ -258,11 +258,11 @@ def input_gradient(dy: Array, x: Array, w: Array, stride: int, padding: Padding,
 
 def weight_gradient(dy: Array, x: Array, kernel: tuple[int, ...], stride: int, padding: Padding, relu: bool) -> Array:
     """dw (kh, kw, c)."""
-    fast = _CORRELATIONS.get((kernel[0], kernel[1], stride))
+    fast = CORRELATIONS.get((kernel[0], kernel[1], stride))
     if fast is None:
         return add_shares(tap_by_tap(dy, _relu(x) if relu else x, kernel, stride, padding))
     (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
-    return add_shares(fast(x, floor(x.dtype, relu), dy, (top, left)))
+    return add_shares(fast(x, floor(x.dtype, relu), dy, (top, left))).reshape(kernel)
 
 
 def _relu(x: Array) -> Array:

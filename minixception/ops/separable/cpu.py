@@ -10,10 +10,10 @@ import numpy as np
 
 from ...cpu import memory
 from ...cpu.depthwise_forward import WINDOWS, filter_strip, window_of
-from ...cpu.gemm import Epilogue, gemm, strip
+from ...cpu.gemm import Epilogue, gemm, strip, sums_only
 from ...cpu.jit import parallel, pasted, prange
 from ...engine.op import Shape
-from ..conv2d.cpu import no_epilogue, pack_kernel, packed_shape
+from ..conv2d.cpu import pack_kernel, packed_shape
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
 from ..window import Padding, extents
@@ -60,7 +60,7 @@ def _fused_kernel(window: str) -> Any:
         """
         c = x.shape[3]
         n, ho, wo, co = y.shape
-        panels, width = packed.shape[1], packed.shape[5]
+        panels, width = packed.shape[1], packed.shape[3]
         total = n * ho * wo
         ys, residuals = y.reshape(total, co), epilogue.residual.reshape(total, co)
         for task in prange((total + pixels - 1) // pixels):
@@ -68,14 +68,14 @@ def _fused_kernel(window: str) -> Any:
             p1 = min(total, p0 + pixels)
             buffer = scratch[numba.get_thread_id()]
             filter_strip(x, p0, p1, (ho, wo), floor, wd, buffer, (top, left), stride, window)
-            z = buffer[: (p1 - p0) * c].reshape(p1 - p0, 1, c)
-            z = z[:, :, :c]  # of any strides, for Numba, like the matrices of other products: ``strip`` compiles once
+            z = buffer[: (p1 - p0) * c].reshape(p1 - p0, 1, 1, c)
+            z = z[:, :, :, :c]  # of any strides, for Numba, like matrices of other products: ``strip`` compiles once
             for panel in range(panels):
                 columns = slice(panel * width, min(co, (panel + 1) * width))
                 bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
                 after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
                 ahead = read_next(x, packed, panel, panels, p1 / total, (p1 - p0) / total)
-                strip(z, packed[0, panel, 0], ys[p0:p1, columns], after, ahead)
+                strip(z, packed[0, panel], ys[p0:p1, columns], after, ahead)
 
     return fused
 
@@ -119,7 +119,7 @@ def forward_cpu(
     scratch = memory.empty((numba.get_num_threads(), pixels * ci), x.dtype)
     floor = depthwise_cpu.floor(x.dtype, relu)
     fused = FUSED[window_of(wd.shape, stride)]
-    fused(x, floor, wd, packed, no_epilogue(y), y, scratch, stride, top, left, pixels)
+    fused(x, floor, wd, packed, sums_only(y, False), y, scratch, stride, top, left, pixels)
     return y, (x, wd, wp, stride, padding, relu)
 
 

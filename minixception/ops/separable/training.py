@@ -53,13 +53,13 @@ def _forward_kernel(window: str) -> Any:
             first, last = task * pixels, min(total, (task + 1) * pixels)
             buffer = scratch[numba.get_thread_id()]
             filter_strip(x, first, last, (ho, wo), incoming, wd, buffer, corner, 1, window)
-            z = buffer[: (last - first) * c].reshape(last - first, 1, c)
-            z = z[:, :, :c]  # of any strides, for Numba, like the matrices of other products: ``strip`` compiles once
+            z = buffer[: (last - first) * c].reshape(last - first, 1, 1, c)
+            z = z[:, :, :, :c]  # of any strides, for Numba, like matrices of other products: ``strip`` compiles once
             for panel in range(panels):
                 columns = slice(panel * width, min(co, (panel + 1) * width))
                 target = ys[first:last, columns]
                 ahead = read_next(x, packed, panel, panels, last / total, (last - first) / total)
-                strip(z, packed[panel : panel + 1], target, sums_only(target, False), ahead)
+                strip(z, packed[panel], target, sums_only(target, False), ahead)
                 if len(means) > 0:
                     add_statistics(target, means[task, columns], m2s[task, columns])
 
@@ -121,18 +121,17 @@ def _strips_kernel(window: str) -> Any:
                 z = buffer[: rows * ci].reshape(rows, ci).T
                 dy = buffer[pixels * ci : pixels * ci + rows * co].reshape(rows, co)
                 project_rows(gs[first:last], ys[first:last], projection, dy)
-                strip_of_dy = dy[:, None, :co]
+                strip_of_dy = dy[:, None, None, :co]
                 for panel in range(panels):  # and the next strip of g comes to L2 meanwhile
                     target = dzs[first:last, panel * width : min(ci, (panel + 1) * width)]
                     ahead = next_g[last * co + panel * rows * co // panels :][: rows * co // panels]
-                    strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
+                    strip(strip_of_dy, packed[panel], target, sums_only(target, False), ahead)
                 for column in range(0, co, width):  # and the next strip of y
                     columns = slice(column, min(co, column + width))
                     pack_panel(dy[:, columns], panel_of_dy[:rows])
                     target = partial[part, :, columns]
                     ahead = next_y[last * co + column * rows :][: rows * width]
-                    here = panel_of_dy[:rows].reshape(1, rows, width)
-                    strip(z[:, None], here, target, sums_only(target, True), ahead)
+                    strip(z[:, None, None], panel_of_dy[:rows], target, sums_only(target, True), ahead)
 
     return backward
 

@@ -1,0 +1,234 @@
+"""Experiments at tiny size: designs that cost the same, runs in pieces, verdicts; a kill anywhere changes no result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import minixception as mx
+from minixception.errors import ArgumentError
+from minixception.experiments import runs
+from minixception.experiments.__main__ import main
+from minixception.experiments.designs import FORMS, Design, cost
+from minixception.experiments.table import BASE, EXPERIMENTS, Experiment
+from minixception.experiments.verdict import paired
+from minixception.experiments.widths import NEAR, solve
+from minixception.nn import Conv2d, SeparableConv2d, SpectrumConv2d
+
+TINY = Design(epochs=1, batch_size=8, widths=(8,), middle_blocks=1, stem=4)
+SHAPE = (16, 16, 3)
+
+
+def spatial(model):
+    """The layers that filter space, behind the stem and beside the shortcuts."""
+    kinds = (Conv2d, SeparableConv2d)
+    return [part for name, part in model.named_modules() if isinstance(part, kinds) and not name.startswith("block1.")]
+
+
+# Designs ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_separable_design_is_the_recipe():
+    mx.seed(3)
+    ours = TINY.make_model(8, SHAPE)
+    mx.seed(3)
+    theirs = mx.models.mini_xception(8, (8,), 1, 4, SHAPE)
+    assert {name: t.data.tobytes() for name, t in ours.named_tensors()} == {
+        name: t.data.tobytes() for name, t in theirs.named_tensors()
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "segments", "groups"),
+    [("regular", 1, 1), ("segments", 1, 1), ("segments", 4, 4), ("pointwise first", 1, 8)],
+)
+def test_every_unit_has_the_form(form, segments, groups):
+    model = replace(TINY, form=form, segments=segments).make_model(8, SHAPE)
+    units = spatial(model)
+    assert [part.groups for part in units] == [groups] * 5
+    assert all(part.weight.shape[:2] == (3, 3) for part in units)
+    mixed = [part for _, part in model.named_modules() if isinstance(part, SpectrumConv2d)]
+    assert len(mixed) == (0 if form == "regular" else 5)
+
+
+def test_a_reformed_unit_keeps_the_relu_in_front(rng):
+    """The pointwise-first network with its 1x1 at the identity is a separable one with its 1x1 at the identity."""
+    one = replace(TINY, widths=(4,), form="pointwise first").make_model(8, SHAPE).eval()
+    other = replace(TINY, widths=(4,)).make_model(8, SHAPE).eval()
+    own, theirs = dict(one.named_tensors()), dict(other.named_tensors())
+    for name, tensor in theirs.items():
+        path = name.removesuffix(".depthwise").removesuffix(".pointwise")
+        if name.endswith(("depthwise", "pointwise")):
+            conv = path if f"{path}.pointwise.weight" in own else f"{path}.conv"
+            if name.endswith("pointwise"):
+                tensor.data[...] = np.eye(4)
+                own[f"{conv}.pointwise.weight"].data[...] = np.eye(4)
+            else:
+                own[f"{conv}.spatial.weight"].data[...] = tensor.data[:, :, None]
+        else:
+            own[name].data[...] = tensor.data
+    x = mx.tensor(rng.standard_normal((2, *SHAPE)).astype(np.float32))
+    with mx.no_grad():
+        np.testing.assert_allclose(one(x).numpy(), other(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_impossible_designs_are_refused():
+    with pytest.raises(ArgumentError, match=r"form must be one of separable, .* got 'round'"):
+        replace(TINY, form="round")
+    with pytest.raises(ArgumentError, match="groups=3 must divide 8 and 8 channels"):
+        replace(TINY, form="segments", segments=3).make_model(8, SHAPE)
+    assert len(FORMS) == 4
+
+
+# Widths -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segments", [1, 3, 8])
+def test_solved_widths_meet_the_target(segments):
+    small = Design(widths=(16, 32), middle_blocks=1, stem=8)
+    target = cost(small).parameters
+    found = solve(
+        replace(small, form="segments", segments=segments, widths=(24, 48)), target, lambda d: cost(d).parameters
+    )
+    assert abs(cost(found).parameters - target) <= NEAR * target
+    assert all(width % segments == 0 for width in found.widths)
+
+
+def test_a_target_that_no_widths_meet_is_an_error():
+    with pytest.raises(ArgumentError, match="no widths like"):
+        solve(TINY, 10**9, lambda d: cost(d).parameters)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_is_said_to_cost_the_same_does(name):
+    experiment = EXPERIMENTS[name]
+    designs = experiment.designs()
+    assert {label for pair in experiment.pairs for label in pair} <= designs.keys()
+    costs, base = {label: cost(design) for label, design in designs.items()}, cost(BASE)
+    for label, one in costs.items():
+        if name == "forms" and label.endswith("equal MACs"):
+            assert abs(one.macs - base.macs) <= NEAR * base.macs
+        elif name in ("forms", "order_and_depth"):
+            assert abs(one.parameters - base.parameters) <= NEAR * base.parameters
+        elif name == "spectrum":
+            assert abs(one.parameters - costs["C segments"].parameters) <= NEAR * costs["C segments"].parameters
+    if name == "equal_width":
+        assert len({design.widths for design in designs.values()}) == 1
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """One experiment of two designs, trained here and not in other processes, with pictures of its own."""
+    designs = {"one": TINY, "other": replace(TINY, form="regular")}
+    monkeypatch.setitem(runs.EXPERIMENTS, "forms", Experiment("a claim", lambda: designs, (("one", "other"),), seeds=2))
+    monkeypatch.setattr(runs, "load", lambda spec, split: mx.data.shapes(split, size=24, image_size=16))
+    runs._pictures.cache_clear()
+
+    class Here:
+        """An executor that computes at once."""
+
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, function, *arguments):
+            future = runs.Future()
+            future.set_result(function(*arguments))
+            return future
+
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", Here)
+    yield
+    runs._pictures.cache_clear()
+
+
+def test_everything_is_in_the_file(tiny, tmp_path, capsys):
+    out = tmp_path / "forms.json"
+    assert main(["forms", str(out), "--jobs", "1"]) == 0
+    result = json.loads(out.read_text())
+    assert result["command"] == "python -m minixception.experiments forms forms.json --data shapes --epochs 1"
+    assert {"machine", "versions", "date", "hours", "claim"} <= result.keys()
+    assert {label: list(logs) for label, logs in result["runs"].items()} == {"one": ["0", "1"], "other": ["0", "1"]}
+    assert result["designs"]["one"]["parameters"] == cost(TINY).parameters
+    verdict = result["verdicts"]["one - other"]
+    accuracies = [[result["runs"][name][seed][-1]["test_top1"] for seed in "01"] for name in ("one", "other")]
+    assert verdict["mean"] == pytest.approx(100 * np.subtract(*accuracies).mean())
+    assert not (tmp_path / "forms.unfinished").exists()
+    assert "other, seed 1: test top-1" in capsys.readouterr().out
+
+
+def test_a_second_call_goes_on_where_the_first_was_stopped(tiny, tmp_path, monkeypatch, capsys):
+    whole, out = tmp_path / "whole.json", tmp_path / "forms.json"
+    main(["forms", str(whole), "--jobs", "1"])
+    train, begun = runs._train, []
+
+    def killed(design, data, folder):
+        begun.append((design.form, design.seed))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return train(design, data, folder)
+
+    monkeypatch.setattr(runs, "_train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(["forms", str(out), "--jobs", "1"])
+    assert json.loads(out.read_text())["runs"].keys() == {"one"}
+    begun.clear()
+    begun.append(None)
+    monkeypatch.setattr(runs, "_train", lambda *a: (begun.append(a[0].seed), train(*a))[1])
+    assert main(["forms", str(out), "--jobs", "1"]) == 0
+    assert len(begun) == 1 + 3  # and not the run that was finished
+
+    def without_times(path):
+        logs = json.loads(path.read_text())["runs"]
+        return {
+            (label, seed): [{key: value for key, value in record.items() if key != "seconds"} for record in log]
+            for label, of_seeds in logs.items()
+            for seed, log in of_seeds.items()
+        }
+
+    assert without_times(out) == without_times(whole)
+
+
+def test_no_run_begins_when_the_time_is_over(tiny, tmp_path, capsys):
+    assert main(["forms", str(tmp_path / "forms.json"), "--minutes", "0"]) == 3
+    assert "there are runs left" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_other_designs_is_refused(tiny, tmp_path, capsys):
+    out = tmp_path / "forms.json"
+    main(["forms", str(out), "--jobs", "1"])
+    before = out.read_bytes()
+    with pytest.raises(SystemExit):
+        main(["forms", str(out), "--epochs", "2"])
+    assert "was made with other designs, data or epochs" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+# Verdicts -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_students():
+    difference = paired([0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences of 10, 20 and 30 points, s = 10
+    assert difference.mean == pytest.approx(20)
+    assert difference.high - difference.mean == pytest.approx(4.303 * 10 / np.sqrt(3))
+    assert not difference.separated  # -4.8 to 44.8
+    assert paired([0.5, 0.6], [0.4, 0.5]).separated  # the same in both
+    assert str(paired([0.4, 0.5], [0.5, 0.6])).startswith("-10.00 points")
+
+
+@pytest.mark.parametrize(("one", "other"), [([0.5], [0.4]), ([0.5, 0.6], [0.5]), ([0.5] * 11, [0.4] * 11)])
+def test_a_verdict_needs_pairs(one, other):
+    with pytest.raises(ArgumentError, match="expected 2 to 10 accuracies of each"):
+        paired(one, other)
