@@ -13,7 +13,10 @@ once (measured: nine times slower).
 
 from __future__ import annotations
 
-from .jit import inline
+import numpy as np
+
+from . import memory
+from .jit import inline, parallel, prange
 
 CHUNK = 1 << 14  # elements of one task: enough to outweigh its start, few enough to share small arrays out
 
@@ -32,3 +35,28 @@ def chunks(size):
 def part(array, chunk):
     """The elements of one chunk of a flat array: a view."""
     return array[chunk * CHUNK : (chunk + 1) * CHUNK]
+
+
+@parallel
+def _add(parts, total):
+    for chunk in prange(chunks(total.size)):
+        here = part(total, chunk)
+        for one in range(len(parts)):
+            there = part(parts[one], chunk)
+            if one == 0:
+                for i in range(here.size):
+                    here[i] = there[i]
+            else:
+                for i in range(here.size):
+                    here[i] += there[i]
+
+
+def added(parts: np.ndarray) -> np.ndarray:
+    """The sum over the first axis, one after the other: of what tasks have summed each for itself.
+
+    >>> added(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([4., 6.])
+    """
+    total = memory.empty(parts.shape[1:], parts.dtype)
+    _add(parts.reshape(len(parts), -1), total.reshape(-1))
+    return total

@@ -94,6 +94,8 @@ SEARCHED = {
     "ops/activation.py: _cpu_rung.forward": Search(forward_of("elu"), (FLAT, FLAT), OUT),
     "ops/activation.py: _cpu_rung.backward": Search(backward_of("elu"), (FLAT, FLAT, FLAT), ("dx",)),
     "ops/arithmetic.py: _cpu.kernel": Search(forward_of("add", "kernel"), (FLAT, FLAT, FLAT), OUT),
+    "cpu/elementwise.py: _add": Search(elementwise._add, (floats(3, 10), FLAT), ("total",)),
+    "ops/conv2d/cpu.py: _frame": Search(conv2d._frame, (IMAGES, 1, 1, floats(2, 7, 8, 3)), ("xp",)),
     "ops/conv2d/cpu.py: _pack_transposed": Search(
         conv2d._pack_transposed, (floats(2, 2, 3, 4), floats(2, 1, 2, 2, 2, 4)), ("packed",)
     ),

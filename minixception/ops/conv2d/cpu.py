@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ...cpu import memory
+from ...cpu.elementwise import added
 from ...cpu.gemm import TASKS, Epilogue, pack_panel, panel_width, strip, sums_only
 from ...cpu.jit import forceinline, loops, parallel, prange
 from ...cpu.simd import lanes
@@ -260,11 +261,23 @@ def pad(x: np.ndarray, top: int, left: int, y: tuple[int, ...], kernel: tuple[in
     if top == left == 0 and hp <= h and wp <= w:
         return x
     xp = memory.empty((n, max(hp, top + h), max(wp, left + w), c), x.dtype)
-    inside = xp[:, top : top + h]
-    inside[:, :, left : left + w] = x
-    for border in (xp[:, :top], xp[:, top + h :], inside[:, :, :left], inside[:, :, left + w :]):
-        border[...] = 0
+    _frame(x, top, left, xp)
     return xp
+
+
+@parallel
+def _frame(x, top, left, xp):
+    n, h, w, _ = x.shape
+    lines = xp.shape[1]
+    for task in prange(n * lines):
+        m, u = task // lines, task % lines - top
+        row = xp[m, u + top]
+        if 0 <= u < h:
+            row[:left] = 0
+            row[left : left + w] = x[m, u]
+            row[left + w :] = 0
+        else:
+            row[:] = 0
 
 
 def packed_shape(w: Shape, groups: int, dtype: np.dtype) -> Shape:
@@ -340,4 +353,4 @@ def _weight_gradient(
     packed = memory.empty((parts * groups * panels, max(1, _PIXELS // wo) * wo, width), w.dtype)
     partial = memory.empty((parts, rows, co), w.dtype)
     _backward_weights(xp, dy, packed, partial, w.shape[:2], stride, groups)
-    return partial.sum(axis=0).reshape(w.shape)
+    return added(partial).reshape(w.shape)

@@ -29,6 +29,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ...cpu import memory
 from ...cpu.depthwise_forward import WINDOWS, Border, window_of
+from ...cpu.elementwise import added
 from ...cpu.gemm import VECTORS, Epilogue, sums_only
 from ...cpu.jit import forceinline, inline, parallel, pasted, prange
 from ...cpu.simd import (
@@ -57,6 +58,7 @@ Pair = tuple[int, int]
 ROWS = 2  # of outputs in a tile,
 COLUMNS = 10 if VECTORS == 4 else 3  # and columns, with 32 registers or 16
 _TASKS = 32  # bands of rows in all, about
+_TAPS = 16  # vectors of weights for each tap that stay in L1, and so the blocks that go down a band together
 _CHUNKS = 16  # parts of the sum over rows in dw; fixed, so that the order of the sum does not depend on the threads
 _PIXELS = 5  # of dy at a time, in dw: sums of three rows wait for few multiply-adds of their own, and overlap
 _LINES = 3  # rows of the kernel whose sums are in registers together, in dw
@@ -166,18 +168,20 @@ def _forward_tiles(size, stride):
         x, w, y = borrowed(x), borrowed(w), borrowed(y)
         epilogue = Epilogue(borrowed(epilogue.residual), epilogue.add_residual, borrowed(epilogue.bias), epilogue.relu)
         places = segments(y, widths[0], widths[1])
-        for block in range(len(w)):
-            p, n_in, q, n = _place(block, x.shape[2], y.shape[2], lanes(y.dtype), widths)
+        together = max(1, _TAPS // w.shape[2])  # blocks, whose pixels are neighbours in memory
+        for first in range(0, len(w), together):
             for i in range(0, y.shape[0], ROWS):
                 for j in range(0, y.shape[1], COLUMNS):
                     u, v = line + i * stride, column + j * stride
                     whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
-                    if whole and n_in == lanes(y.dtype) == n:
-                        border = Border(None, None, None)
-                        tile(x, u, v, places, w[block], y, i, j, (p, q, n), epilogue, border)
-                    else:
-                        border = Border(Inside(-v, x.shape[1] - v, n_in), None, Inside(0, y.shape[1] - j, n))
-                        tile(x, u, v, places, w[block], y, i, j, (p, q, n), epilogue, border)
+                    for block in range(first, min(len(w), first + together)):
+                        p, n_in, q, n = _place(block, x.shape[2], y.shape[2], lanes(y.dtype), widths)
+                        if whole and n_in == lanes(y.dtype) == n:
+                            border = Border(None, None, None)
+                            tile(x, u, v, places, w[block], y, i, j, (p, q, n), epilogue, border)
+                        else:
+                            border = Border(Inside(-v, x.shape[1] - v, n_in), None, Inside(0, y.shape[1] - j, n))
+                            tile(x, u, v, places, w[block], y, i, j, (p, q, n), epilogue, border)
 
     return run
 
@@ -390,5 +394,5 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, c
     parts = memory.carve([math.prod(shape) for shape in shapes], w.dtype)
     lines, row_of_dy = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
     _WEIGHTS[window_of(w.shape, stride)](dy, x, partial, lines, row_of_dy, corner, (co // groups, inputs))
-    unpack(partial.sum(axis=0), swapped, groups)
+    unpack(added(partial), swapped, groups)
     return exchanged(swapped, groups)

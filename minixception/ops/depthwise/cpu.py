@@ -9,6 +9,7 @@ import numpy as np
 from ...cpu import memory
 from ...cpu.depthwise_forward import WINDOWS, filter_outputs, window_of
 from ...cpu.depthwise_weights import correlate_outputs
+from ...cpu.elementwise import added
 from ...cpu.jit import loops, parallel, prange
 from ...cpu.simd import fma, lanes, load, splat, store
 from ..window import Padding, extents
@@ -206,7 +207,7 @@ def weight_gradient(
     (_, top), (_, left) = extents(x.shape, kernel, stride, padding)
     summed = _WEIGHTS[window_of(kernel, stride)]
     summed(dy, x, least, partial, stride, top, left)
-    return partial.sum(axis=0)
+    return added(partial)
 
 
 def floor(dtype: np.dtype[Any], relu: bool) -> Any:

@@ -26,6 +26,7 @@ from ...cpu import memory
 from ...cpu.channels import Projection, add_statistics, project_rows
 from ...cpu.depthwise_backward import BOTH_GRADIENTS, After, Read
 from ...cpu.depthwise_forward import filter_strip
+from ...cpu.elementwise import added
 from ...cpu.gemm import pack_panel, panel_width, strip, sums_only
 from ...cpu.jit import parallel, prange
 from .cpu import read_next, strip_pixels
@@ -163,7 +164,7 @@ def pointwise_gradients(
     partial = memory.empty((_PARTS, ci, co), x.dtype)
     packed = _packed(wp, True)
     _STRIPS[wd.shape[0]](x, incoming, wd, g, y, projection, packed, dz, scratch, partial, corner)
-    return partial.sum(axis=0)
+    return added(partial)
 
 
 # With few pixels and many channels it is the other way round: dy and z are small, and stay in L3 between the passes.
@@ -223,7 +224,7 @@ def gradients(
     partial = memory.empty((chunks, *wd.shape), x.dtype)
     there = size - 1 - corner[0], size - 1 - corner[1]
     _BOTH[size](x, incoming, relu, dz, np.ascontiguousarray(wd[::-1, ::-1]), dx, after, partial, sums, there)
-    return np.ascontiguousarray(partial.sum(axis=0)[::-1, ::-1]), sums.sum(axis=0)
+    return np.ascontiguousarray(added(partial)[::-1, ::-1]), sums.sum(axis=0)
 
 
 @parallel
