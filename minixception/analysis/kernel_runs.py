@@ -81,6 +81,8 @@ def others(dtype: str) -> Iterator[tuple[str, Callable[[], object]]]:
     yield run("pointwise_conv2d", (1, 64, 64, 2), (2, 2), stride=1)  # many pixels
     yield run("pointwise_conv2d", (1, 1, 1, 4), (4, 4), stride=1)  # from here on with vectors of four
     yield run("conv2d", (1, 1, 1, 4), (1, 1, 4, 4), stride=1, padding="same", groups=1)
+    for stride in (1, 2):  # narrow segments
+        yield run("conv2d", (1, 4, 4, 8), (3, 3, 2, 8), stride=stride, padding="same", groups=4)
     yield run("linear", (4, 4), (4, 4))
     yield run("linear", (4, 4), (4, 4), (4,))
     for momentum in (0.0, 0.9):

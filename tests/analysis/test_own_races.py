@@ -34,7 +34,7 @@ IN_REGISTERS = {
     "ops/conv2d/cpu.py: _backward_input_strided", "ops/conv2d/cpu.py: _backward_weights",
     "ops/conv2d/cpu.py: convolve", "ops/conv2d/cpu.py: pack_kernel",
     "ops/conv2d/segments.py: _backward_input_strided", "ops/conv2d/segments.py: _forward_kernel.forward",
-    "ops/conv2d/segments.py: _weights_kernel.backward_weights",
+    "ops/conv2d/segment_weights.py: _weights_kernel.backward_weights",
     "ops/depthwise/cpu.py: _backward_input_strided", "ops/depthwise/cpu.py: _forward_kernel.forward",
     "ops/depthwise/cpu.py: _weights_kernel.backward_weights",
     "ops/pooling/avg_pool.py: _forward", "ops/pooling/max_pool.py: _forward",

@@ -75,6 +75,10 @@ def test_pointwise_around_the_edges_of_tiles(rng, rung, pixels, ci, co, stride):
         ((1, 4, 5, 1), (3, 3, 1, 2), 1, 2, 2),
         ((1, 1, 1, 1), (1, 1, 1, 1), 1, 1, "valid"),
         ((1, 5, 4, 8), (3, 3, 4, 8), 2, 2, "same"),  # vectors of channels
+        ((1, 7, 11, 10), (3, 3, 2, 15), 5, 1, "same"),  # narrow segments, in strips of 2 x 8
+        ((2, 3, 17, 6), (3, 3, 1, 12), 6, 2, 1),
+        ((1, 3, 3, 36), (3, 3, 1, 36), 36, 1, "valid"),  # more channels than lanes
+        ((1, 3, 3, 2), (3, 3, 1, 66), 2, 1, "same"),  # segments of 33 outputs have a product
         ((1, 3, 2, 1), (2, 2, 1, 4), 1, 1, "same"),  # k is 4, but not 4 neighbours
     ],
 )

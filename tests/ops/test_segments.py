@@ -10,14 +10,15 @@ import pytest
 import minixception as mx
 from minixception.cpu.simd import lanes
 from minixception.ops import OPERATORS
-from minixception.ops.conv2d import segments
+from minixception.ops.conv2d import segment_weights, segments
 
 CONV, DEPTHWISE = OPERATORS["conv2d"], OPERATORS["depthwise_conv2d"]
 WIDE = lanes(np.float32)
 # (groups, inputs, outputs) of a segment: powers of two, what does not divide a register, unequal, one per register, and
 # so many that a block of the last ones is not full.
 WIDTHS = [(40, 1, 1), (24, 2, 2), (9, 4, 4), (5, 8, 8), (3, 16, 16), (7, 3, 3), (5, 6, 6), (3, 7, 7), (2, 11, 11),
-          (6, 2, 5), (6, 5, 2), (3, 1, 16), (3, 13, 1), (17, 1, 2), (2, 20, 20)]  # fmt: skip
+          (6, 2, 5), (6, 5, 2), (3, 1, 16), (3, 13, 1), (17, 1, 2), (2, 20, 20),
+          (5, 24, 24), (4, 15, 31), (3, 32, 17), (7, 15, 15), (2, 40, 40), (2, 4, 40)]  # fmt: skip
 
 
 def both(arrays, params):
@@ -49,9 +50,10 @@ def test_every_width_of_a_segment(rng, widths):
 @pytest.mark.parametrize("padding", ["same", "valid", 1])
 @pytest.mark.parametrize("image", [(1, 5, 5), (3, 6, 23), (1, 11, 10)])
 def test_every_window_and_border(rng, size, stride, padding, image):
-    x, w = rng.standard_normal((*image, 18)), rng.standard_normal((size, size, 3, 24))
-    for law, fast in zip(*both((x, w), {"stride": stride, "padding": padding, "groups": 6}), strict=True):
-        close(fast, law)
+    for inputs, outputs in ((3, 4), (9, 12)):
+        x, w = rng.standard_normal((*image, 6 * inputs)), rng.standard_normal((size, size, inputs, 6 * outputs))
+        for law, fast in zip(*both((x, w), {"stride": stride, "padding": padding, "groups": 6}), strict=True):
+            close(fast, law)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -71,6 +73,10 @@ def test_which_segments_are_narrow():
     float32 = np.dtype(np.float32)
     assert segments.suits((3, 3, WIDE, 2 * WIDE), 1, 2, float32)
     assert not segments.suits((3, 3, WIDE + 1, 2 * WIDE), 1, 2, float32)  # an input too many for a register
+    assert segment_weights.suits_weights((3, 3, WIDE + 1, 2 * WIDE), 1, 2, float32)
+    assert segment_weights.suits_weights((3, 3, WIDE - 1, 4 * WIDE - 2), 1, 2, float32)
+    assert not segment_weights.suits_weights((3, 3, 2 * WIDE, 4 * WIDE), 1, 2, float32)  # a product has full registers
+    assert not segment_weights.suits_weights((3, 3, 2, 4 * WIDE - 2), 1, 2, float32)  # more than two segments share one
     assert not segments.suits((3, 3, 1, WIDE), 1, 1, float32)  # one segment is no segment
     assert not segments.suits((7, 7, 2, 8), 1, 4, float32)  # no tile is compiled for these
     assert not segments.suits((3, 3, 2, 8), 3, 4, float32)
@@ -81,7 +87,7 @@ def test_kernels_are_packed_and_unpacked(rng):
     packed = segments.pack(w, 7)
     assert packed.shape == (-(-7 // (WIDE // 3)), 3, 3, 5, WIDE)
     np.testing.assert_array_equal(packed[0, 1, 2, 4, :9], w[1, 4, 2, :9])
-    segments.unpack(packed, again := np.empty_like(w), 7)
+    segment_weights.unpack(packed, again := np.empty_like(w), 7)
     np.testing.assert_array_equal(again, w)
 
 

@@ -22,9 +22,11 @@ from .hints import borrowed, opaque
 from .registers import REGISTER_BYTES, Vector, lanes
 from .runs import (
     Inside,
+    Neighbours,
     Normalised,
     arrived,
     fma_rows,
+    load_arrived,
     load_run,
     prefetch_run,
     store_run,
@@ -52,8 +54,8 @@ from .vectors import (
 )
 
 __all__ = [
-    "REGISTER_BYTES", "Inside", "Normalised", "Vector", "add", "arrived", "borrowed", "fma", "fma_rows", "greatest",
-    "holder", "lanes", "load", "load_run", "load_tile", "load_transposed", "maximum", "member", "multiply", "opaque",
-    "prefetch", "prefetch_run", "prefetch_write", "rank_one", "segments", "splat", "store", "store_numbers",
-    "store_run", "store_tile", "taken", "total", "vectors_of", "where_positive", "zeros",
+    "REGISTER_BYTES", "Inside", "Neighbours", "Normalised", "Vector", "add", "arrived", "borrowed", "fma", "fma_rows",
+    "greatest", "holder", "lanes", "load", "load_arrived", "load_run", "load_tile", "load_transposed", "maximum",
+    "member", "multiply", "opaque", "prefetch", "prefetch_run", "prefetch_write", "rank_one", "segments", "splat",
+    "store", "store_numbers", "store_run", "store_tile", "taken", "total", "vectors_of", "where_positive", "zeros",
 ]  # fmt: skip

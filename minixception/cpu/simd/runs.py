@@ -22,10 +22,12 @@ from .registers import (
     Choice,
     Vector,
     emit_fma,
+    emit_mask,
     emit_masked_load,
     emit_masked_store,
     emit_maximum,
     emit_prefetch,
+    emit_splat,
     emit_taken,
     emit_whole_load,
     emit_whole_store,
@@ -80,6 +82,27 @@ class _Run:
             return emit_whole_load(self.builder, self.dtype, self.pointer(v))
         vector, align = vector_type(self.dtype), ITEMSIZE[self.dtype]
         return emit_masked_load(self.builder, vector, self.pointer(v), self.flags(v), align)
+
+    def spread(self, v, first, step, split):
+        """Channel ``first`` of pixel v in the lanes before split, channel first + step in the others."""
+        builder, pointer = self.builder, self.pointer(v)
+        if self.inside:  # in the place of a pixel that does not exist one is read that does
+            low, high, _ = self.inside
+            one = builder.select(builder.icmp_signed(">", low, INT64(0)), low, INT64(0))
+            exists = builder.and_(builder.icmp_signed("<=", low, INT64(v)), builder.icmp_signed("<", INT64(v), high))
+            pointer = builder.select(exists, pointer, builder.gep(self.first, [builder.mul(self.step, one)]))
+        here, there = (builder.gep(pointer, [at]) for at in (first, builder.add(first, step)))
+        mine, others = (emit_splat(builder, self.dtype, builder.load(place)) for place in (here, there))
+        value = builder.select(emit_mask(builder, self.dtype, split), mine, others)
+        return _emit_existing(builder, self.dtype, self.inside, v, value) if self.inside else value
+
+    def arrived(self, v, how_type, how):
+        """f of pixel v, whatever ``how`` says of f."""
+        if _is_neighbours(how_type):
+            return self.spread(v, *how)
+        pixel = _emit_arrival(self.builder, self.load(v), how_type, how)
+        changed = len(how) > 1 and self.inside  # a pixel that does not exist has become another than 0
+        return _emit_existing(self.builder, self.dtype, self.inside, v, pixel) if changed else pixel
 
     def store(self, v, value):
         if not self.inside:
@@ -189,6 +212,20 @@ def _vectors_of(incoming, like, q, n):
     return lambda incoming, like, q, n: (splat(like, incoming),)
 
 
+class Neighbours(NamedTuple):
+    """f for two segments of channels that share a vector: lanes before split take channel ``first`` of a pixel, counted
+    from the one that a run's index names, and the others channel first + step. See ``member``.
+    """
+
+    first: Any
+    step: Any
+    split: Any
+
+
+def _is_neighbours(how_type: Any) -> bool:
+    return getattr(how_type, "instance_class", None) is Neighbours
+
+
 def _emit_arrival(builder: ir.IRBuilder, pixel: Any, how_type: Any, how: list[Any]) -> Any:
     """LLVM code: f(pixel), with the vectors of ``vectors_of``; lanes that change places, with a choice of them."""
     if not how:
@@ -235,13 +272,37 @@ def arrived(typing_context, run, how, inside):
 
 
 @intrinsic(prefer_literal=True)
+def load_arrived(typing_context, array, index, count, how, inside):
+    """f of the vectors that ``load_run`` loads; how as for ``fma_rows``.
+
+    >>> import numpy as np
+    >>> from numba import njit
+    >>> @njit
+    ... def first_of_each(x, y):
+    ...     store_run(y, (0, 0), load_arrived(x, (0, 0), 2, Neighbours(0, 2, 1), None), Inside(0, 2, 2))
+    >>> first_of_each(np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]), y := np.zeros((2, 2)))
+    >>> y
+    array([[1., 3.],
+           [5., 7.]])
+    """
+    run = types.UniTuple(Vector(array.dtype), count.literal_value)
+
+    def codegen(context, builder, signature, args):
+        pixels = _Run(context, builder, array, args[0], args[1], inside, args[4])
+        vectors = _unpacked(builder, how, args[3])
+        return context.make_tuple(builder, run, [pixels.arrived(v, how, vectors) for v in range(run.count)])
+
+    return run(array, _indices(array), count, how, inside), codegen
+
+
+@intrinsic(prefer_literal=True)
 def fma_rows(typing_context, sums, x, index, taps, spacing, how, inside):
     """sums[r][j] + sum over b of f(x[.., first + j * s + b * t, ..]) * taps[r][b], for each row r of sums.
 
     first is where index points to along the last axis but one, and spacing is the literal pair (s, t): neighbouring
     sums are s pixels of x apart, and neighbouring taps t. how: the vectors of f, by ``vectors_of``, or a choice of
-    lanes, by ``member``. Each pixel is loaded once, just before it is used, and multiplied into every sum that it
-    touches.
+    lanes or ``Neighbours``, by ``member``. Each pixel is loaded once, just before it is used, and multiplied into every
+    sum that it touches.
 
     >>> import numpy as np
     >>> from numba import njit
@@ -265,9 +326,7 @@ def fma_rows(typing_context, sums, x, index, taps, spacing, how, inside):
         rows = [cgutils.unpack_tuple(builder, row) for row in cgutils.unpack_tuple(builder, args[0])]
         weights = [cgutils.unpack_tuple(builder, row) for row in cgutils.unpack_tuple(builder, args[3])]
         for v in sorted({v for v, _, _ in meet}):
-            pixel = _emit_arrival(builder, pixels.load(v), how, vectors)
-            if len(vectors) > 1 and pixels.inside:
-                pixel = _emit_existing(builder, x.dtype, pixels.inside, v, pixel)
+            pixel = pixels.arrived(v, how, vectors)
             for _, j, b in (pair for pair in meet if pair[0] == v):
                 for row, tap in zip(rows, weights, strict=True):
                     row[j] = emit_fma(builder, pixel, tap[b], row[j])

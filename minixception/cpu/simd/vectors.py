@@ -6,6 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .registers import (
@@ -127,14 +128,18 @@ def _everywhere(builder: ir.IRBuilder, dtype: types.Float, number: Any) -> Any:
 
 @intrinsic
 def member(typing_context, choice, c):
-    """The choice of lanes c further on: channel c of each segment. See ``segments`` and ``taken``."""
+    """The choice of lanes, or ``Neighbours``, c further on: channel c of each segment. See ``segments``, ``taken``."""
+
+    def shifted(context, builder, signature, args):
+        first, *rest = cgutils.unpack_tuple(builder, args[0])
+        return context.make_tuple(builder, choice, [builder.add(first, args[1]), *rest])
 
     def codegen(context, builder, signature, args):
         numbers = choice_type(choice.dtype)
         further = builder.add(args[0], _everywhere(builder, choice.dtype, args[1]))
         return builder.and_(further, ir.Constant(numbers, [numbers.count - 1] * numbers.count))  # any, for spare lanes
 
-    return choice(choice, types.intp), codegen
+    return choice(choice, types.intp), codegen if isinstance(choice, Choice) else shifted
 
 
 @intrinsic

@@ -15,7 +15,7 @@ from ...cpu.simd import lanes
 from ...engine.op import Shape
 from ..depthwise import cpu as depthwise
 from ..window import Padding, extents
-from . import segments
+from . import segment_weights, segments
 
 # Loops: the formula, one scalar at a time ---------------------------------------------------------------------------
 
@@ -343,8 +343,8 @@ def _weight_gradient(
     (_, top), (_, left) = extents(x.shape, w.shape, stride, padding)
     if _is_depthwise(w, groups):
         return depthwise.weight_gradient(dy, x, w[:, :, 0].shape, stride, padding, None).reshape(w.shape)
-    if segments.suits(w.shape, stride, groups, w.dtype):
-        return segments.weight_gradient(dy, x, w, stride, (top, left), groups)
+    if segment_weights.suits_weights(w.shape, stride, groups, w.dtype):
+        return segment_weights.weight_gradient(dy, x, w, stride, (top, left), groups)
     xp = pad(x, top, left, dy.shape, w.shape, stride)
     n, ho, wo, co = dy.shape
     k, rows = n * ho * wo, w.size // co

@@ -122,9 +122,9 @@ def backward_cuda(
 ) -> tuple[Any | None, Any | None]:
     """The two gradients, each only if it is wanted."""
     _, w, stride, _, groups = saved
-    of_input, of_weights = _input_gradient, _weight_gradient
-    if cuda_segments.suits(w.shape, stride, groups):
-        of_input, of_weights = cuda_segments.input_gradient, cuda_segments.weight_gradient
+    narrow = cuda_segments.suits(w.shape, stride, groups)
+    of_input = cuda_segments.input_gradient if narrow and stride == 1 else _input_gradient
+    of_weights = cuda_segments.weight_gradient if narrow else _weight_gradient
     return of_input(dy, *saved) if wanted[0] else None, of_weights(dy, *saved) if wanted[1] else None
 
 
