@@ -64,7 +64,7 @@ def cost(design: Design, num_classes: int = 10, image_shape: tuple[int, int, int
     """Count a design's network.
 
     >>> cost(Design(widths=(8,), middle_blocks=0, stem=8)).parameters
-    626
+    706
     """
     model = design.make_model(num_classes, image_shape)
     return Cost(model.num_parameters(trainable=True), table(model, image_shape).macs)

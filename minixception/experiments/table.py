@@ -52,15 +52,8 @@ def _forms() -> dict[str, Design]:
     }
 
 
-def _spectrum() -> dict[str, Design]:
-    """1x1, then 3x3 in ever more segments, with as many parameters."""
-    extreme = replace(BASE, form="pointwise first")
-    points = {f"{g} segments": replace(BASE, form="segments", segments=g) for g in SEGMENTS}
-    return {name: solve(one, parameters(extreme), parameters) for name, one in points.items()} | {"C segments": extreme}
-
-
 def _equal_width() -> dict[str, Design]:
-    """The same at equal widths, which all the segments divide."""
+    """1x1, then 3x3 in ever more segments, at equal widths, which all of them divide."""
     wide = replace(BASE, widths=(32, 64, 96), stem=16)
     points = {f"{g} segments": replace(wide, form="segments", segments=g) for g in SEGMENTS}
     return points | {"C segments": replace(wide, form="pointwise first")}
@@ -72,16 +65,6 @@ def _shortcuts() -> dict[str, Design]:
 
 def _between() -> dict[str, Design]:
     return {"nothing": BASE, "ReLU": replace(BASE, between="relu"), "ELU": replace(BASE, between="elu")}
-
-
-def _order_and_depth() -> dict[str, Design]:
-    """Depthwise or pointwise first, and 1 to 4 middle blocks, with as many parameters as the base."""
-    forms = {"depthwise first": BASE, "pointwise first": replace(BASE, form="pointwise first"), "regular": _REGULAR}
-    return {
-        f"{name}, {blocks} middle blocks": solve(replace(one, middle_blocks=blocks), parameters(BASE), parameters)
-        for name, one in forms.items()
-        for blocks in (1, 2, 4)
-    }
 
 
 EXPERIMENTS = {
@@ -96,14 +79,9 @@ EXPERIMENTS = {
             ("separable", "Inception-style, equal MACs"),
         ),
     ),
-    "spectrum": Experiment(
-        "Between regular and depthwise convolution there is a discrete spectrum, by the number of segments, whose "
-        'properties "appear not to have been explored yet" (section 1.2)',
-        _spectrum,
-        tuple(("C segments", f"{g} segments") for g in SEGMENTS),
-    ),
     "equal_width": Experiment(
-        "The same spectrum with the widths left as they are: fewer segments are more parameters (section 1.2)",
+        "Between regular and depthwise convolution there is a discrete spectrum, by the number of segments, whose "
+        'properties "appear not to have been explored yet" (section 1.2); here at equal widths',
         _equal_width,
         tuple(("C segments", f"{g} segments") for g in SEGMENTS),
     ),
@@ -120,14 +98,5 @@ EXPERIMENTS = {
         _between,
         (("nothing", "ReLU"), ("nothing", "ELU")),
         seeds=5,
-    ),
-    "order_and_depth": Experiment(
-        "The order of the two operations is argued to be unimportant (section 1.2)",
-        _order_and_depth,
-        (
-            *((f"depthwise first, {n} middle blocks", f"pointwise first, {n} middle blocks") for n in (1, 2, 4)),
-            ("depthwise first, 4 middle blocks", "depthwise first, 1 middle blocks"),
-            ("regular, 4 middle blocks", "regular, 1 middle blocks"),
-        ),
     ),
 }

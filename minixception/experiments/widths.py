@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from ..errors import ArgumentError
 from .designs import Design
 
 NEAR = 0.01  # of the target, at most, that a solved design is away from it
-_SCALES = np.geomspace(1 / 6, 6, 121)  # of the given widths
-_STEMS = range(4, 97)
+_SCALES = np.geomspace(1 / 4, 4, 81)  # of the given widths
+_BRIDGED = 0.15  # of the target, about, that a stem can make up for
 
 
 def solve(design: Design, target: int, measure: Callable[[Design], int]) -> Design:
@@ -31,18 +32,33 @@ def solve(design: Design, target: int, measure: Callable[[Design], int]) -> Desi
     >>> abs(cost(found).parameters - target) <= 0.01 * target
     True
     """
-    step = design.segments
-    candidates = {tuple(max(step, round(scale * width / step) * step) for width in design.widths) for scale in _SCALES}
     solutions = []
-    for widths in sorted(candidates):
-        of_stem = [replace(design, widths=widths, stem=stem) for stem in _STEMS]
-        above = bisect_left(of_stem, target, key=measure)  # more channels in the stem, more of everything
-        solutions += [
-            one for one in of_stem[max(0, above - 1) : above + 1] if abs(measure(one) - target) <= NEAR * target
-        ]
+    for one in sorted(_candidates(design), key=lambda one: _distortion(one, design)):
+        if abs(measure(one) - target) <= _BRIDGED * target:
+            of_stem = [replace(one, stem=stem) for stem in range(max(2, one.stem // 2), 2 * one.stem + 1)]
+            above = bisect_left(of_stem, target, key=measure)  # more channels in the stem, more of everything
+            nearest = of_stem[max(0, above - 1) : above + 1]
+            solutions += [found for found in nearest if abs(measure(found) - target) <= NEAR * target]
+            if len(solutions) >= 4:  # the next ones are less and less like the design
+                break
     if not solutions:
-        raise ArgumentError(f"no widths like {design.widths} in {step} segments come within {NEAR:.0%} of {target:,}")
+        raise ArgumentError(
+            f"no widths like {design.widths} in {design.segments} segments come within {NEAR:.0%} of {target:,}"
+        )
     return min(solutions, key=lambda one: _distortion(one, design))
+
+
+def _candidates(design: Design) -> Iterator[Design]:
+    """The design at every scale, each width rounded down or up to whole segments; widths do not fall."""
+    step, seen = design.segments, set()
+    for scale in _SCALES:
+        stem = max(2, round(float(scale) * design.stem))
+        exact = [float(scale) * width / step for width in design.widths]
+        for rounded in product(*({max(1, math.floor(width)), math.ceil(width)} for width in exact)):
+            widths = tuple(step * count for count in rounded)
+            if list(widths) == sorted(widths) and (stem, widths) not in seen:
+                seen.add((stem, widths))
+                yield replace(design, widths=widths, stem=stem)
 
 
 def _distortion(one: Design, design: Design) -> float:
