@@ -36,6 +36,7 @@ from ...cpu.simd import (
     load_run,
     member,
     opaque,
+    segments,
     store,
     store_run,
 )
@@ -59,10 +60,9 @@ _LINES = 3  # rows of the kernel whose sums are in registers together
 
 
 @forceinline
-def _one_or_two(block, like, ci, co, widths):
-    """The next outputs, of one segment or of two."""
+def _one_or_two(block, places, vector, ci, co, widths):
+    """The next outputs, of one segment or of two, each block with places of its own."""
     inputs, outputs = widths
-    vector = lanes(like.dtype)
     q = block * vector
     segment = q // outputs
     split = (segment + 1) * outputs - q
@@ -115,8 +115,9 @@ def _weights_tiles(size, stride, block_of):
         (_, h, wd, _), (_, ho, wo, co), (top, left), vector = x.shape, dy.shape, corner, lanes(dy.dtype)
         lines[:] = 0
         row_of_dy[:] = 0
+        of_all = segments(dy, widths[0], widths[1])
         for block in range(len(dw)):
-            places, p, _, q, n = block_of(block, dy, dy.shape[3], x.shape[3], widths)
+            places, p, _, q, n = block_of(block, of_all, vector, dy.shape[3], x.shape[3], widths)
             known = 0
             for row in range(begin, end):
                 m, i = row // ho, row % ho

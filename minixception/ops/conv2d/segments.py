@@ -109,13 +109,11 @@ class Block(NamedTuple):
 
 
 @forceinline
-def several(block, like, ci, co, widths):
-    """Whole segments."""
+def several(block, places, vector, ci, co, widths):
+    """Whole segments; places: of all of them, by ``segments``."""
     inputs, outputs = widths
-    vector = lanes(like.dtype)
     together = vector // max(inputs, outputs)
     p, q = block * together * inputs, block * together * outputs
-    places = segments(like, inputs, outputs)
     return Block(places, p, min(vector, ci - p), q, min(together * outputs, co - q))
 
 
@@ -170,6 +168,7 @@ def _forward_tiles(size, stride):
     def run(x, line, column, w, y, epilogue, widths):
         x, w, y = borrowed(x), borrowed(w), borrowed(y)
         epilogue = Epilogue(borrowed(epilogue.residual), epilogue.add_residual, borrowed(epilogue.bias), epilogue.relu)
+        places, vector = segments(y, widths[0], widths[1]), lanes(y.dtype)
         together = max(1, _TAPS // w.shape[2])  # blocks, whose pixels are neighbours in memory
         for first in range(0, len(w), together):
             for i in range(0, y.shape[0], ROWS):
@@ -177,8 +176,8 @@ def _forward_tiles(size, stride):
                     u, v = line + i * stride, column + j * stride
                     whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
                     for block in range(first, min(len(w), first + together)):
-                        at = several(block, y, x.shape[2], y.shape[2], widths)
-                        if whole and at.n_in == lanes(y.dtype) == at.n:
+                        at = several(block, places, vector, x.shape[2], y.shape[2], widths)
+                        if whole and at.n_in == vector == at.n:
                             border = Border(None, None, None)
                             tile(x, u, v, w[block], y, i, j, at, epilogue, border)
                         else:
@@ -240,8 +239,9 @@ def _gather_row(dy, w, row, u, left, wd, channels, stride, widths):
     dy, w, row = borrowed(dy), borrowed(w), borrowed(row)
     _, kh, depth, kw, _ = w.shape
     ho, wo, _ = dy.shape
+    places = segments(row, widths[0], widths[1])
     for block in range(len(w)):
-        places, p, n_in, q, n = several(block, row, dy.shape[2], channels, widths)
+        _, p, n_in, q, n = several(block, places, lanes(row.dtype), dy.shape[2], channels, widths)
         for first in range(min(stride, wd)):
             count = (wd - first + stride - 1) // stride  # pixels of dx that lie stride apart, from ``first`` on
             for k in range(0, count, COLUMNS):
