@@ -49,12 +49,12 @@ def solve(design: Design, target: int, measure: Callable[[Design], int]) -> Desi
 
 
 def _candidates(design: Design) -> Iterator[Design]:
-    """The design at every scale, each width rounded down or up to whole segments; widths do not fall."""
+    """The design at every scale, each width rounded to whole segments, or to those beside them; widths do not fall."""
     step, seen = design.segments, set()
     for scale in _SCALES:
         stem = max(2, round(float(scale) * design.stem))
         exact = [float(scale) * width / step for width in design.widths]
-        for rounded in product(*({max(1, math.floor(width)), math.ceil(width)} for width in exact)):
+        for rounded in product(*({max(1, round(width) + more) for more in (-1, 0, 1)} for width in exact)):
             widths = tuple(step * count for count in rounded)
             if list(widths) == sorted(widths) and (stem, widths) not in seen:
                 seen.add((stem, widths))

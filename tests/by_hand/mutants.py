@@ -69,9 +69,9 @@ MUTANTS = [
     *of(
         "training step", "ops/separable/training.py", "tests/compiler/test_training_step.py",
         ("(part + 1) * total // parts\n            partial[part] = 0", "total // parts\n            partial[part] = 0"),
-        ("strip(z[:, None], here, target, sums_only(target, True), ahead)",
-         "strip(z[:, None], here, target, sums_only(target, False), ahead)"),
-        ("partial.sum(axis=0)[::-1, ::-1]", "partial.sum(axis=0)"),
+        ("panel_of_dy[:rows], target, sums_only(target, True), ahead)",
+         "panel_of_dy[:rows], target, sums_only(target, False), ahead)"),
+        ("added(partial)[::-1, ::-1]", "added(partial)"),
         ("sums[chunk, k, q] += of_row[k, q]", "sums[chunk, k, q] = of_row[k, q]"),
     ),
     *of(
@@ -113,7 +113,7 @@ MUTANTS = [
     *of(
         "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k more_images",
         ("range(chunk * n * ho // chunks, (chunk + 1) * n * ho // chunks)", "range(chunk, n * ho, chunks + 1)"),
-        ("partial.sum(axis=0)", "partial[0]"),
+        ("return added(partial)", "return partial[0]"),
     ),
     *of(
         "depthwise", "ops/depthwise/cpu.py", "tests/ops/test_operators.py -k [depthwise_conv2d-cpu",
@@ -271,12 +271,34 @@ MUTANTS = [
         "conv2d", "ops/conv2d/cpu.py", "tests/ops/test_operators.py -k [conv2d-cpu",
         ("j1 = min(wo, (wd + left - b + stride - 1) // stride)", "j1 = min(wo, (wd + left - b) // stride)"),
         ("kh - 1 - top, kw - 1 - left, dx.shape", "kh - 1 - left, kw - 1 - top, dx.shape"),
-        ("sums_only(target, row > first)", "sums_only(target, row > 0)"),
-        ("(xp[:, :top], xp[:, top + h :], inside[:, :, :left],", "(xp[:, :top], xp[:, top + h :],"),
+        ("sums_only(target, row > begin)", "sums_only(target, row > 0)"),
+        ("        row[:left] = 0\n", ""),
+        ("rows = min(at_once, end - row, ho - i)", "rows = min(at_once, end - row)"),
+    ),
+    *of(
+        "conv2d", "ops/conv2d/segments.py", "tests/ops/test_segments.py",
+        ("together = vector // max(inputs, outputs)", "together = vector // outputs"),
+        ("min(together * outputs, co - q)", "co - q"),
+        ("load_run(w, (u, c, 0, 0), size, None), load_run(w, (u - stride, c, 0, 0), size, None)",
+         "load_run(w, (u, c, 0, 0), size, None), load_run(w, (u - 1, c, 0, 0), size, None)"),
+        ("pack(swapped[::-1, ::-1], groups)", "pack(swapped, groups)"),
+        ("Inside(-j, wo - j, n_in)", "Inside(-j, wo, n_in)"),
+        ("run = add(run, load(epilogue.bias, index[2], n))", "pass"),
+    ),
+    *of(
+        "conv2d", "ops/conv2d/segment_weights.py", "tests/ops/test_segments.py",
+        ("known = first if row == begin or i == 0 else known", "known = first if row == begin else known"),
+        ("step = inputs if split < min(vector, co - q) else 0", "step = 0"),
+        ("last = min(size, top + h - first)", "last = size"),
+        ("partial[chunk] = 0", "pass"),
+    ),
+    *of(
+        "conv2d", "cpu/simd/vectors.py", "tests/ops/test_segments.py",
+        ("builder.mul(builder.udiv(own, outputs_), inputs_)", "builder.mul(builder.udiv(own, inputs_), inputs_)"),
     ),
     *of(
         "conv2d", "ops/conv2d/cpu.py", "tests/compiler/test_compile.py",
-        ("last = run == runs - 1", "last = True"),
+        ("epilogue.bias[columns], epilogue.relu)", "epilogue.bias[columns], False)"),
         ("slice(place * pixels, min(wo, (place + 1) * pixels))", "slice(place * pixels, wo)"),
     ),
     *of(
