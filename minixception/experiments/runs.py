@@ -95,7 +95,7 @@ def _held(out: Path, designs: Mapping[str, Design]) -> Runs:
 
 def _write(name: str, experiment: Experiment, designs: Mapping[str, Design], runs: Runs, out: Path) -> None:
     """The result file: everything that is finished, and the verdicts on it."""
-    records = [record for of_design in runs.values() for record in (log[-1] for log in of_design.values())]
+    records = [record for of_design in runs.values() for log in of_design.values() for record in log]
     first = next(iter(designs.values()))
     figures = {
         "claim": experiment.claim,
