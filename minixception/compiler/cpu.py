@@ -130,7 +130,7 @@ class CpuKernels:
             if side_by_side:
                 x = x.reshape(1, 1, -1, ci)
             epilogue = Epilogue(residual.reshape(rows.shape), add_residual, folded.bias, relu)
-            convolve(x, folded.packed, rows, (kh, kw), stride, epilogue, strip)
+            convolve(x, folded.packed, rows, (kh, kw), stride, (top, top + image[1]), epilogue, strip)
             return y
 
         return convolution

@@ -56,6 +56,15 @@ def test_every_window_and_border(rng, size, stride, padding, image):
             close(fast, law)
 
 
+@pytest.mark.parametrize(("groups", "width"), [(1, 20), (2, 20), (5, 20), (6, 3), (3, 9), (8, 1)])
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, 4), (3, 2, 5), (5, 1, 2), (2, 3, 3)])
+def test_windows_that_see_padding_alone(rng, groups, width, size, stride, padding):
+    """Lines of padding are left out of the products, and a window may have no others."""
+    x, w = rng.standard_normal((2, 6, 4, groups * width)), rng.standard_normal((size, size, width, groups * width))
+    for law, fast in zip(*both((x, w), {"stride": stride, "padding": padding, "groups": groups}), strict=True):
+        close(fast, law)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_segment_for_each_channel_is_the_depthwise_operator_to_the_bit(rng, stride):
     x, w = rng.standard_normal((2, 9, 11, 37)).astype(np.float32), rng.standard_normal((3, 3, 37)).astype(np.float32)

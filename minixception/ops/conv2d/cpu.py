@@ -126,9 +126,14 @@ def _columns(group, panel, per_group, width):
 
 
 @parallel
-def convolve(xp, packed, y, kernel, stride, epilogue, pixels):
-    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; a task's strip: ``pixels`` of a row."""
+def convolve(xp, packed, y, kernel, stride, rows, epilogue, pixels):
+    """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; a task's strip: ``pixels`` of a row.
+
+    rows: (first, end) of those of xp that are not padding. Lines of the window that lie in the others are left out: of
+    a 3x3 window on 28 rows they are 2 %, on 8 rows 8 %.
+    """
     groups, panels, k, width = packed.shape
+    line = k // kernel[0]
     n, ho, wo, co = y.shape
     windows = _windows(xp, (ho, wo), kernel, groups, stride)
     flat, size = packed.reshape(-1), k * width
@@ -138,19 +143,23 @@ def convolve(xp, packed, y, kernel, stride, epilogue, pixels):
     for task in prange(n * ho * strips * parts):
         row, place, part = task // parts // strips, task // parts % strips, task % parts
         m, i, strip_of_row = row // ho, row % ho, slice(place * pixels, min(wo, (place + 1) * pixels))
+        first = min(max(0, rows[0] - i * stride), kernel[0] - 1)  # a window that sees padding alone keeps a line of it
+        end = max(first + 1, min(kernel[0], rows[1] - i * stride))
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             group, panel = block // panels, block % panels
             columns = _columns(group, panel, co // groups, width)
             target, residual = y[m, i, strip_of_row, columns], epilogue.residual[m, i, strip_of_row, columns]
             after = Epilogue(residual, epilogue.add_residual, epilogue.bias[columns], epilogue.relu)
             ahead = flat[(block + 1) * size : (block + 2) * size]
-            strip(windows[m, i, group, strip_of_row], packed[group, panel], target, after, ahead)
+            panel_of_lines = packed[group, panel, first * line : end * line]
+            strip(windows[m, i, group, strip_of_row, first:end], panel_of_lines, target, after, ahead)
 
 
 # dx with stride 1 is a convolution itself: of dy with the kernel rotated by 180 degrees, its input and output channels
-# exchanged. With a stride, input row u collects from every output row i and kernel row a with i*s + a - p = u. For one
-# tap the pixels of that row which receive something lie stride apart, each exactly once, so a product (wo, co) (co, ci)
-# can add straight into dx, of which it sees every stride-th pixel. Clipping the range of j keeps it inside of dx.
+# exchanged. With a stride, or where windows see padding alone, input row u collects from every output row i and kernel
+# row a with i*s + a - p = u. For one tap the pixels of that row which receive something lie stride apart, each exactly
+# once, so a product (wo, co) (co, ci) can add straight into dx, of which it sees every stride-th pixel. Clipping the
+# range of j keeps it inside of dx.
 
 
 @parallel
@@ -245,7 +254,7 @@ def forward_cpu(
         widths = w.shape[2], w.shape[3] // groups
         segments.convolve(x, segments.pack(w, groups), y, sums_only(y, False), stride, (top, left), widths)
     else:
-        _product(pad(x, top, left, y.shape, w.shape, stride), w, y, stride, groups)
+        _product(pad(x, top, left, y.shape, w.shape, stride), w, y, stride, groups, (top, top + x.shape[1]))
     return y, saved
 
 
@@ -299,10 +308,10 @@ def _panels(columns: int, dtype: np.dtype) -> tuple[int, int]:
     return panels, -(-vectors // panels) * lanes(dtype)
 
 
-def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int) -> None:
+def _product(xp: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, groups: int, rows: tuple[int, int]) -> None:
     packed = memory.empty(packed_shape(w.shape, groups, w.dtype), w.dtype)
     pack_kernel(w, packed)
-    convolve(xp, packed, y, w.shape[:2], stride, sums_only(y, False), y.shape[2])
+    convolve(xp, packed, y, w.shape[:2], stride, rows, sums_only(y, False), y.shape[2])
 
 
 def backward_cpu(
@@ -326,9 +335,11 @@ def _input_gradient(
     if segments.suits(w.shape, stride, groups, w.dtype):
         segments.input_gradient(dy, w, dx, stride, (top, left), groups)
         return dx
-    if stride == 1:
+    if stride == 1 and top < kh and left < kw:  # with more padding some of dy is not wanted, and nothing is framed
         turned = np.ascontiguousarray(segments.exchanged(w, groups)[::-1, ::-1])
-        _product(pad(dy, kh - 1 - top, kw - 1 - left, dx.shape, w.shape, 1), turned, dx, 1, groups)
+        above = kh - 1 - top
+        framed = pad(dy, above, kw - 1 - left, dx.shape, w.shape, 1)
+        _product(framed, turned, dx, 1, groups, (above, above + dy.shape[1]))
         return dx
     panels, width = _panels(ci, w.dtype)
     packed = memory.empty((groups, panels, kh, kw, co // groups, width), w.dtype)
