@@ -50,6 +50,14 @@ class Table:
 
     __repr__ = __str__
 
+    def markdown(self) -> str:
+        """Header and rows as a table of Markdown."""
+
+        def line(cells: Sequence[Any]) -> str:
+            return f"| {' | '.join(f'{c:,.2f}' if isinstance(c, float) else str(c) for c in cells)} |"
+
+        return "\n".join([line(self.header), f"|{'-|' * len(self.header)}", *map(line, self.rows)])
+
     def _repr_html_(self) -> str:
         right = self._columns_of_numbers()
 

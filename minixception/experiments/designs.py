@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..bench.records.variants import Variant
 from ..errors import ArgumentError
 from ..graph.cost import table
-from ..nn import Activation, Conv2d, Module, SeparableConv2d, Sequential, SpectrumConv2d
+from ..nn import Activation, Conv2d, Linear, Module, SeparableConv2d, Sequential, SpectrumConv2d
 
 FORMS = ("separable", "pointwise first", "segments", "regular")
 
 
 @dataclass(frozen=True)
 class Design(Variant):
-    """A recipe whose network differs from mini_xception in the form of its convolutions, too.
+    """A recipe whose network differs from mini_xception in the form of its convolutions, and in its head.
 
     form: "separable" (depthwise, then 1x1), "segments" (1x1, then 3x3 in so many ``segments`` of the channels: 3 are
     Inception-style), "pointwise first" (1x1, then depthwise: a segment for each channel) or "regular" (3x3 without a
-    1x1). Raises ArgumentError for another; ``make_model`` does for widths that the segments do not divide.
+    1x1). fc_units: of fully connected layers with ReLU before the logits, as the paper's network for JFT has two.
+    Raises ArgumentError for another form; ``make_model`` does for widths that the segments do not divide.
     """
 
     form: str = "separable"
     segments: int = 1
+    fc_units: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +37,16 @@ class Design(Variant):
         model = super().make_model(num_classes, image_shape)
         if self.form != "separable":
             self._reform(model)
+        if self.fc_units:
+            model.predictions = self._head(num_classes)
         return model
+
+    def _head(self, num_classes: int) -> Module:
+        """Fully connected layers, and the logits."""
+        layers: dict[str, Module] = {}
+        for number, (units, more) in enumerate(pairwise((self.widths[-1], *self.fc_units)), start=1):
+            layers |= {f"fc{number}": Linear(units, more), f"fc{number}_act": Activation("relu")}
+        return Sequential(**layers, logits=Linear(self.fc_units[-1], num_classes))
 
     def _reform(self, module: Module) -> None:
         """Put a unit of this form into the place of each separable convolution."""

@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..bench.results import write_result
-from ..data import Dataset, load
 from ..errors import ArgumentError
-from ..training import Trainer
-from ..training.run_folder import CHECKPOINT
 from .designs import Design, cost
 from .table import EXPERIMENTS, Experiment
 from .verdict import paired
 
-Runs = dict[str, dict[str, list[dict[str, Any]]]]  # by design and seed, the record of each epoch
+Log = list[dict[str, Any]]  # the record of each epoch
+Runs = dict[str, dict[str, Log]]  # by design and seed
 
 
 def run(name: str, out: Path, data: str, minutes: float, jobs: int, epochs: int | None = None) -> bool:
@@ -30,39 +28,56 @@ def run(name: str, out: Path, data: str, minutes: float, jobs: int, epochs: int 
 
     data: as for ``data.load``; minutes: after which no further run begins; jobs: processes, with a thread each, that
     train at the same time, since small networks leave a second thread idle half of the time. A run that is stopped
-    within goes on from its checkpoint, in a folder beside the file. No result depends on jobs, minutes or stops.
+    within goes on from its checkpoint, in a folder beside the file. What another experiment's file in the same folder
+    has of one of these designs is taken from there. No result depends on jobs, minutes or stops.
     Raises ArgumentError if the file was made with other designs or data.
     """
     experiment, kind = EXPERIMENTS[name], data.partition(":")[0]
     designs = {
         label: replace(design, data=kind, epochs=epochs or design.epochs)
-        for label, design in experiment.designs().items()
+        for label, design in experiment.designs.items()
     }
     runs = _held(out, designs)
-    missing = [
-        (label, seed) for seed in range(experiment.seeds) for label in designs if str(seed) not in runs.get(label, {})
-    ]
-    begun, scratch = time.monotonic(), out.with_suffix(".unfinished")
-    waiting: dict[Future[list[dict[str, Any]]], tuple[str, int]] = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
-        todo = iter(missing)
-        while True:
-            while len(waiting) < jobs and time.monotonic() - begun < 60 * minutes and (job := next(todo, None)):
-                label, seed = job
-                folder = scratch / f"{label}, seed {seed}"
-                waiting[pool.submit(_train, replace(designs[label], seed=seed), data, folder)] = job
-            if not waiting:
-                break
-            for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                label, seed = waiting.pop(done)
-                runs.setdefault(label, {})[str(seed)] = done.result()
-                _write(name, experiment, designs, runs, out)
-                shutil.rmtree(scratch / f"{label}, seed {seed}")
-                print(f"{label}, seed {seed}: test top-1 {runs[label][str(seed)][-1]['test_top1']:.2%}", flush=True)
+    elsewhere, missing = _elsewhere(out), []
+    for seed in range(experiment.seeds):
+        for label, design in designs.items():
+            if log := runs.get(label, {}).get(str(seed)) or elsewhere.get(replace(design, seed=seed)):
+                runs.setdefault(label, {})[str(seed)] = log
+            else:
+                missing.append((label, seed))
+    command = f"python -m minixception.experiments {name} {out.name} --data {kind}"
+    write = partial(_write, f"{command} --epochs {epochs}" if epochs else command, experiment, designs, runs, out)
+    if runs:
+        write()
+    scratch = out.with_suffix(".unfinished")
+    todo = [(replace(designs[label], seed=seed), data, scratch / f"{label}, seed {seed}") for label, seed in missing]
+    for number, log in _trained(experiment.task.train, todo, minutes, jobs):
+        label, seed = missing[number]
+        runs.setdefault(label, {})[str(seed)] = log
+        write()
+        shutil.rmtree(todo[number][2], ignore_errors=True)
+        print(f"{label}, seed {seed}: {experiment.task.called} {log[-1][experiment.task.score]:.2%}", flush=True)
     complete = all(len(runs.get(label, {})) >= experiment.seeds for label in designs)
     if complete:
         shutil.rmtree(scratch, ignore_errors=True)
     return complete
+
+
+def _trained(
+    train: Callable[..., Log], todo: Sequence[tuple[Any, ...]], minutes: float, jobs: int
+) -> Iterator[tuple[int, Log]]:
+    """(number, log) of what is to do, as each is finished, by ``jobs`` processes; none is begun after these minutes."""
+    begun, waiting, numbers = time.monotonic(), dict[Future[Log], int](), iter(range(len(todo)))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+        while True:
+            while len(waiting) < jobs and time.monotonic() - begun < 60 * minutes:
+                if (number := next(numbers, None)) is None:
+                    break
+                waiting[pool.submit(train, *todo[number])] = number
+            if not waiting:
+                return
+            for done in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(done), done.result()
 
 
 def _one_thread() -> None:
@@ -71,44 +86,48 @@ def _one_thread() -> None:
     numba.set_num_threads(1)
 
 
-@cache
-def _pictures(data: str) -> tuple[Dataset, Dataset]:
-    return load(data, "train"), load(data, "test")
-
-
-def _train(design: Design, data: str, folder: Path) -> list[dict[str, Any]]:
-    """The records of one run, from its checkpoint if there is one."""
-    return Trainer(design, *_pictures(data), folder, resume=(folder / CHECKPOINT).exists()).run()
-
-
 def _held(out: Path, designs: Mapping[str, Design]) -> Runs:
-    """The runs that the file holds."""
+    """The runs that the file holds; it may hold fewer designs, and none that is another one now."""
     if not out.exists():
         return {}
     result = json.loads(out.read_text("utf-8"))
-    theirs = {label: one["recipe"] for label, one in result["designs"].items()}
-    if theirs != {label: design.to_json() for label, design in designs.items()}:
+    if any(designs.get(label) != design for label, design in _designs(result).items()):
         raise ArgumentError(f"{out} was made with other designs, data or epochs: name another file")
     runs: Runs = result["runs"]
     return runs
 
 
-def _write(name: str, experiment: Experiment, designs: Mapping[str, Design], runs: Runs, out: Path) -> None:
+def _elsewhere(out: Path) -> dict[Design, Log]:
+    """The runs of the other experiments in this folder."""
+    paths = [path for name in EXPERIMENTS if (path := out.with_name(f"{name}.json")) != out and path.exists()]
+    found: dict[Design, Log] = {}
+    for path in paths:
+        result = json.loads(path.read_text("utf-8"))
+        for label, design in _designs(result).items():
+            logs = result["runs"].get(label, {})
+            found |= {replace(design, seed=int(seed)): log for seed, log in logs.items()}
+    return found
+
+
+def _designs(result: Mapping[str, Any]) -> dict[str, Design]:
+    """The designs of a result file, by name."""
+    return {label: cast(Design, Design.from_json(one["recipe"])) for label, one in result["designs"].items()}
+
+
+def _write(command: str, experiment: Experiment, designs: Mapping[str, Design], runs: Runs, out: Path) -> None:
     """The result file: everything that is finished, and the verdicts on it."""
     records = [record for of_design in runs.values() for log in of_design.values() for record in log]
-    first = next(iter(designs.values()))
     figures = {
         "claim": experiment.claim,
         "seeds": list(range(experiment.seeds)),
         "hours": round(sum(record["seconds"] for record in records) / 3600, 3),
         "designs": {
-            label: {"recipe": design.to_json(), "parameters": (costs := cost(design)).parameters, "macs": costs.macs}
+            label: {"recipe": design.to_json(), **vars(cost(design, experiment.task.outputs))}
             for label, design in designs.items()
         },
-        "runs": runs,
+        "runs": {label: runs[label] for label in designs if label in runs},
         "verdicts": dict(_verdicts(experiment, runs)),
     }
-    command = f"python -m minixception.experiments {name} {out.name} --data {first.data} --epochs {first.epochs}"
     write_result(out, command, figures)
 
 
@@ -117,6 +136,6 @@ def _verdicts(experiment: Experiment, runs: Runs) -> Iterator[tuple[str, dict[st
     for one, other in experiment.pairs:
         seeds = sorted(runs.get(one, {}).keys() & runs.get(other, {}).keys(), key=int)
         if len(seeds) > 1:
-            accuracies = ([runs[label][seed][-1]["test_top1"] for seed in seeds] for label in (one, other))
+            accuracies = ([runs[label][seed][-1][experiment.task.score] for seed in seeds] for label in (one, other))
             difference = paired(*accuracies)
             yield f"{one} - {other}", {**vars(difference), "separated": difference.separated}

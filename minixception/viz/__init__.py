@@ -6,7 +6,7 @@ no global state), need no screen, show themselves in a notebook, and are saved a
 
 from __future__ import annotations
 
-from .accuracy import ZooPoint, accuracy_costs, zoo_points
+from .accuracy import TrainedPoint, ZooPoint, accuracy_bands, accuracy_costs, zoo_points
 from .activations import feature_maps
 from .convolution_windows import padding_strips, window_frames
 from .costs import (
@@ -36,7 +36,9 @@ __all__ = [
     "SpectrumCost",
     "SpectrumTime",
     "ThreadPanel",
+    "TrainedPoint",
     "ZooPoint",
+    "accuracy_bands",
     "accuracy_costs",
     "architecture",
     "convolution_costs",

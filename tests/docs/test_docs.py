@@ -344,3 +344,11 @@ def test_the_readmes_figures_are_those_of_the_results():
         f"make test # {minutes['make test']}",
     ):
         assert words in " ".join(text.split())
+
+
+def test_the_explorer_says_how_far_kernels_are_from_what_it_predicts():
+    rows = json.loads((DOCS / "results" / "spectrum.json").read_text("utf-8"))["spectrum"]
+    said = re.sub(r"\s+", " ", (DOCS / "explorer.html").read_text("utf-8"))
+    for direction in ("forward", "backward"):
+        times = [r["times"]["minixception"]["median"] / r["bound"] for r in rows if r["direction"] == direction]
+        assert f"{min(times):.1f} to {max(times):.1f} times as long {direction}" in said

@@ -10,10 +10,10 @@ import pytest
 
 import minixception as mx
 from minixception.errors import ArgumentError
-from minixception.experiments import runs
+from minixception.experiments import classify, runs
 from minixception.experiments.__main__ import main
 from minixception.experiments.designs import FORMS, Design, cost
-from minixception.experiments.table import BASE, EXPERIMENTS, Experiment
+from minixception.experiments.table import BASE, CLASSIFY, EXPERIMENTS, Experiment
 from minixception.experiments.verdict import paired
 from minixception.experiments.widths import NEAR, solve
 from minixception.nn import Conv2d, SeparableConv2d, SpectrumConv2d
@@ -99,32 +99,40 @@ def test_a_target_that_no_widths_meet_is_an_error():
         solve(TINY, 10**9, lambda d: cost(d).parameters)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_is_said_to_cost_the_same_does(name):
     experiment = EXPERIMENTS[name]
-    designs = experiment.designs()
-    assert {label for pair in experiment.pairs for label in pair} <= designs.keys()
-    costs, base = {label: cost(design) for label, design in designs.items()}, cost(BASE)
-    for label, one in costs.items():
-        if name == "forms" and label.endswith("equal MACs"):
-            assert abs(one.macs - base.macs) <= NEAR * base.macs
-        elif name == "forms":
-            assert abs(one.parameters - base.parameters) <= NEAR * base.parameters
+    assert {label for pair in experiment.pairs for label in pair} <= experiment.designs.keys()
+    costs = {label: cost(design, experiment.task.outputs) for label, design in experiment.designs.items()}
+    (_, base), *others = costs.items()
+    for label, one in others:
+        if label.endswith("equal MACs"):
+            assert abs(one.macs - base.macs) <= NEAR * base.macs, label
+        elif name in ("forms", "equal_parameters", "depth") or (name == "many_labels" and "," not in label):
+            assert abs(one.parameters - base.parameters) <= NEAR * base.parameters, label
     if name == "equal_width":
-        assert len({design.widths for design in designs.values()}) == 1
+        assert len({design.widths for design in experiment.designs.values()}) == 1
+
+
+def test_experiments_that_share_a_design_share_its_runs():
+    assert EXPERIMENTS["between"].designs["nothing"] == EXPERIMENTS["shortcuts"].designs["residual"]
+    assert EXPERIMENTS["equal_width"].designs["32 segments"] == EXPERIMENTS["equal_parameters"].designs["32 segments"]
 
 
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
+def plant(monkeypatch, train=classify.train, name="forms", **designs):
+    experiment = Experiment("a claim", designs, (("one", "other"),), 2, CLASSIFY._replace(train=train))
+    monkeypatch.setitem(runs.EXPERIMENTS, name, experiment)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """One experiment of two designs, trained here and not in other processes, with pictures of its own."""
-    designs = {"one": TINY, "other": replace(TINY, form="regular")}
-    monkeypatch.setitem(runs.EXPERIMENTS, "forms", Experiment("a claim", lambda: designs, (("one", "other"),), seeds=2))
-    monkeypatch.setattr(runs, "load", lambda spec, split: mx.data.shapes(split, size=24, image_size=16))
-    runs._pictures.cache_clear()
+    plant(monkeypatch, one=TINY, other=replace(TINY, form="regular"))
+    monkeypatch.setattr(classify, "load", lambda spec, split: mx.data.shapes(split, size=24, image_size=16))
+    classify._pictures.cache_clear()
 
     class Here:
         """An executor that computes at once."""
@@ -145,14 +153,14 @@ def tiny(monkeypatch):
 
     monkeypatch.setattr(runs, "ProcessPoolExecutor", Here)
     yield
-    runs._pictures.cache_clear()
+    classify._pictures.cache_clear()
 
 
 def test_everything_is_in_the_file(tiny, tmp_path, capsys):
     out = tmp_path / "forms.json"
     assert main(["forms", str(out), "--jobs", "1"]) == 0
     result = json.loads(out.read_text())
-    assert result["command"] == "python -m minixception.experiments forms forms.json --data shapes --epochs 1"
+    assert result["command"] == "python -m minixception.experiments forms forms.json --data shapes"
     assert {"machine", "versions", "date", "hours", "claim"} <= result.keys()
     assert {label: list(logs) for label, logs in result["runs"].items()} == {"one": ["0", "1"], "other": ["0", "1"]}
     assert result["designs"]["one"]["parameters"] == cost(TINY).parameters
@@ -166,23 +174,20 @@ def test_everything_is_in_the_file(tiny, tmp_path, capsys):
 def test_a_second_call_goes_on_where_the_first_was_stopped(tiny, tmp_path, monkeypatch, capsys):
     whole, out = tmp_path / "whole.json", tmp_path / "forms.json"
     main(["forms", str(whole), "--jobs", "1"])
-    train, begun = runs._train, []
+    begun = []
 
-    def killed(design, data, folder):
+    def counted(design, data, folder):
         begun.append((design.form, design.seed))
         if len(begun) == 2:
             raise KeyboardInterrupt
-        return train(design, data, folder)
+        return classify.train(design, data, folder)
 
-    monkeypatch.setattr(runs, "_train", killed)
+    plant(monkeypatch, counted, one=TINY, other=replace(TINY, form="regular"))
     with pytest.raises(KeyboardInterrupt):
         main(["forms", str(out), "--jobs", "1"])
     assert json.loads(out.read_text())["runs"].keys() == {"one"}
-    begun.clear()
-    begun.append(None)
-    monkeypatch.setattr(runs, "_train", lambda *a: (begun.append(a[0].seed), train(*a))[1])
     assert main(["forms", str(out), "--jobs", "1"]) == 0
-    assert len(begun) == 1 + 3  # and not the run that was finished
+    assert len(begun) == 2 + 3  # and not the run that was finished
 
     def without_times(path):
         logs = json.loads(path.read_text())["runs"]
@@ -193,6 +198,32 @@ def test_a_second_call_goes_on_where_the_first_was_stopped(tiny, tmp_path, monke
         }
 
     assert without_times(out) == without_times(whole)
+
+
+def test_a_design_of_another_experiment_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    main(["forms", str(tmp_path / "forms.json"), "--jobs", "1"])
+    begun = []
+
+    def counted(design, data, folder):
+        begun.append((design.between, design.seed))
+        return classify.train(design, data, folder)
+
+    plant(monkeypatch, counted, "between", one=TINY, other=replace(TINY, between="relu"))
+    main(["between", str(tmp_path / "between.json"), "--jobs", "1"])
+    assert begun == [("relu", 0), ("relu", 1)]
+    one, other = (json.loads((tmp_path / f"{name}.json").read_text())["runs"]["one"] for name in ("forms", "between"))
+    assert one == other
+
+
+def test_a_design_may_be_added_later(tiny, tmp_path, monkeypatch):
+    out = tmp_path / "forms.json"
+    main(["forms", str(out), "--jobs", "1"])
+    before = json.loads(out.read_text())["runs"]
+    plant(monkeypatch, one=TINY, other=replace(TINY, form="regular"), third=replace(TINY, stem=5))
+    main(["forms", str(out), "--jobs", "1"])
+    after = json.loads(out.read_text())["runs"]
+    assert {label: after[label] for label in before} == before
+    assert after["third"].keys() == {"0", "1"}
 
 
 def test_no_run_begins_when_the_time_is_over(tiny, tmp_path, capsys):

@@ -373,6 +373,22 @@ def test_bands_are_median_and_range():
     assert len({(line.get_color(), line.get_linestyle()) for line in five}) == 6
 
 
+def test_accuracies_of_seeds_are_median_band_and_dots():
+    points = [viz.TrainedPoint("parameters", name, x, (0.7, 0.9, 0.8)) for name in ("one", "two") for x in (400, 90)]
+    points += [viz.TrainedPoint("segments", "one", word, (0.5,)) for word in ("1", "2", "C")]
+    figure = viz.accuracy_bands(points)
+    numbers, words = figure.axes
+    line = numbers.lines[0]
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([90, 400], [80, 80])
+    band = numbers.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [70, 90])
+    dots = np.concatenate([c.get_offsets() for c in numbers.collections if len(c.get_offsets()) == 3])
+    assert len(dots) == 12
+    assert [text.get_text() for text in words.get_xticklabels()] == ["1", "2", "C"]
+    assert len(words.lines) == 1
+    assert problems(figure) == []
+
+
 def test_the_growth_of_all_jobs_can_be_read():
     points = [viz.GrowthPoint(job.workload.name, job.varied, job.value, 10**9, 0.05) for job in JOBS]
     assert problems(viz.growth(points)) == []
@@ -409,6 +425,13 @@ def test_growth_has_a_panel_for_what_was_varied_and_a_line_for_each_network():
         (lambda: viz.window_frames((9, 9), 3, 1, "same"), ShapeError, "at most 25"),
         (lambda: viz.feature_maps(np.zeros((3, 3))), ShapeError, r"\(h, w, c\)"),
         (lambda: viz.feature_maps(np.zeros((3, 3, 2)), channels=[2]), ArgumentError, "0 to 1"),
+        (lambda: viz.accuracy_bands([]), ArgumentError, "at least one seed"),
+        (lambda: viz.accuracy_bands([viz.TrainedPoint("p", "a", 1, ())]), ArgumentError, "at least one seed"),
+        (
+            lambda: viz.accuracy_bands([viz.TrainedPoint("p", "a", x, (0.5,)) for x in (1, "C")]),
+            ArgumentError,
+            "mixes numbers and words",
+        ),
         (lambda: viz.training_bands({}), ArgumentError, "at least one log"),
         (lambda: viz.training_bands({"a": [log(1)]}, ["speed"]), ArgumentError, "train_loss"),
         (lambda: viz.training_bands({"a": [log(1), log(1)[:2]]}), ArgumentError, "same epochs"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _what_has_run(folder: Path) -> str:
             where, faults = first["device"], str(sum("error" in row for row in rest))
         rows.append((step, what, where, faults))
     nothing = "" if any(where != "not run" for _, _, where, _ in rows) else "Nothing has run on a GPU yet.\n\n"
-    return f"{nothing}{_markdown(Table(('step', 'what it tells', 'run on', 'faults'), rows))}\n\n{_HOW_TO_RUN}"
+    return f"{nothing}{Table(('step', 'what it tells', 'run on', 'faults'), rows).markdown()}\n\n{_HOW_TO_RUN}"
 
 
 def _section(path: Path, written: Callable[[dict[str, Any]], str], missing: str) -> str:
@@ -97,14 +97,14 @@ def _counted(result: dict[str, Any]) -> str:
 Without a GPU. What each rung asks of memory per output, as the recorder counts it; the least bytes are each input and
 output once.
 
-{_markdown(Table(header, ladders))}
+{Table(header, ladders).markdown()}
 """
     if kernels := [row for row in result["kernels"] if row["usage"]]:
         names = {row["kernel"] for row in kernels}
         text += f"""
 What `ptxas` gave {len(names)} kernels: the worst of the fast ones, which are those of each operator's fastest rung.
 
-{_markdown(_compiled(kernels))}
+{_compiled(kernels).markdown()}
 """
     return text
 
@@ -117,7 +117,7 @@ def _host_time(result: dict[str, Any]) -> str:
 On a driver that does nothing: how long Python and the libraries beneath it take until the GPU has all of its work. A
 GPU that is done sooner waits for the processor. Replayed, the launches are one CUDA graph.
 
-{_markdown(Table(header, rows))}
+{Table(header, rows).markdown()}
 """
 
 
@@ -139,7 +139,7 @@ def _compiled(kernels: list[dict[str, Any]]) -> Table:
 
 def _measured(result: dict[str, Any]) -> str:
     report = GpuReport.from_json(result)
-    sections = [f"### {title}\n\n{_markdown(table)}\n" for title, table in report.tables()]
+    sections = [f"### {title}\n\n{table.markdown()}\n" for title, table in report.tables()]
     return "\n".join([f"On {report.limits.device}.\n", *sections, *(f"{note}\n" for note in report.notes())])
 
 
@@ -153,15 +153,8 @@ def _checked(result: dict[str, Any]) -> str:
     return (
         f"On {result['device']}: one small case of each operator, rung and direction; and, for each check, a kernel "
         "with a mistake of the kind that it is there to find. All but the last give each array memory of its own."
-        f"\n\n{_markdown(Table(header, rows))}\n"
+        f"\n\n{Table(header, rows).markdown()}\n"
     )
-
-
-def _markdown(table: Table) -> str:
-    def line(cells: Sequence[Any]) -> str:
-        return f"| {' | '.join(f'{c:,.2f}' if isinstance(c, float) else str(c) for c in cells)} |"
-
-    return "\n".join([line(table.header), f"|{'-|' * len(table.header)}", *map(line, table.rows)])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
