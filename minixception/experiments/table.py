@@ -191,7 +191,6 @@ EXPERIMENTS = {
             ("separable, fully connected layers", "separable"),
             ("Inception-style, fully connected layers", "Inception-style"),
         ),
-        seeds=5,
         task=TAG,
     ),
 }

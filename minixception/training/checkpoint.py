@@ -59,8 +59,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_tensors(path, arrays, {"format": _FORMAT, "run": json.dumps(run)})
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file of ``write_checkpoint``; CheckpointError if it is missing, corrupt or something else."""
+def read_checkpoint(path: Path, kind: type[Recipe] = Recipe) -> Checkpoint:
+    """Read a file of ``write_checkpoint``, whose recipe is of this kind; CheckpointError if it is missing, corrupt or
+    something else.
+    """
     try:
         arrays, metadata = read_tensors(path)
     except WeightsError as error:
@@ -73,7 +75,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             part, _, name = key.partition("/")
             parts[part][name] = array
         run: Mapping[str, Any] = json.loads(metadata["run"])
-        recipe = Recipe.from_json(run["recipe"])
+        recipe = kind.from_json(run["recipe"])
         checkpoint = Checkpoint(
             recipe=recipe,
             progress=_progress(run["progress"], recipe.epochs),

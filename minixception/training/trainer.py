@@ -86,7 +86,7 @@ class Trainer:
         self._data = _fingerprints(training=train, test=test)
         self._seen = _version(self.path)
         if resume:
-            self._restore(read_checkpoint(self.path))
+            self._restore(read_checkpoint(self.path, type(recipe)))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from minixception.experiments.table import BASE, CLASSIFY, EXPERIMENTS, Experime
 from minixception.experiments.verdict import paired
 from minixception.experiments.widths import NEAR, solve
 from minixception.nn import Conv2d, SeparableConv2d, SpectrumConv2d
+from minixception.training import Trainer
 
 TINY = Design(epochs=1, batch_size=8, widths=(8,), middle_blocks=1, stem=4)
 SHAPE = (16, 16, 3)
@@ -198,6 +199,25 @@ def test_a_second_call_goes_on_where_the_first_was_stopped(tiny, tmp_path, monke
         }
 
     assert without_times(out) == without_times(whole)
+
+
+def test_a_run_that_is_stopped_within_goes_on_from_its_checkpoint(tiny, tmp_path, monkeypatch):
+    design, folder = replace(TINY, epochs=2, between="elu"), tmp_path / "run"
+    whole = classify.train(design, "shapes", tmp_path / "whole")
+    evaluate, calls = Trainer._evaluate, []
+
+    def stopped(trainer, title):
+        calls.append(title)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(trainer, title)
+
+    monkeypatch.setattr(Trainer, "_evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        classify.train(design, "shapes", folder)
+    resumed = classify.train(design, "shapes", folder)
+    assert len(calls) == 3  # the first epoch was not trained again
+    assert [record["test_loss"] for record in resumed] == [record["test_loss"] for record in whole]
 
 
 def test_a_design_of_another_experiment_is_not_trained_again(tiny, tmp_path, monkeypatch):
