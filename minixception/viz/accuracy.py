@@ -89,8 +89,8 @@ class TrainedPoint(NamedTuple):
 def accuracy_bands(points: Sequence[TrainedPoint], measure: str = "test top-1") -> VectorFigure:
     """Accuracy along a cost: a panel for each, median and range over the seeds, and every seed as a dot.
 
-    Numbers stand on a log scale, words side by side as they come. Raises ArgumentError without points or accuracies,
-    or where a panel mixes numbers and words.
+    Words stand side by side as they come, joined by a line and its band; numbers stand on a scale, each for itself.
+    Raises ArgumentError without points or accuracies, or where a panel mixes numbers and words.
 
     >>> seeds = [0.80, 0.82, 0.81]
     >>> figure = accuracy_bands([TrainedPoint("segments", "at equal width", g, seeds) for g in "1248"])
@@ -113,12 +113,10 @@ def accuracy_bands(points: Sequence[TrainedPoint], measure: str = "test top-1") 
             words = list(dict.fromkeys(point.x for point in here)) if isinstance(here[0].x, str) else None
             for number, name in enumerate(names):
                 line = [(words.index(p.x) if words else p.x, p.accuracies) for p in here if p.line == name]
-                _band(ax, name, number, sorted(line))
+                _band(ax, name, number, sorted(line), joined=words is not None)
             if words:
                 ax.set_xticks(range(len(words)), words)
-            else:
-                ax.set_xscale("log")
-                _log_ticks(ax, [float(point.x) for point in here])
+            ax.margins(x=0.15)
             ax.set_xlabel(panel)
             ax.grid()
         axes[0, 0].set_ylabel(f"{measure} (%)")
@@ -128,8 +126,8 @@ def accuracy_bands(points: Sequence[TrainedPoint], measure: str = "test top-1") 
     return figure
 
 
-def _band(ax: Any, name: str, number: int, line: Sequence[tuple[Any, Sequence[float]]]) -> None:
-    """One line of a panel: (x, accuracies), from left to right."""
+def _band(ax: Any, name: str, number: int, line: Sequence[tuple[Any, Sequence[float]]], joined: bool) -> None:
+    """The points of one name in a panel: (x, accuracies), from left to right."""
     from .style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
     if not line:
@@ -137,17 +135,19 @@ def _band(ax: Any, name: str, number: int, line: Sequence[tuple[Any, Sequence[fl
     colour = (BLUE, VERMILION, GREEN, ORANGE, GREY)[number % 5]
     x = [place for place, _ in line]
     low, median, high = np.transpose([np.quantile(100 * np.asarray(seeds), (0, 0.5, 1)) for _, seeds in line])
-    ax.plot(
-        x, median, color=colour, marker=_MARKERS[number % 5], linestyle=("-", "--", ":", "-.")[number % 4], label=name
-    )
-    ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-    ax.vlines(x, low, high, color=colour, lw=1)
+    style = ("-", "--", ":", "-.")[number % 4] if joined else "None"
+    ax.plot(x, median, color=colour, marker=_MARKERS[number % 5], markersize=8, linestyle=style, label=name)
+    if joined:
+        ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+    ax.vlines(x, low, high, color=colour, lw=1.2)
     for place, seeds in line:
-        ax.scatter([place] * len(seeds), 100 * np.asarray(seeds), color=colour, s=10)
+        ax.scatter([place] * len(seeds), 100 * np.asarray(seeds), color=colour, s=12)
 
 
 def _scatter(ax: Any, points: Sequence[ZooPoint], x: Sequence[float]) -> None:
     """The points, a marker for each source, and their names."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
     from .style import BLUE, GREEN, GREY, ORANGE, VERMILION
 
     colours = (BLUE, VERMILION, GREEN, ORANGE, GREY)
@@ -157,20 +157,12 @@ def _scatter(ax: Any, points: Sequence[ZooPoint], x: Sequence[float]) -> None:
         look = {"marker": _MARKERS[number % 5], "color": colours[number % 5], "label": source, "s": 60}
         ax.scatter([x[i] for i in chosen], [100 * points[i].top1 for i in chosen], **look)
     ax.margins(0.16, 0.12)
-    _log_ticks(ax, x)
-    ax.grid()
-    _name_points(ax, points, x)
-
-
-def _log_ticks(ax: Any, x: Sequence[float]) -> None:
-    """Round numbers along an axis with a log scale; the values themselves where these are few."""
-    from matplotlib.ticker import NullFormatter, NullLocator
-
-    round_ones = [m * 10.0**power for power in range(-2, 5) for m in (1, 2, 5)]
-    ticks = [tick for tick in round_ones if min(x) / 1.6 <= tick <= 1.6 * max(x)]
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if min(x) / 1.6 <= tick <= 1.6 * max(x)]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid()
+    _name_points(ax, points, x)
 
 
 def _name_points(ax: Any, points: Sequence[ZooPoint], x: Sequence[float]) -> None:

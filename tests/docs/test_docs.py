@@ -19,6 +19,8 @@ from codespell_lib import main as codespell
 
 import minixception as mx
 from minixception.apps.cli import parser
+from minixception.training import read_checkpoint
+from minixception.training.trained import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -284,7 +286,7 @@ def test_the_grading_script_judges_anew_and_survives_bad_notebooks(tmp_path, cap
 
 
 def test_the_grading_script_knows_its_notebooks(tmp_path):
-    with pytest.raises(SystemExit, match=r"notebooks are 00, .*, 11; got 3"):
+    with pytest.raises(SystemExit, match=r"notebooks are 00, .*, 12; got 3"):
         load(DOCS / "grade.py").main(str(tmp_path), "3")
 
 
@@ -352,3 +354,15 @@ def test_the_explorer_says_how_far_kernels_are_from_what_it_predicts():
     for direction in ("forward", "backward"):
         times = [r["times"]["minixception"]["median"] / r["bound"] for r in rows if r["direction"] == direction]
         assert f"{min(times):.1f} to {max(times):.1f} times as long {direction}" in said
+
+
+def test_pages_say_what_the_network_of_the_package_reaches():
+    top1 = f"{100 * result('cifar10_small')['test_top1']:.1f} %"
+    assert read_checkpoint(SHIPPED["cifar10"]).progress.records == result("cifar10_small")["epochs"]
+    for page, words in (
+        (ROOT / "README.md", f"{top1} of CIFAR-10's test pictures"),
+        (DOCS / "weights.md", f"{top1} of the 10,000"),
+    ):
+        assert words in " ".join(page.read_text("utf-8").split())
+    megabytes = SHIPPED["cifar10"].stat().st_size / 1e6
+    assert f"{megabytes:.1f} MB" in (DOCS / "weights.md").read_text("utf-8")

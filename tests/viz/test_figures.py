@@ -375,15 +375,18 @@ def test_bands_are_median_and_range():
 
 def test_accuracies_of_seeds_are_median_band_and_dots():
     points = [viz.TrainedPoint("parameters", name, x, (0.7, 0.9, 0.8)) for name in ("one", "two") for x in (400, 90)]
-    points += [viz.TrainedPoint("segments", "one", word, (0.5,)) for word in ("1", "2", "C")]
+    points += [viz.TrainedPoint("segments", "one", word, (0.5, 0.7, 0.6)) for word in ("1", "2", "C")]
     figure = viz.accuracy_bands(points)
     numbers, words = figure.axes
     line = numbers.lines[0]
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([90, 400], [80, 80])
-    band = numbers.collections[0].get_paths()[0].vertices
-    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [70, 90])
-    dots = np.concatenate([c.get_offsets() for c in numbers.collections if len(c.get_offsets()) == 3])
-    assert len(dots) == 12
+    assert [line.get_linestyle() for line in (*numbers.lines, *words.lines)] == ["None", "None", "-"]
+    bars = numbers.collections[0].get_segments()
+    np.testing.assert_allclose(bars, [[[90, 70], [90, 90]], [[400, 70], [400, 90]]])
+    band = words.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [50, 70])
+    dots = [c.get_offsets() for c in numbers.collections if len(c.get_offsets()) == 3]
+    assert len(dots) == 4
     assert [text.get_text() for text in words.get_xticklabels()] == ["1", "2", "C"]
     assert len(words.lines) == 1
     assert problems(figure) == []

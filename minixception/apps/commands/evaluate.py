@@ -24,7 +24,9 @@ from .common import Add, add_device, add_json, add_model, chosen_device, device_
 def register(add: Add) -> None:
     """The command and its options."""
     parser = add("evaluate", run, "accuracy of a trained run, or of a network on ImageNet's validation images")
-    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a folder that train wrote, or its checkpoint")
+    parser.add_argument(
+        "run", nargs="?", type=Path, metavar="RUN", help="a folder that train wrote, its checkpoint, or cifar10"
+    )
     parser.add_argument("--data", metavar="SPEC", help="RUN: default: what it was trained on; --model: imagenet:DIR")
     add_device(parser)
     add_json(parser)

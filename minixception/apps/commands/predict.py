@@ -31,8 +31,8 @@ def register(add: Add) -> None:
         "photos",
         nargs="+",
         metavar="PHOTO",
-        help="an image file of any usual format; before them RUN, a folder that train wrote or its checkpoint, for the "
-        "classes it was trained on",
+        help="an image file of any usual format; before them RUN, for the classes it was trained on: a folder that "
+        "train wrote, its checkpoint, or cifar10, the small network that comes with the package",
     )
     parser.add_argument("--resize", choices=RULES, default="bilinear", help="default: %(default)s")
     parser.add_argument("--top", type=positive, metavar="K", default=5, help="how many classes; default: %(default)s")

@@ -13,7 +13,7 @@ from .network import add_network, make_network
 def register(add: Add) -> None:
     """The command and its options."""
     parser = add("serve", run, "open a page to drop photos on, for this machine alone; stop it with Ctrl-C")
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a folder that train wrote, or its checkpoint")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a folder that train wrote, its checkpoint, or cifar10")
     parser.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0: any that is free")
     parser.add_argument(
         "--allow-urls", action="store_true", help="fetch pictures from public addresses that a request names"

@@ -119,6 +119,51 @@ def _envelope(pen: Pen) -> None:
     pen.disc(49, 55, 6, "#a3211b")
 
 
+def _airliner(pen: Pen) -> None:
+    for band in range(20):  # the sky is lighter towards the horizon
+        pen.box(0, 5 * band, 100, 5 * band + 6, f"#{90 + 5 * band:02x}{150 + 4 * band:02x}{225 + band:02x}")
+    pen.polygon([(40, 46), (58, 46), (38, 18), (30, 18)], "#aab2bb")
+    pen.polygon([(8, 24), (17, 24), (27, 45), (14, 45)], "#c23b32")
+    pen.polygon([(10, 42), (24, 38), (84, 40), (93, 46), (96, 50), (90, 54), (24, 55), (12, 48)], "#eceff2")
+    pen.polygon([(12, 48), (96, 50), (90, 54), (24, 55)], "#c3cad1")
+    for window in range(14):
+        pen.disc(31 + 3.6 * window, 45, 0.9, "#39424d")
+    pen.polygon([(85, 44), (90, 44), (92, 47), (86, 47)], "#39424d")
+    pen.polygon([(42, 51), (60, 51), (38, 82), (29, 82)], "#8d969f")
+    pen.box(44, 58, 57, 64, "#5c656e", round=3)
+
+
+def _liner(pen: Pen) -> None:
+    pen.box(0, 0, 100, 64, "#a8c8e0")
+    pen.box(0, 62, 100, 100, "#2c5a7d")
+    pen.polygon([(6, 55), (95, 52), (84, 73), (15, 73)], "#23303f")
+    pen.polygon([(12, 68), (88, 68), (84, 73), (15, 73)], "#a3352c")
+    pen.box(20, 46, 80, 55, "#f4f4f0")
+    pen.box(26, 38, 72, 47, "#e6e6e0")
+    for x in (34, 48, 62):
+        pen.polygon([(x, 38), (x + 1, 22), (x + 8, 22), (x + 8, 38)], "#c8452f")
+        pen.box(x + 1, 22, x + 8, 25, "#1d1d1d")
+    for y in (42, 50):
+        for window in range(14):
+            pen.disc(28 + 3.2 * window, y, 0.8, "#39424d")
+    for y, shade in ((77, "#3a6d92"), (84, "#41769b"), (92, "#3a6d92")):
+        pen.line([(x, y + (x // 10) % 2 * 1.5) for x in range(0, 101, 10)], 1, shade)
+
+
+def _moving_van(pen: Pen) -> None:
+    pen.box(0, 0, 100, 74, "#b9d3e3")
+    pen.box(0, 70, 100, 100, "#6d6f70")
+    pen.box(6, 24, 66, 72, "#f0ead6")
+    pen.box(6, 40, 66, 48, "#c9472f")
+    pen.polygon([(67, 36), (83, 36), (93, 53), (93, 73), (67, 73)], "#c9472f")
+    pen.polygon([(71, 40), (81, 40), (88, 53), (71, 53)], "#25323c")
+    pen.box(4, 70, 95, 76, "#2a2a2a")
+    pen.box(89, 62, 94, 67, "#f6e58d")
+    for x in (20, 34, 80):
+        pen.disc(x, 78, 8, "#17181a")
+        pen.disc(x, 78, 3.5, "#9aa0a5")
+
+
 SAMPLES: dict[str, Callable[[Pen], None]] = {
     "traffic_light.png": _traffic_light,
     "wall_clock.png": _wall_clock,
@@ -126,6 +171,9 @@ SAMPLES: dict[str, Callable[[Pen], None]] = {
     "crossword.png": _crossword,
     "orange.png": _orange,
     "envelope.png": _envelope,
+    "airliner.png": _airliner,
+    "liner.png": _liner,
+    "moving_van.png": _moving_van,
 }
 
 
