@@ -32,7 +32,8 @@ JSON files beside it, which name machine, versions, seeds, recipes and every epo
 minixception.experiments NAME docs/results/NAME.json --data cifar10:FOLDER` writes (`--data mosaics` for many_labels).
 Runs of one seed begin with the same random numbers and see the same pictures in the same order. A difference is the
 mean over the seeds, in points of accuracy, with its 95 % interval (Student's, of paired differences); it is separated
-if the interval leaves out zero. That says something about these networks, this recipe and these pictures.
+if the interval leaves out zero. That says something about these networks, this recipe and these pictures. Minutes are
+of one core of a machine that did other things, too: they are no benchmark.
 """
 
 
