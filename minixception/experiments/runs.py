@@ -37,17 +37,17 @@ def run(name: str, out: Path, data: str, minutes: float, jobs: int, epochs: int 
         label: replace(design, data=kind, epochs=epochs or design.epochs)
         for label, design in experiment.designs.items()
     }
-    runs = _held(out, designs)
-    elsewhere, missing = _elsewhere(out), []
-    for seed in range(experiment.seeds):
-        for label, design in designs.items():
-            if log := runs.get(label, {}).get(str(seed)) or elsewhere.get(replace(design, seed=seed)):
-                runs.setdefault(label, {})[str(seed)] = log
-            else:
-                missing.append((label, seed))
+    runs, elsewhere = _held(out, designs), _elsewhere(out)
+    wanted = [(label, seed) for seed in range(experiment.seeds) for label in designs]
+    wanted = [(label, seed) for label, seed in wanted if str(seed) not in runs.get(label, {})]
+    known = {(label, seed): elsewhere.get(replace(designs[label], seed=seed)) for label, seed in wanted}
+    missing = [one for one in wanted if not known[one]]
+    for (label, seed), log in known.items():
+        if log:
+            runs.setdefault(label, {})[str(seed)] = log
     command = f"python -m minixception.experiments {name} {out.name} --data {kind}"
     write = partial(_write, f"{command} --epochs {epochs}" if epochs else command, experiment, designs, runs, out)
-    if runs:
+    if len(missing) < len(wanted):
         write()
     scratch = out.with_suffix(".unfinished")
     todo = [(replace(designs[label], seed=seed), data, scratch / f"{label}, seed {seed}") for label, seed in missing]

@@ -81,7 +81,7 @@ class Recipe:
         >>> Recipe.from_json(Recipe(epochs=3).to_json()) == Recipe(epochs=3)
         True
         """
-        whole: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        whole: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()}
         return cls(**whole)
 
     def make_model(self, num_classes: int, image_shape: tuple[int, int, int]) -> Module:
