@@ -21,6 +21,7 @@ from ..engine.random import generator, seed
 from ..engine.tape import no_grad
 from ..engine.tensor import Tensor
 from ..errors import DataError
+from ..experiments import page
 from ..graph import cost
 from ..models import Xception, mini_xception
 from ..ops.window import Padding
@@ -86,8 +87,13 @@ def entries() -> list[Entry]:
         ("roofline", "operators under the roofline", _roofline, "bench_kernels.json"),
         ("ladder", "every rung of the ladder under the roofline", _ladder, "ladder.json"),
         ("training", "loss and accuracy of a training run", _training, "cifar10.json"),
-        ("training-bands", f"{bands} (drawn pictures)", _bands, "training_seeds.json"),
-        ("training-bands-cifar10", f"{bands} (CIFAR-10)", _bands, "cifar_seeds.json"),
+        ("training-bands", f"{bands} (drawn pictures)", _bands, "drawn.json"),
+        (
+            "worth",
+            "what three forms are worth: accuracy over parameters, MACs and time",
+            page.FIGURES["worth_forms"].draw,
+            "forms.json",
+        ),
     ]
     return [Entry(*row) for row in rows]
 
@@ -164,4 +170,4 @@ def _training(result: Mapping[str, Any]) -> VectorFigure:
 
 def _bands(result: Mapping[str, Any]) -> VectorFigure:
     names = "baseline", "no residual connections", "ReLU in between", "ELU in between"  # figures 9 and 10 of the paper
-    return viz.training_bands({name: result["runs"][name] for name in names}, ("train_loss", "test_top1"))
+    return page.epochs(result, names)

@@ -1,4 +1,4 @@
-"""``python -m minixception.experiments NAME OUT --data cifar10:FOLDER``: train in pieces, and write a result file."""
+"""``python -m minixception.experiments NAME OUT``: train in pieces, and write a result file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m minixception.experiments", description=(__doc__ or "").strip())
     parser.add_argument("name", choices=tuple(EXPERIMENTS))
     parser.add_argument("out", type=Path, help="the result file, which a later call goes on with")
-    parser.add_argument("--data", default="shapes", metavar="SPEC", help="shapes, cifar10, cifar10:FOLDER; mosaics")
+    parser.add_argument("--data", metavar="SPEC", help="cifar10:FOLDER; default: the data of the recipe")
     parser.add_argument("--epochs", type=int, help="default: those of the recipe")
     parser.add_argument("--minutes", type=float, default=55, help="begin no run after these; default: %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="processes that train; default: %(default)s")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,19 +18,19 @@ from .. import viz
 from ..files import atomic_path
 from ..tables import Table
 from .table import EXPERIMENTS
-from .verdict import Difference
 
 if TYPE_CHECKING:
     from ..viz.style import VectorFigure
 
 Result = Mapping[str, Any]
+VERDICT = ("first - second", "points", "95 % interval", "seeds", "separated")
 
 _HEAD = """# What is it worth?
 
 Small networks that differ in one thing, trained with several seeds, and what the paper says. Nothing here is typed in
 by hand: `python -m minixception.experiments.page docs/results/experiments.md` writes this page and its figures from the
 JSON files beside it, which name machine, versions, seeds, recipes and every epoch, and which `python -m
-minixception.experiments NAME docs/results/NAME.json --data cifar10:FOLDER` writes (`--data mosaics` for many_labels).
+minixception.experiments NAME docs/results/NAME.json --data cifar10:FOLDER` writes (no `--data` for what is drawn).
 Runs of one seed begin with the same random numbers and see the same pictures in the same order. A difference is the
 mean over the seeds, in points of accuracy, with its 95 % interval (Student's, of paired differences); it is separated
 if the interval leaves out zero. That says something about these networks, this recipe and these pictures. Minutes are
@@ -41,19 +42,34 @@ def page(folder: Path) -> str:
     """The whole page, from the files in the folder."""
     results = {name: _read(folder, name) for name in EXPERIMENTS}
     known = {name: result for name, result in results.items() if result}
-    rows = [
-        (EXPERIMENTS[name].claim, "; ".join(_differences(result)), _hours(result)) for name, result in known.items()
-    ]
-    verdicts = Table(("the paper", "here", "runs"), rows).markdown()
+    rows = []
+    for name, result in known.items():
+        claims = chain((EXPERIMENTS[name].claim,), repeat(""))
+        rows += [(claim, *verdict) for claim, verdict in zip(claims, verdicts(result), strict=False)]
+    table = Table(("the paper", *VERDICT), rows).markdown()
     missing = [name for name in EXPERIMENTS if name not in known]
     rest = f"\nNot begun: {', '.join(missing)}.\n" if missing else ""
-    return "\n".join([_HEAD, f"## Verdicts\n\n{verdicts}\n{rest}", *(_section(*item) for item in known.items())])
+    return "\n".join([_HEAD, f"## Verdicts\n\n{table}\n{rest}", *(_section(*item) for item in known.items())])
+
+
+def verdicts(result: Result) -> list[tuple[str, str, str, int, str]]:
+    """A row for each pair of designs that were compared, as ``VERDICT`` names its cells."""
+    return [
+        (
+            pair,
+            f"{one['mean']:+.2f}",
+            f"{one['low']:+.2f} to {one['high']:+.2f}",
+            one["pairs"],
+            "yes" if one["separated"] else "no",
+        )
+        for pair, one in result["verdicts"].items()
+    ]
 
 
 def figures(folder: Path) -> Iterator[tuple[str, VectorFigure]]:
     """(name, figure) of each that can be drawn from the files in the folder."""
-    for name, (needed, draw) in FIGURES.items():
-        results = [_read(folder, one) for one in needed]
+    for name, (experiments, draw) in FIGURES.items():
+        results = [_read(folder, one) for one in experiments]
         if all(results):
             yield name, draw(*results)
 
@@ -83,19 +99,10 @@ def _section(name: str, result: Result) -> str:
         "seeds",
         f"{experiment.task.called}, %, median and range",
     )
-    pictures = "".join(f"\n![{name}]({figure}.svg)\n" for figure, (needed, _) in FIGURES.items() if needed[-1] == name)
-    return f"## {name}\n\n{experiment.claim}.\n\n{Table(header, rows).markdown()}\n{pictures}"
-
-
-def _differences(result: Result) -> Iterator[str]:
-    for pair, verdict in result["verdicts"].items():
-        values = {key: value for key, value in verdict.items() if key != "separated"}
-        yield f"{pair}: {Difference(**values)}"
-
-
-def _hours(result: Result) -> str:
-    trained, all_of_them = sum(map(len, result["runs"].values())), len(result["seeds"]) * len(result["designs"])
-    return f"{trained} of {all_of_them}, {result['hours']:.1f} h"
+    pictures = "".join(f"\n![{name}]({figure}.svg)\n" for figure, (needed, _) in FIGURES.items() if name == needed[-1])
+    done, all_of_them = sum(map(len, result["runs"].values())), len(result["seeds"]) * len(rows)
+    head = f"## {name}\n\n{experiment.claim}.\n\n{done} of {all_of_them} runs, {result['hours']:.1f} hours."
+    return f"{head}\n\n{Table(header, rows).markdown()}\n{pictures}"
 
 
 def minutes(logs: Sequence[Sequence[Mapping[str, Any]]]) -> float:
@@ -103,11 +110,18 @@ def minutes(logs: Sequence[Sequence[Mapping[str, Any]]]) -> float:
     return float(np.median([sum(record["seconds"] for record in log) for log in logs])) / 60
 
 
+def epochs(
+    result: Result, labels: Iterable[str], measures: Sequence[str] = ("train_loss", "test_top1")
+) -> VectorFigure:
+    """Some of an experiment's networks, epoch by epoch: median and range over the seeds."""
+    return viz.training_bands({label: list(result["runs"][label].values()) for label in labels}, measures)
+
+
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
 def _forms(result: Result) -> VectorFigure:
-    """Accuracy over parameters, MACs and time of training."""
+    """Accuracy over parameters, MACs and time of training; more epochs belong to the time alone."""
     points = []
     for label, accuracies in _trained(result, "test_top1"):
         design, form = result["designs"][label], label.partition(",")[0]
@@ -116,7 +130,8 @@ def _forms(result: Result) -> VectorFigure:
             "MACs for one image (millions)": design["macs"] / 1e6,
             "training on one core (minutes)": minutes(list(result["runs"][label].values())),
         }
-        points += [viz.TrainedPoint(panel, form, cost, accuracies) for panel, cost in costs.items()]
+        shown = [panel for panel in costs if "time" not in label or "minutes" in panel]
+        points += [viz.TrainedPoint(panel, form, costs[panel], accuracies) for panel in shown]
     return viz.accuracy_bands(points)
 
 
@@ -151,10 +166,7 @@ def _many_labels(result: Result) -> VectorFigure:
 
 
 def _epochs(result: Result) -> VectorFigure:
-    """Loss and accuracy, epoch by epoch."""
-    return viz.training_bands(
-        {label: list(logs.values()) for label, logs in result["runs"].items()}, ("train_loss", "test_top1")
-    )
+    return epochs(result, result["runs"])
 
 
 def _trained(result: Result, score: str) -> Iterator[tuple[str, list[float]]]:
@@ -164,15 +176,22 @@ def _trained(result: Result, score: str) -> Iterator[tuple[str, list[float]]]:
             yield label, [log[-1][score] for log in logs.values()]
 
 
-FIGURES: dict[str, tuple[tuple[str, ...], Callable[..., VectorFigure]]] = {
-    "worth_forms": (("forms",), _forms),
-    "worth_spectrum": (("equal_width", "equal_parameters"), _spectrum),
-    "worth_shortcuts": (("shortcuts",), _epochs),
-    "worth_between": (("between",), _epochs),
-    "worth_depth": (("depth",), _depth),
-    "worth_many_labels": (("many_labels",), _many_labels),
+class Figure(NamedTuple):
+    """How a figure is drawn from the results of the experiments that it needs."""
+
+    experiments: tuple[str, ...]
+    draw: Callable[..., VectorFigure]
+
+
+FIGURES = {
+    "worth_forms": Figure(("forms",), _forms),
+    "worth_spectrum": Figure(("equal_width", "equal_parameters"), _spectrum),
+    "worth_shortcuts": Figure(("shortcuts",), _epochs),
+    "worth_between": Figure(("between",), _epochs),
+    "worth_recipe": Figure(("recipe",), _epochs),
+    "worth_depth": Figure(("depth",), _depth),
+    "worth_many_labels": Figure(("many_labels",), _many_labels),
 }
-"""By name: the experiments that a figure needs, and how it is drawn from their results."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from itertools import product
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 from ..bench.results import write_result
@@ -23,31 +26,31 @@ Log = list[dict[str, Any]]  # the record of each epoch
 Runs = dict[str, dict[str, Log]]  # by design and seed
 
 
-def run(name: str, out: Path, data: str, minutes: float, jobs: int, epochs: int | None = None) -> bool:
+def run(name: str, out: Path, data: str | None, minutes: float, jobs: int, epochs: int | None = None) -> bool:
     """Train what the file does not hold yet, until it holds everything (True) or no run may be begun any more (False).
 
-    data: as for ``data.load``; minutes: after which no further run begins; jobs: processes, with a thread each, that
-    train at the same time, since small networks leave a second thread idle half of the time. A run that is stopped
-    within goes on from its checkpoint, in a folder beside the file. What another experiment's file in the same folder
-    has of one of these designs is taken from there. No result depends on jobs, minutes or stops.
+    data: as for ``data.load``, None for that of the designs; minutes: after which no further run begins; jobs:
+    processes, with a thread each, that train at the same time, since small networks leave a second thread idle half of
+    the time. A run that is stopped within goes on from its checkpoint, in a folder beside the file. What another
+    experiment's file in the same folder has of one of these designs is taken from there. No result depends on jobs,
+    minutes or stops.
     Raises ArgumentError if the file was made with other designs or data.
     """
-    experiment, kind = EXPERIMENTS[name], data.partition(":")[0]
+    experiment = EXPERIMENTS[name]
+    data = data or next(iter(experiment.designs.values())).data
+    kind = data.partition(":")[0]
     designs = {
-        label: replace(design, data=kind, epochs=epochs or design.epochs)
+        label: replace(design, data=kind, epochs=design.epochs if epochs is None else epochs)
         for label, design in experiment.designs.items()
     }
-    runs, elsewhere = _held(out, designs), _elsewhere(out)
-    wanted = [(label, seed) for seed in range(experiment.seeds) for label in designs]
-    wanted = [(label, seed) for label, seed in wanted if str(seed) not in runs.get(label, {})]
-    known = {(label, seed): elsewhere.get(replace(designs[label], seed=seed)) for label, seed in wanted}
-    missing = [one for one in wanted if not known[one]]
-    for (label, seed), log in known.items():
-        if log:
-            runs.setdefault(label, {})[str(seed)] = log
+    runs = _held(out, designs)
+    held = sum(map(len, runs.values()))
+    missing = _gather(runs, designs, experiment.seeds, _elsewhere(out))
     command = f"python -m minixception.experiments {name} {out.name} --data {kind}"
-    write = partial(_write, f"{command} --epochs {epochs}" if epochs else command, experiment, designs, runs, out)
-    if len(missing) < len(wanted):
+    write = partial(
+        _write, f"{command} --epochs {epochs}" if epochs is not None else command, experiment, designs, runs, out
+    )
+    if sum(map(len, runs.values())) > held:
         write()
     scratch = out.with_suffix(".unfinished")
     todo = [(replace(designs[label], seed=seed), data, scratch / f"{label}, seed {seed}") for label, seed in missing]
@@ -68,7 +71,7 @@ def _trained(
 ) -> Iterator[tuple[int, Log]]:
     """(number, log) of what is to do, as each is finished, by ``jobs`` processes; none is begun after these minutes."""
     begun, waiting, numbers = time.monotonic(), dict[Future[Log], int](), iter(range(len(todo)))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin) as pool:
         while True:
             while len(waiting) < jobs and time.monotonic() - begun < 60 * minutes:
                 if (number := next(numbers, None)) is None:
@@ -80,10 +83,18 @@ def _trained(
                 yield waiting.pop(done), done.result()
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """In each process: one thread, and no work for a caller that has been killed."""
     import numba
 
     numba.set_num_threads(1)
+    Thread(target=_end_with_the_caller, daemon=True).start()
+
+
+def _end_with_the_caller() -> None:
+    if caller := parent_process():
+        caller.join()
+        os._exit(1)
 
 
 def _held(out: Path, designs: Mapping[str, Design]) -> Runs:
@@ -95,6 +106,19 @@ def _held(out: Path, designs: Mapping[str, Design]) -> Runs:
         raise ArgumentError(f"{out} was made with other designs, data or epochs: name another file")
     runs: Runs = result["runs"]
     return runs
+
+
+def _gather(
+    runs: Runs, designs: Mapping[str, Design], seeds: int, elsewhere: Mapping[Design, Log]
+) -> list[tuple[str, int]]:
+    """Add to the runs what is known from elsewhere; what is left to train, as (label, seed), seed by seed."""
+    missing = []
+    for seed, label in product(range(seeds), designs):
+        if log := elsewhere.get(replace(designs[label], seed=seed)):
+            runs.setdefault(label, {}).setdefault(str(seed), log)
+        if str(seed) not in runs.get(label, {}):
+            missing.append((label, seed))
+    return missing
 
 
 def _elsewhere(out: Path) -> dict[Design, Log]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,76 +14,13 @@ import minixception as mx
 from minixception.errors import ArgumentError
 from minixception.experiments import classify, runs
 from minixception.experiments.__main__ import main
-from minixception.experiments.designs import FORMS, Design, cost
+from minixception.experiments.designs import Design, cost
 from minixception.experiments.table import BASE, CLASSIFY, EXPERIMENTS, Experiment
 from minixception.experiments.verdict import paired
 from minixception.experiments.widths import NEAR, solve
-from minixception.nn import Conv2d, SeparableConv2d, SpectrumConv2d
 from minixception.training import Trainer
 
 TINY = Design(epochs=1, batch_size=8, widths=(8,), middle_blocks=1, stem=4)
-SHAPE = (16, 16, 3)
-
-
-def spatial(model):
-    """The layers that filter space, behind the stem and beside the shortcuts."""
-    kinds = (Conv2d, SeparableConv2d)
-    return [part for name, part in model.named_modules() if isinstance(part, kinds) and not name.startswith("block1.")]
-
-
-# Designs ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_separable_design_is_the_recipe():
-    mx.seed(3)
-    ours = TINY.make_model(8, SHAPE)
-    mx.seed(3)
-    theirs = mx.models.mini_xception(8, (8,), 1, 4, SHAPE)
-    assert {name: t.data.tobytes() for name, t in ours.named_tensors()} == {
-        name: t.data.tobytes() for name, t in theirs.named_tensors()
-    }
-
-
-@pytest.mark.parametrize(
-    ("form", "segments", "groups"),
-    [("regular", 1, 1), ("segments", 1, 1), ("segments", 4, 4), ("pointwise first", 1, 8)],
-)
-def test_every_unit_has_the_form(form, segments, groups):
-    model = replace(TINY, form=form, segments=segments).make_model(8, SHAPE)
-    units = spatial(model)
-    assert [part.groups for part in units] == [groups] * 5
-    assert all(part.weight.shape[:2] == (3, 3) for part in units)
-    mixed = [part for _, part in model.named_modules() if isinstance(part, SpectrumConv2d)]
-    assert len(mixed) == (0 if form == "regular" else 5)
-
-
-def test_a_reformed_unit_keeps_the_relu_in_front(rng):
-    """The pointwise-first network with its 1x1 at the identity is a separable one with its 1x1 at the identity."""
-    one = replace(TINY, widths=(4,), form="pointwise first").make_model(8, SHAPE).eval()
-    other = replace(TINY, widths=(4,)).make_model(8, SHAPE).eval()
-    own, theirs = dict(one.named_tensors()), dict(other.named_tensors())
-    for name, tensor in theirs.items():
-        path = name.removesuffix(".depthwise").removesuffix(".pointwise")
-        if name.endswith(("depthwise", "pointwise")):
-            conv = path if f"{path}.pointwise.weight" in own else f"{path}.conv"
-            if name.endswith("pointwise"):
-                tensor.data[...] = np.eye(4)
-                own[f"{conv}.pointwise.weight"].data[...] = np.eye(4)
-            else:
-                own[f"{conv}.spatial.weight"].data[...] = tensor.data[:, :, None]
-        else:
-            own[name].data[...] = tensor.data
-    x = mx.tensor(rng.standard_normal((2, *SHAPE)).astype(np.float32))
-    with mx.no_grad():
-        np.testing.assert_allclose(one(x).numpy(), other(x).numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_impossible_designs_are_refused():
-    with pytest.raises(ArgumentError, match=r"form must be one of separable, .* got 'round'"):
-        replace(TINY, form="round")
-    with pytest.raises(ArgumentError, match="groups=3 must divide 8 and 8 channels"):
-        replace(TINY, form="segments", segments=3).make_model(8, SHAPE)
-    assert len(FORMS) == 4
 
 
 # Widths -------------------------------------------------------------------------------------------------------------
@@ -109,7 +48,9 @@ def test_what_is_said_to_cost_the_same_does(name):
     for label, one in others:
         if label.endswith("equal MACs"):
             assert abs(one.macs - base.macs) <= NEAR * base.macs, label
-        elif name in ("forms", "equal_parameters", "depth") or (name == "many_labels" and "," not in label):
+        elif name in ("forms", "full_size", "equal_parameters", "depth") or (
+            name == "many_labels" and "," not in label
+        ):
             assert abs(one.parameters - base.parameters) <= NEAR * base.parameters, label
     if name == "equal_width":
         assert len({design.widths for design in experiment.designs.values()}) == 1
@@ -201,6 +142,13 @@ def test_a_second_call_goes_on_where_the_first_was_stopped(tiny, tmp_path, monke
     assert without_times(out) == without_times(whole)
 
 
+def test_seeds_differ_and_averaging_does_not_change_the_training(tiny, tmp_path):
+    variants = TINY, replace(TINY, seed=1), replace(TINY, ema_decay=0.0)
+    one, other, plain = (classify.train(design, "shapes", tmp_path / str(n))[-1] for n, design in enumerate(variants))
+    assert one["train_loss"] == plain["train_loss"] != other["train_loss"]
+    assert one["test_loss"] != plain["test_loss"]
+
+
 def test_a_run_that_is_stopped_within_goes_on_from_its_checkpoint(tiny, tmp_path, monkeypatch):
     design, folder = replace(TINY, epochs=2, between="elu"), tmp_path / "run"
     whole = classify.train(design, "shapes", tmp_path / "whole")
@@ -218,6 +166,20 @@ def test_a_run_that_is_stopped_within_goes_on_from_its_checkpoint(tiny, tmp_path
     resumed = classify.train(design, "shapes", folder)
     assert len(calls) == 3  # the first epoch was not trained again
     assert [record["test_loss"] for record in resumed] == [record["test_loss"] for record in whole]
+
+
+def test_a_caller_that_is_killed_leaves_nobody_who_trains():
+    """The processes hold the caller's output open as long as they live."""
+    code = (
+        "import time; from multiprocessing import get_context; from concurrent.futures import ProcessPoolExecutor\n"
+        "from minixception.experiments.runs import _begin\n"
+        "pool = ProcessPoolExecutor(1, get_context('spawn'), initializer=_begin)\n"
+        "pool.submit(abs, 1).result(); pool.submit(time.sleep, 3600); print('begun', flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as caller:
+        assert caller.stdout.readline() == b"begun\n"
+        caller.kill()
+        caller.communicate(timeout=100)
 
 
 def test_a_design_of_another_experiment_is_not_trained_again(tiny, tmp_path, monkeypatch):
@@ -244,6 +206,20 @@ def test_a_design_may_be_added_later(tiny, tmp_path, monkeypatch):
     after = json.loads(out.read_text())["runs"]
     assert {label: after[label] for label in before} == before
     assert after["third"].keys() == {"0", "1"}
+
+
+def test_no_local_folder_is_named(tiny, tmp_path):
+    out = tmp_path / "forms.json"
+    main(["forms", str(out), "--jobs", "1", "--data", "cifar10:/some/where"])
+    assert "/some/where" not in out.read_text()
+    assert json.loads(out.read_text())["designs"]["one"]["recipe"]["data"] == "cifar10"
+
+
+def test_no_epochs_are_refused(tiny, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["forms", str(tmp_path / "forms.json"), "--epochs", "0"])
+    assert "epochs must be at least 1, got 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_run_begins_when_the_time_is_over(tiny, tmp_path, capsys):

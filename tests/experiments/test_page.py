@@ -37,10 +37,10 @@ def test_everything_is_on_the_page(folder):
     assert module.main([str(folder / "experiments.md")]) == 0
     text = (folder / "experiments.md").read_text()
     assert "| separable | 1000 | 2.00 | 2 | 2.0 | 3 | 81.00 (80.00 to 82.00) |" in text
-    assert "one - other: +1.50 points [-0.50, +3.50], 3 seeds: not separated" in text
+    assert f"| {EXPERIMENTS['forms'].claim} | one - other | +1.50 | -0.50 to +3.50 | 3 | no |" in text
     assert "not trained yet" in text
-    assert "Not begun: between." in text
-    assert "6 of 15, 0.2 h" in text  # two of five forms, three seeds each
+    assert "Not begun: full_size, between, recipe, drawn." in text
+    assert "6 of 21 runs, 0.2 hours." in text  # two of seven forms, three seeds each
     for name in ("forms", "shortcuts", "many_labels", "depth", "equal_parameters"):
         picture = f"worth_{name.replace('equal_parameters', 'spectrum')}.svg"
         assert f"({picture})" in text

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import fusions, gpu_counts, gpu_page, growth, ladder, process, tape, training_run, variants
+from . import fusions, gpu_counts, gpu_page, growth, ladder, process, tape, training_run
 
 RECORDS = {
     "ladder": ladder,
     "process": process,
     "tape": tape,
     "training_run": training_run,
-    "variants": variants,
     "growth": growth,
     "fusions": fusions,
     "gpu_counts": gpu_counts,
