@@ -185,6 +185,7 @@ class Figure(NamedTuple):
 
 FIGURES = {
     "worth_forms": Figure(("forms",), _forms),
+    "worth_full_size": Figure(("full_size",), _forms),
     "worth_spectrum": Figure(("equal_width", "equal_parameters"), _spectrum),
     "worth_shortcuts": Figure(("shortcuts",), _epochs),
     "worth_between": Figure(("between",), _epochs),
