@@ -9,8 +9,9 @@ weights feed 90 fused multiply-adds, instead of 180 loads.
 
 1. **Two rows of outputs** share two of their three rows of input: L2 delivers two rows of input for each, not three.
    x is taken row by row; what a row adds to the sums is one call of ``fma_rows``.
-2. **Blocks of channels** (``_BLOCK`` vectors) go down all rows of a task before the next block starts: the rows of x
-   that consecutive tiles share are then still in L1, and each pixel's part of a block is a straight run of cache lines.
+2. **All channels** of ten outputs before the next ten: whole pixels are read and written, in straight streams. The two
+   rows of x that consecutive pairs of rows share come from L2 then; a few channels at a time, down all rows, they would
+   come from L1, but of what is in L3 or in memory each cache line would be fetched by itself.
 3. **Prefetching**: a tile asks for the rows of x and y below it, which the next pair of rows reads and writes. The
    hardware's own prefetching follows straight streams, not tiles.
 4. **Borders**: a tile is compiled twice, for the inside of the image, and with masks that read what lies outside as
@@ -42,7 +43,6 @@ from .simd import (
 
 ROWS = 2  # of outputs in a tile,
 COLUMNS = 5  # and columns: the widths 10, 19, 37, 74 and 147 of Xception are just below its multiples
-_BLOCK = 8  # vectors of channels that go down all rows together: 4 rows of 19 pixels take 38 KiB of L1
 
 
 class Border(NamedTuple):
@@ -89,14 +89,14 @@ def _tiles(size, stride):
             store_gated(y, (i + 1, j, q), below, gate, border.outputs)
 
     @forceinline
-    def two_rows(x, line, column, incoming, w, y, i, gate, block):
-        """Two rows of outputs, from row i on, of a block of channels; x[line, column] lies under their first tap."""
+    def two_rows(x, line, column, incoming, w, y, i, gate):
+        """Two rows of outputs, from row i on; x[line, column] lies under their first tap."""
         c = y.shape[2]
         vector = lanes(y.dtype)
         for j in range(0, y.shape[1], COLUMNS):
             v = column + j * stride
             whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
-            for q in range(block, min(c, block + _BLOCK * vector), vector):
+            for q in range(0, c, vector):
                 n = min(vector, c - q)
                 how = vectors_of(incoming, x, q, n)
                 if whole and n == vector:
@@ -108,9 +108,8 @@ def _tiles(size, stride):
     @inline
     def run(x, line, column, incoming, w, y, gate):
         x, w, y, gate = borrowed(x), borrowed(w), borrowed(y), borrowed(gate)
-        for block in range(0, y.shape[2], _BLOCK * lanes(y.dtype)):
-            for i in range(0, y.shape[0], ROWS):
-                two_rows(x, line + i * stride, column, incoming, w, y, i, gate, block)
+        for i in range(0, y.shape[0], ROWS):
+            two_rows(x, line + i * stride, column, incoming, w, y, i, gate)
 
     return run
 
