@@ -28,7 +28,7 @@ def _products(a, b, packed, c, products):
         panel = packed[task]
         pack_panel(b, panel)
         for _ in range(products):
-            strip(a[task], panel, c[task], sums_only(c[task], False), panel.reshape(-1))
+            strip(a[task], panel[None], c[task], sums_only(c[task], False), panel.reshape(-1))
 
 
 def measure(limits: Limits, repeats: int, bar: tqdm[Any]) -> Measurement:

@@ -15,7 +15,7 @@ from ..cpu.gemm import Epilogue
 from ..engine.op import Shape
 from ..nn import MaxPool2d
 from ..ops.conv2d import segments
-from ..ops.conv2d.cpu import convolve, pack_kernel, packed_shape, pad
+from ..ops.conv2d.products import convolve, pack_kernel, packed_shape
 from ..ops.pooling.max_pool import MAX_POOL2D, pool_into
 from ..ops.separable.cpu import FUSED, strip_pixels
 from ..ops.window import extents
@@ -126,11 +126,9 @@ class CpuKernels:
         strip = strip_pixels(rows.shape, ci) if side_by_side else shape[2]
 
         def convolution(x: Array, residual: Array = y) -> Array:
-            x, stride = pad(x.reshape(image), top, left, shape, folded.kernel, folded.stride), folded.stride
-            if side_by_side:
-                x = x.reshape(1, 1, -1, ci)
+            x = x.reshape((1, 1, -1, ci) if side_by_side else image)
             epilogue = Epilogue(residual.reshape(rows.shape), add_residual, folded.bias, relu)
-            convolve(x, folded.packed, rows, (kh, kw), stride, (top, top + image[1]), epilogue, strip)
+            convolve(x, folded.packed, rows, (kh, kw), folded.stride, (top, left), epilogue, strip)
             return y
 
         return convolution

@@ -77,9 +77,9 @@ class Epilogue(NamedTuple):
 
 
 # A is an array (m, lines, taps, depth): k = lines * taps * depth, in one run of neighbours or, for a convolution's
-# window, in several that lie apart. B is a packed panel (k, width), C is (m, n) with n of at most width columns. A and
-# C are NumPy's views, which carry the strides of what they are parts of: a transposed A, or an image that is read as
-# the rows of a matrix, needs no code of its own.
+# window, in several that lie apart. B is a packed panel (lines, taps * depth, width), whose lines may lie apart, too. C
+# is (m, n) with n of at most width columns. A and C are NumPy's views, which carry the strides of what they are parts
+# of: a transposed A, or an image that is read as the rows of a matrix, needs no code of its own.
 
 
 @forceinline
@@ -109,12 +109,12 @@ def tile(rows, vectors, i, a, b, c, epilogue, ahead):
                     prefetch(epilogue.residual, (r, j))
     for line in range(lines):
         for tap in range(taps):
-            here = (line * taps + tap) * depth
+            here = tap * depth
             for p in range(depth):
                 if rows >= ROWS:
                     prefetch(a, (row + p * down, line, tap, column + p * right))
-                    prefetch(ahead, (i // rows * k + here + p) * step)
-                sums = rank_one(sums, a, (i, line, tap, p), b, (here + p, 0))
+                    prefetch(ahead, (i // rows * k + line * taps * depth + here + p) * step)
+                sums = rank_one(sums, a, (i, line, tap, p), b, (line, here + p, 0))
     if epilogue.relu:
         sums = maximum(sums, splat(c, 0))
     store_tile(c, (i, 0), sums)
@@ -231,7 +231,13 @@ def _product(a, transpose_a, b, transpose_b, c, packed, accumulate, rows, groups
             for panel in range(first, end):
                 target = c[i : i + rows, panel * width : min(n, (panel + 1) * width)]
                 epilogue = sums_only(target, accumulate or k0 > 0)
-                strip(part, packed[panel, :depth], target, epilogue, flat[(panel + 1) * size : (panel + 2) * size])
+                strip(
+                    part,
+                    packed[panel : panel + 1, :depth],
+                    target,
+                    epilogue,
+                    flat[(panel + 1) * size : (panel + 2) * size],
+                )
 
 
 @parallel
@@ -257,7 +263,7 @@ def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate
                 pack_panel(right[k0 : k0 + depth, columns], block)
                 then = (k0 + depth) * n + panel * block.size
                 target, ahead = partial[part, :, columns], flat[then : then + block.size]
-                strip(left[:, None, None, k0 : k0 + depth], block, target, sums_only(target, k0 > first), ahead)
+                strip(left[:, None, None, k0 : k0 + depth], block[None], target, sums_only(target, k0 > first), ahead)
     for i in prange(m):  # element by element: an expression of rows compiles the check of their shapes and its message
         if not accumulate:
             for j in range(n):

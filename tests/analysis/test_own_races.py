@@ -17,7 +17,7 @@ from minixception.bench import limits
 from minixception.cpu import elementwise
 from minixception.engine import accumulate
 from minixception.ops import OPERATORS, loss, reflect_pad
-from minixception.ops.conv2d import cpu as conv2d
+from minixception.ops.conv2d import products as conv2d
 from minixception.ops.dropout import _drop
 from minixception.ops.pointwise import cpu as pointwise
 from minixception.ops.pooling import avg_pool, global_pool, max_pool
@@ -31,8 +31,8 @@ IN_REGISTERS = {
     "cpu/gemm.py: _long_product", "cpu/gemm.py: _product",
     "ops/batchnorm/cpu.py: _gradient_sums", "ops/batchnorm/cpu.py: _normalise",
     "ops/batchnorm/cpu.py: _project", "ops/batchnorm/cpu.py: _statistics",
-    "ops/conv2d/cpu.py: _backward_input_strided", "ops/conv2d/cpu.py: _backward_weights",
-    "ops/conv2d/cpu.py: convolve", "ops/conv2d/cpu.py: pack_kernel",
+    "ops/conv2d/products.py: _backward_input_strided", "ops/conv2d/products.py: _backward_weights",
+    "ops/conv2d/products.py: convolve", "ops/conv2d/products.py: pack_kernel",
     "ops/conv2d/segments.py: _backward_input_strided", "ops/conv2d/segments.py: _forward_kernel.forward",
     "ops/conv2d/segment_weights.py: _weights_kernel.backward_weights",
     "ops/depthwise/cpu.py: _backward_input_strided", "ops/depthwise/cpu.py: _forward_kernel.forward",
@@ -95,8 +95,7 @@ SEARCHED = {
     "ops/activation.py: _cpu_rung.backward": Search(backward_of("elu"), (FLAT, FLAT, FLAT), ("dx",)),
     "ops/arithmetic.py: _cpu.kernel": Search(forward_of("add", "kernel"), (FLAT, FLAT, FLAT), OUT),
     "cpu/elementwise.py: _add": Search(elementwise._add, (floats(3, 10), FLAT), ("total",)),
-    "ops/conv2d/cpu.py: _frame": Search(conv2d._frame, (IMAGES, 1, 1, floats(2, 7, 8, 3)), ("xp",)),
-    "ops/conv2d/cpu.py: _pack_transposed": Search(
+    "ops/conv2d/products.py: _pack_transposed": Search(
         conv2d._pack_transposed, (floats(2, 2, 3, 4), floats(2, 1, 2, 2, 2, 4)), ("packed",)
     ),
     "ops/dropout.py: _drop": Search(_drop, (FLAT, np.ones(10, np.uint8), np.float32(2), FLAT), OUT),

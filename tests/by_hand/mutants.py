@@ -268,11 +268,14 @@ MUTANTS = [
         ("square += group_square + delta * delta * before * share", "square += group_square"),
     ),
     *of(
-        "conv2d", "ops/conv2d/cpu.py", "tests/ops/test_operators.py -k [conv2d-cpu",
+        "conv2d", "ops/conv2d/products.py", "tests/ops/test_operators.py -k [conv2d-cpu",
         ("j1 = min(wo, (wd + left - b + stride - 1) // stride)", "j1 = min(wo, (wd + left - b) // stride)"),
-        ("kh - 1 - top, kw - 1 - left, dx.shape", "kh - 1 - left, kw - 1 - top, dx.shape"),
+        ("(kh - 1 - top, kw - 1 - left)", "(kh - 1 - left, kw - 1 - top)"),
+        ("min(taps, size + before - output * stride)", "min(taps, size - output * stride)"),
+        ("number if number < first else number - first + end", "number"),
+        ("(row if run.down else pixel, element)", "(pixel, element)"),
+        ("(down[0] - i, down[1] - i), across", "(0, down[1] - down[0]), across"),
         ("sums_only(target, row > begin)", "sums_only(target, row > 0)"),
-        ("        row[:left] = 0\n", ""),
         ("rows = min(at_once, end - row, ho - i)", "rows = min(at_once, end - row)"),
     ),
     *of(
@@ -297,9 +300,9 @@ MUTANTS = [
         ("builder.mul(builder.udiv(own, outputs_), inputs_)", "builder.mul(builder.udiv(own, inputs_), inputs_)"),
     ),
     *of(
-        "conv2d", "ops/conv2d/cpu.py", "tests/compiler/test_compile.py",
-        ("epilogue.bias[columns], epilogue.relu)", "epilogue.bias[columns], False)"),
-        ("slice(place * pixels, min(wo, (place + 1) * pixels))", "slice(place * pixels, wo)"),
+        "conv2d", "ops/conv2d/products.py", "tests/compiler/test_compile.py",
+        ("epilogue.bias[channels], epilogue.relu)", "epilogue.bias[channels], False)"),
+        ("columns[0] + number % strips * pixels", "number % strips * pixels"),
     ),
     *of(
         "pointwise", "ops/pointwise/cpu.py", "tests/ops/test_operators.py -k [pointwise_conv2d-cpu",

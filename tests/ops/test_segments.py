@@ -80,12 +80,13 @@ def test_a_segment_for_each_channel_is_the_depthwise_operator_to_the_bit(rng, st
 
 def test_which_segments_are_narrow():
     float32 = np.dtype(np.float32)
-    assert segments.suits((3, 3, WIDE, 2 * WIDE), 1, 2, float32)
-    assert not segments.suits((3, 3, WIDE + 1, 2 * WIDE), 1, 2, float32)  # an input too many for a register
-    assert segment_weights.suits_weights((3, 3, WIDE + 1, 2 * WIDE), 1, 2, float32)
-    assert segment_weights.suits_weights((3, 3, WIDE - 1, 4 * WIDE - 2), 1, 2, float32)
-    assert not segment_weights.suits_weights((3, 3, 2 * WIDE, 4 * WIDE), 1, 2, float32)  # a product has full registers
-    assert not segment_weights.suits_weights((3, 3, 2, 4 * WIDE - 2), 1, 2, float32)  # more than two segments share one
+    assert segments.suits((3, 3, WIDE // 2, WIDE), 1, 2, float32)
+    assert not segments.suits((3, 3, WIDE // 2 + 1, WIDE), 1, 2, float32)  # an input too many for two in a register
+    assert segment_weights.suits((3, 3, WIDE, 2 * WIDE), 1, 2, float32)
+    assert segment_weights.suits((3, 3, WIDE + 1, 2 * WIDE), 1, 2, float32)
+    assert segment_weights.suits((3, 3, WIDE - 1, 4 * WIDE - 2), 1, 2, float32)
+    assert not segment_weights.suits((3, 3, 2 * WIDE, 4 * WIDE), 1, 2, float32)  # a product has full registers
+    assert not segment_weights.suits((3, 3, 2, 4 * WIDE - 2), 1, 2, float32)  # more than two segments share one
     assert not segments.suits((3, 3, 1, WIDE), 1, 1, float32)  # one segment is no segment
     assert not segments.suits((7, 7, 2, 8), 1, 4, float32)  # no tile is compiled for these
     assert not segments.suits((3, 3, 2, 8), 3, 4, float32)

@@ -6,9 +6,10 @@ The lanes are channels of x here, and those of dy change places, so that output 
 pixel of dy meets the nine taps of a 3x3 kernel, and nine multiply-adds follow each change, not three. The sums of three
 rows of the kernel stay in registers along a row of dy.
 
-A task takes some rows of dy and goes down them block by block: the sums of a block stay in L1. So do a row of dy and
-the rows of x under it: they are copied, with a border of zeros, since pixels of one block of channels lie nearly a
-power of two apart, and would fight for a few lines of the cache.
+A task takes some rows of dy and goes down them, with all blocks of a row before the next row: x and dy are then read in
+straight streams, and the sums of all blocks stay in L2. What a block meets, its channels of a row of dy and of the rows
+of x under it, is copied beforehand, with a border of zeros: pixels lie nearly a power of two apart, and those of one
+block would fight for a few lines of L1.
 
 Segments of one to two registers come here as well, for a matrix product would leave a register of the two half empty. A
 block then belongs to one segment or to two, and each pixel of dy is two elements, spread over the lanes of either.
@@ -36,26 +37,25 @@ from ...cpu.simd import (
     load_run,
     member,
     opaque,
+    prefetch,
     segments,
     store,
     store_run,
 )
 from ...engine.op import Shape
 from .segments import (
-    FORWARD,
     TILES,
     Block,
     Pair,
+    blockwise,
     exchanged,
-    outputs_of_block,
     packed_shape,
     several,
-    suits,
     wide_segments,
 )
 
 _CHUNKS = 16  # parts of the sum over rows; fixed, so that the order of the sum does not depend on the threads
-_PIXELS = 5  # of dy at a time: sums of three rows wait for few multiply-adds of their own, and overlap
+_PIXELS = 4  # of dy at a time: sums of three rows wait for few multiply-adds of their own, and overlap
 _LINES = 3  # rows of the kernel whose sums are in registers together
 
 
@@ -76,7 +76,7 @@ def _weights_tiles(size, stride, block_of):
 
     @pasted
     def tile(sums, lines, slots, column, how, dy, j, count):
-        """What dy[j : j + 5] adds to the sums of up to three rows of the kernel, ``count`` of them."""
+        """What dy[j : j + 4] adds to the sums of up to three rows of the kernel, ``count`` of them."""
         first, second, third = sums
         gradients = (load_arrived(dy, (j, 0), _PIXELS, how, None),)
         (first,) = fma_rows((first,), lines, (slots[0], column, 0), gradients, spacing, None, None)
@@ -109,32 +109,36 @@ def _weights_tiles(size, stride, block_of):
     def run(x, dy, begin, end, corner, dw, lines, row_of_dy, widths):
         """Rows begin to end of dy (n, ho, wo, co), counted through all images; dw: packed, of one task.
 
-        lines (size, pixels, lanes): of x, in turn those that lie under a row of dy; row_of_dy (pixels, lanes).
+        lines (blocks, size, pixels, lanes): of x, in turn those that lie under a row of dy; row_of_dy (blocks, pixels,
+        lanes).
         """
         x, dy, dw, lines, row_of_dy = borrowed(x), borrowed(dy), borrowed(dw), borrowed(lines), borrowed(row_of_dy)
-        (_, h, wd, _), (_, ho, wo, co), (top, left), vector = x.shape, dy.shape, corner, lanes(dy.dtype)
+        (_, h, wd, c), (_, ho, wo, co), (top, left), vector = x.shape, dy.shape, corner, lanes(dy.dtype)
         lines[:] = 0
         row_of_dy[:] = 0
         of_all = segments(dy, widths[0], widths[1])
-        for block in range(len(dw)):
-            places, p, _, q, n = block_of(block, of_all, vector, dy.shape[3], x.shape[3], widths)
-            known = 0
-            for row in range(begin, end):
-                m, i = row // ho, row % ho
-                first = i * stride  # of the rows of x, counted with the padding above
-                known = first if row == begin or i == 0 else known
-                for u in range(max(known, top), min(first + size, top + h)):
-                    for v in range(max(0, -left), min(wd, lines.shape[1] - left)):
-                        store(lines, (u % size, v + left, 0), load(x, (m, u - top, v, q), n), vector)
-                known = first + size
+        known = 0
+        for row in range(begin, end):
+            m, i = row // ho, row % ho
+            first = i * stride  # of the rows of x, counted with the padding above
+            known = first if row == begin or i == 0 else known
+            last = min(size, top + h - first)
+            for block in range(len(dw)):
+                places, p, _, q, n = block_of(block, of_all, vector, co, c, widths)
+                for u in range(max(known, top), first + last):
+                    for v in range(max(0, -left), min(wd, lines.shape[2] - left)):
+                        store(lines, (block, u % size, v + left, 0), load(x, (m, u - top, v, q), n), vector)
+                        prefetch(x, (m, u - top + stride, v, q))
                 for j in range(wo):
-                    for k in range(0, row_of_dy.shape[1], vector):
-                        store(row_of_dy, (j, k), load(dy, (m, i, j, p + k), max(0, min(vector, co - p - k))), vector)
-                last = min(size, top + h - first)
+                    for k in range(0, row_of_dy.shape[2], vector):
+                        some = max(0, min(vector, co - p - k))
+                        store(row_of_dy, (block, j, k), load(dy, (m, i, j, p + k), some), vector)
+                        prefetch(dy, (m, i + 1, j, p + k))
                 for a in range(max(0, top - first), last, _LINES):
                     for o in range(dw.shape[2]):
-                        how = member(places, o)
-                        three_rows(lines, first, how, row_of_dy, dw[block], a, o, min(_LINES, last - a))
+                        how, count = member(places, o), min(_LINES, last - a)
+                        three_rows(lines[block], first, how, row_of_dy[block], dw[block], a, o, count)
+            known = first + size
 
     return run
 
@@ -160,11 +164,16 @@ _WEIGHTS = {
 }
 
 
-def suits_weights(kernel: Shape, stride: int, groups: int, dtype: Any) -> bool:
-    """Whether ``weight_gradient`` is: for segments that fill less than two registers, too."""
-    _, _, inputs, co = kernel
-    wide = wide_segments(inputs, co // groups, dtype) and max(inputs, co // groups) < 2 * lanes(dtype)
-    return suits(kernel, stride, groups, dtype) or (groups > 1 and wide and window_of(kernel, stride) in FORWARD)
+def suits(kernel: Shape, stride: int, groups: int, dtype: Any) -> bool:
+    """Whether ``weight_gradient`` is made for this kernel (kh, kw, ci/groups, co): segments of less than two registers.
+
+    >>> suits((3, 3, 24, 192), 1, 8, np.float32), suits((3, 3, 64, 64), 1, 1, np.float32)
+    (True, False)
+    """
+    inputs, outputs = kernel[2], kernel[3] // groups
+    wide = wide_segments(inputs, outputs, dtype) and max(inputs, outputs) < 2 * lanes(dtype)
+    narrow = max(inputs, outputs) <= lanes(dtype)
+    return groups > 1 and (narrow or wide) and window_of(kernel, stride) in TILES
 
 
 def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, corner: Pair, groups: int) -> np.ndarray:
@@ -176,7 +185,8 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, c
     wide = wide_segments(inputs, co // groups, w.dtype)
     pixels, threads, vector = -(-dy.shape[2] // _PIXELS) * _PIXELS, numba.get_num_threads(), lanes(w.dtype)
     channels = -(-2 * co // groups // vector) * vector if wide else vector  # of dy, which a block of x meets
-    shapes = (threads, kh, (pixels - 1) * stride + kw, vector), (threads, pixels, channels)
+    here = threads, partial.shape[1]
+    shapes = (*here, kh, (pixels - 1) * stride + kw, vector), (*here, pixels, channels)
     parts = memory.carve([math.prod(shape) for shape in shapes], w.dtype)
     lines, row_of_dy = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
     _WEIGHTS[wide][window_of(w.shape, stride)](dy, x, partial, lines, row_of_dy, corner, (co // groups, inputs))
@@ -186,7 +196,5 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, stride: int, c
 
 def unpack(packed: np.ndarray, w: np.ndarray, groups: int) -> None:
     """Write what ``pack`` has packed to w."""
-    width = outputs_of_block(w.shape, groups, w.dtype)
-    for block, taps in enumerate(packed):
-        part = w[..., block * width : (block + 1) * width]
-        part[...] = taps.swapaxes(1, 2)[..., : part.shape[3]]
+    for part, of_w in blockwise(packed, w, groups):
+        of_w[...] = part

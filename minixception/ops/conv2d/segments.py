@@ -13,13 +13,15 @@ taps, three in each of two rows of outputs.
 
 For each c this is a depthwise convolution. The tiles are those of cpu/depthwise_forward.py and cpu/depthwise_weights.py
 with a loop over c inside, and as wide as the registers allow: 20 sums, 6 taps, a pixel, the same with its lanes in
-new places, and the places. A register holds whole segments: with 6 channels two of them, and 4 lanes idle. Segments
-wider than a register are better served by a product each (cpu.py), and so are kernels and strides that no tile is
-compiled for.
+new places, and the places. A register holds whole segments: with 6 channels two of them, and 4 lanes idle. Where it
+would hold one alone nothing need change places: a product for each segment (cpu.py) reads its channels one by one and
+spreads them over a register, which the loads do beside the multiply-adds. So it is, too, for kernels and strides that
+no tile is compiled for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +53,6 @@ Pair = tuple[int, int]
 ROWS = 2  # of outputs in a tile,
 COLUMNS = 10 if VECTORS == 4 else 3  # and columns, with 32 registers or 16
 _TASKS = 32  # bands of rows in all, about
-_TAPS = 16  # vectors of weights for each tap that stay in L1, and so the blocks that go down a band together
 
 
 # A kernel w (kh, kw, inputs, co) is packed as (blocks, kh, inputs, kw, lanes): block by block the outputs that share a
@@ -60,13 +61,13 @@ _TAPS = 16  # vectors of weights for each tap that stay in L1, and so the blocks
 
 
 def suits(kernel: Shape, stride: int, groups: int, dtype: Any) -> bool:
-    """Whether the kernels here are made for a convolution with this kernel (kh, kw, ci/groups, co).
+    """Whether segments of a convolution with this kernel (kh, kw, ci/groups, co) share a register, and tiles fit it.
 
     >>> suits((3, 3, 4, 64), 1, 16, np.float32), suits((3, 3, 64, 64), 1, 1, np.float32)
     (True, False)
     """
-    fits = max(kernel[2], kernel[3] // groups) <= lanes(dtype)
-    return groups > 1 and fits and window_of(kernel, stride) in FORWARD
+    several = 2 * max(kernel[2], kernel[3] // groups) <= lanes(dtype)
+    return groups > 1 and several and window_of(kernel, stride) in TILES
 
 
 def wide_segments(inputs: int, outputs: int, dtype: Any) -> bool:
@@ -88,12 +89,21 @@ def outputs_of_block(w: Shape, groups: int, dtype: Any) -> int:
 
 def pack(w: np.ndarray, groups: int) -> np.ndarray:
     """The kernel, block by block."""
-    width = outputs_of_block(w.shape, groups, w.dtype)
     packed = np.zeros(packed_shape(w.shape, groups, w.dtype), w.dtype)
-    for block, taps in enumerate(packed):
-        part = w[..., block * width : (block + 1) * width]
-        taps[..., : part.shape[3]] = part.swapaxes(1, 2)
+    for part, of_w in blockwise(packed, w, groups):
+        part[...] = of_w
     return packed
+
+
+def blockwise(packed: np.ndarray, w: np.ndarray, groups: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Views of a packed kernel, and of the elements of w that belong there: the full blocks, then the last one."""
+    kh, kw, inputs, co = w.shape
+    width = outputs_of_block(w.shape, groups, w.dtype)
+    full, rest = divmod(co, width)
+    in_blocks = w[..., : full * width].reshape(kh, kw, inputs, full, width)
+    yield packed[:full, ..., :width], in_blocks.transpose(3, 0, 2, 1, 4)
+    if rest:
+        yield packed[full, ..., :rest], w[..., full * width :].swapaxes(1, 2)
 
 
 class Block(NamedTuple):
@@ -169,21 +179,19 @@ def _forward_tiles(size, stride):
         x, w, y = borrowed(x), borrowed(w), borrowed(y)
         epilogue = Epilogue(borrowed(epilogue.residual), epilogue.add_residual, borrowed(epilogue.bias), epilogue.relu)
         places, vector = segments(y, widths[0], widths[1]), lanes(y.dtype)
-        together = max(1, _TAPS // w.shape[2])  # blocks, whose pixels are neighbours in memory
-        for first in range(0, len(w), together):
-            for i in range(0, y.shape[0], ROWS):
-                for j in range(0, y.shape[1], COLUMNS):
-                    u, v = line + i * stride, column + j * stride
-                    whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
-                    for block in range(first, min(len(w), first + together)):
-                        at = several(block, places, vector, x.shape[2], y.shape[2], widths)
-                        if whole and at.n_in == vector == at.n:
-                            border = Border(None, None, None)
-                            tile(x, u, v, w[block], y, i, j, at, epilogue, border)
-                        else:
-                            pixels_here = Inside(-v, x.shape[1] - v, at.n_in)
-                            border = Border(pixels_here, None, Inside(0, y.shape[1] - j, at.n))
-                            tile(x, u, v, w[block], y, i, j, at, epilogue, border)
+        for i in range(0, y.shape[0], ROWS):
+            for j in range(0, y.shape[1], COLUMNS):
+                u, v = line + i * stride, column + j * stride
+                whole = v >= 0 and v + pixels <= x.shape[1] and j + COLUMNS <= y.shape[1]
+                for block in range(len(w)):  # innermost: its pixels lie beside those of the next, in a straight stream
+                    at = several(block, places, vector, x.shape[2], y.shape[2], widths)
+                    if whole and at.n_in == vector == at.n:
+                        border = Border(None, None, None)
+                        tile(x, u, v, w[block], y, i, j, at, epilogue, border)
+                    else:
+                        pixels_here = Inside(-v, x.shape[1] - v, at.n_in)
+                        border = Border(pixels_here, None, Inside(0, y.shape[1] - j, at.n))
+                        tile(x, u, v, w[block], y, i, j, at, epilogue, border)
 
     return run
 
@@ -268,6 +276,11 @@ def convolve(
     corner: padding above and to the left; widths: channels of a segment of x and of y.
     """
     FORWARD[window_of((packed.shape[1], packed.shape[3]), stride)](x, packed, y, epilogue, *corner, widths)
+
+
+def convolution(x: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, corner: Pair, groups: int) -> None:
+    """Write y."""
+    convolve(x, pack(w, groups), y, sums_only(y, False), stride, corner, (w.shape[2], w.shape[3] // groups))
 
 
 def input_gradient(dy: np.ndarray, w: np.ndarray, dx: np.ndarray, stride: int, corner: Pair, groups: int) -> None:

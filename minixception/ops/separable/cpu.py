@@ -13,7 +13,7 @@ from ...cpu.depthwise_forward import WINDOWS, filter_strip, window_of
 from ...cpu.gemm import Epilogue, gemm, strip, sums_only
 from ...cpu.jit import parallel, pasted, prange
 from ...engine.op import Shape
-from ..conv2d.cpu import pack_kernel, packed_shape
+from ..conv2d.products import pack_kernel, packed_shape
 from ..depthwise import cpu as depthwise_cpu
 from ..pointwise import cpu as pointwise_cpu
 from ..window import Padding, extents
@@ -56,7 +56,7 @@ def _fused_kernel(window: str) -> Any:
     def fused(x, floor, wd, packed, epilogue, y, scratch, stride, top, left, pixels):
         """y = f(max(x, floor) * wd * packed + bias + residual); scratch: (threads, pixels * ci); strips of ``pixels``.
 
-        packed: the pointwise kernel as ``pack_kernel`` of ops/conv2d/cpu.py leaves it; the epilogue of cpu/gemm.py.
+        packed: the pointwise kernel by ``pack_kernel`` of ops/conv2d/products.py; the epilogue of cpu/gemm.py.
         """
         c = x.shape[3]
         n, ho, wo, co = y.shape
@@ -75,7 +75,7 @@ def _fused_kernel(window: str) -> Any:
                 bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
                 after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
                 ahead = read_next(x, packed, panel, panels, p1 / total, (p1 - p0) / total)
-                strip(z, packed[0, panel], ys[p0:p1, columns], after, ahead)
+                strip(z, packed[0, panel : panel + 1], ys[p0:p1, columns], after, ahead)
 
     return fused
 
