@@ -174,10 +174,12 @@ def convolve(x, packed, y, kernel, stride, before, epilogue, pixels):
     parts = min(blocks, max(1, TASKS // max(1, along)))  # of the channels: more than one where there are few strips
     for task in prange((along + down) * parts):
         number, part = task // parts, task % parts
+        column = number * down // (along + down)  # these runs are short: among the others evenly, for equal threads
+        is_down = (number + 1) * down // (along + down) > column
         run = (
-            _in_row(number, ho, columns, strips, pixels)
-            if number < along
-            else _in_column(number - along, ho, wo, rows, columns)
+            _in_column(column, ho, wo, rows, columns)
+            if is_down
+            else _in_row(number - column, ho, columns, strips, pixels)
         )
         lines, taps = _met(run.i, kh, h, stride, top), _met(run.j, kw, w, stride, left)
         sums, residual = _pixels(y, run), _pixels(epilogue.residual, run)
