@@ -70,7 +70,7 @@ def figures(folder: Path) -> Iterator[tuple[str, VectorFigure]]:
     """(name, figure) of each that can be drawn from the files in the folder."""
     for name, (experiments, draw) in FIGURES.items():
         results = [_read(folder, one) for one in experiments]
-        if all(results):
+        if any(results):
             yield name, draw(*results)
 
 
@@ -170,14 +170,14 @@ def _epochs(result: Result) -> VectorFigure:
 
 
 def _trained(result: Result, score: str) -> Iterator[tuple[str, list[float]]]:
-    """(label, the score of each seed at its last epoch) of the designs that have been trained."""
-    for label in result["designs"]:
+    """(label, the score of each seed at its last epoch) of the designs that have been trained: none of no result."""
+    for label in result.get("designs", ()):
         if logs := result["runs"].get(label):
             yield label, [log[-1][score] for log in logs.values()]
 
 
 class Figure(NamedTuple):
-    """How a figure is drawn from the results of the experiments that it needs."""
+    """How a figure is drawn from the results of its experiments, of which one may not have been begun."""
 
     experiments: tuple[str, ...]
     draw: Callable[..., VectorFigure]
