@@ -230,14 +230,8 @@ def _product(a, transpose_a, b, transpose_b, c, packed, accumulate, rows, groups
             end = (task % groups + 1) * panels // groups
             for panel in range(first, end):
                 target = c[i : i + rows, panel * width : min(n, (panel + 1) * width)]
-                epilogue = sums_only(target, accumulate or k0 > 0)
-                strip(
-                    part,
-                    packed[panel : panel + 1, :depth],
-                    target,
-                    epilogue,
-                    flat[(panel + 1) * size : (panel + 2) * size],
-                )
+                epilogue, ahead = sums_only(target, accumulate or k0 > 0), flat[(panel + 1) * size : (panel + 2) * size]
+                strip(part, packed[panel : panel + 1, :depth], target, epilogue, ahead)
 
 
 @parallel

@@ -269,7 +269,7 @@ MUTANTS = [
     ),
     *of(
         "conv2d", "ops/conv2d/products.py", "tests/ops/test_operators.py -k [conv2d-cpu",
-        ("j1 = min(wo, (wd + left - b + stride - 1) // stride)", "j1 = min(wo, (wd + left - b) // stride)"),
+        ("(size - 1 + before - tap) // stride + 1", "(size - 1 + before - tap) // stride"),
         ("(kh - 1 - top, kw - 1 - left)", "(kh - 1 - left, kw - 1 - top)"),
         ("min(taps, size + before - output * stride)", "min(taps, size - output * stride)"),
         ("number if number < first else number - first + end", "number"),

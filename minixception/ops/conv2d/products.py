@@ -132,22 +132,22 @@ def _in_column(number, ho, wo, rows, columns):
 @forceinline
 def _pixels(y, run):
     """The outputs of a run, (count, channels)."""
-    corner = y[run.m, run.i :, run.j :]
-    row, pixel, element = corner.strides
-    return as_strided(corner, (run.count, y.shape[3]), (row if run.down else pixel, element))
+    first = y[run.m, run.i :, run.j :]
+    row, pixel, element = first.strides
+    return as_strided(first, (run.count, y.shape[3]), (row if run.down else pixel, element))
 
 
 @forceinline
-def _windows(x, run, lines, taps, channels, stride, before):
+def _windows(x, run, lines, taps, channels, stride, corner):
     """What the windows of a run see, (count, lines, taps, depth), of x (n, h, w, c) itself: neighbours overlap.
 
     Taps of all channels lie next to each other and count as one.
     """
-    corner = x[run.m, run.i * stride + lines[0] - before[0] :, run.j * stride + taps[0] - before[1] :, channels]
-    (row, pixel, element), depth = corner.strides, corner.shape[2]
+    seen = x[run.m, run.i * stride + lines[0] - corner[0] :, run.j * stride + taps[0] - corner[1] :, channels]
+    (row, pixel, element), depth = seen.strides, seen.shape[2]
     merged, count = depth == x.shape[3], taps[1] - taps[0]
     shape = run.count, lines[1] - lines[0], 1 if merged else count, count * depth if merged else depth
-    return as_strided(corner, shape, (stride * (row if run.down else pixel), row, pixel, element))
+    return as_strided(seen, shape, (stride * (row if run.down else pixel), row, pixel, element))
 
 
 @forceinline
@@ -157,15 +157,15 @@ def _part(panel, lines, taps, depth):
 
 
 @parallel
-def convolve(x, packed, y, kernel, stride, before, epilogue, pixels):
+def convolve(x, packed, y, kernel, stride, corner, epilogue, pixels):
     """y = f(convolution + residual + bias), with the epilogue of cpu/gemm.py; ``pixels`` of a row at a time.
 
-    before: (top, left), the padding in front of x.
+    corner: padding above and to the left.
     """
     groups, panels, k, width = packed.shape
     n, h, w, ci = x.shape
     _, ho, wo, co = y.shape
-    (kh, kw), (top, left) = kernel, before
+    (kh, kw), (top, left) = kernel, corner
     depth, blocks = ci // groups, groups * panels
     flat, size, by_line = packed.reshape(-1), k * width, packed.reshape(blocks, kh, k // kh, width)
     rows, columns = _inside(kh, ho, h, stride, top), _inside(kw, wo, w, stride, left)
@@ -186,24 +186,23 @@ def convolve(x, packed, y, kernel, stride, before, epilogue, pixels):
         for block in range(part * blocks // parts, (part + 1) * blocks // parts):
             group, panel = block // panels, block % panels
             channels = _columns(group, panel, co // groups, width)
-            windows = _windows(x, run, lines, taps, slice(group * depth, (group + 1) * depth), stride, before)
+            windows = _windows(x, run, lines, taps, slice(group * depth, (group + 1) * depth), stride, corner)
             weights = _part(by_line[block], lines, taps, depth)
             after = Epilogue(residual[:, channels], epilogue.add_residual, epilogue.bias[channels], epilogue.relu)
             strip(windows, weights, sums[:, channels], after, flat[(block + 1) * size : (block + 2) * size])
 
 
-def convolution(x: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, before: Pair, groups: int) -> None:
+def convolution(x: np.ndarray, w: np.ndarray, y: np.ndarray, stride: int, corner: Pair, groups: int) -> None:
     """Write y."""
     packed = memory.empty(packed_shape(w.shape, groups, w.dtype), w.dtype)
     pack_kernel(w, packed)
-    convolve(x, packed, y, w.shape[:2], stride, before, sums_only(y, False), y.shape[2])
+    convolve(x, packed, y, w.shape[:2], stride, corner, sums_only(y, False), y.shape[2])
 
 
 # dx with stride 1 is a convolution itself: of dy with the kernel rotated by 180 degrees, its input and output channels
-# exchanged. With a stride input row u collects from every output row i and kernel
-# row a with i*s + a - p = u. For one tap the pixels of that row which receive something lie stride apart, each exactly
-# once, so a product (wo, co) (co, ci) can add straight into dx, of which it sees every stride-th pixel. Clipping the
-# range of j keeps it inside of dx.
+# exchanged. With a stride input row u collects from every output row i and kernel row a with i*s + a - p = u. For one
+# tap the pixels of that row which receive something lie stride apart, each exactly once, so a product (wo, co) (co, ci)
+# can add straight into dx, of which it sees every stride-th pixel.
 
 
 @parallel
@@ -234,8 +233,7 @@ def _backward_input_strided(dy, packed, dx, stride, top, left):
             for a in range(max(u % stride, u - stride * (ho - 1)), min(kh, u + 1), stride):
                 i = (u - a) // stride
                 for b in range(kw):
-                    j0 = max(0, (left - b + stride - 1) // stride)
-                    j1 = min(wo, (wd + left - b + stride - 1) // stride)
+                    j0, j1 = _meeting(b, wo, wd, stride, left)
                     if j0 < j1:
                         first, last = j0 * stride + b - left, (j1 - 1) * stride + b - left
                         then = ((block * kh + a) * kw + b + 1) * depth * width
@@ -271,17 +269,17 @@ _PIXELS = 256  # of dy that are packed together, 64 KiB: a sum of dw comes to th
 @forceinline
 def _under_tap(image, tap, down, across, channels, stride):
     """Pixels of an image that lie under one tap of these outputs, (depth, rows, 1, columns); tap: without padding."""
-    corner = image[down[0] * stride + tap[0] :, across[0] * stride + tap[1] :, channels]
-    row, pixel, element = corner.strides
-    shape = corner.shape[2], down[1] - down[0], 1, across[1] - across[0]
-    return as_strided(corner, shape, (element, stride * row, pixel, stride * pixel))
+    first = image[down[0] * stride + tap[0] :, across[0] * stride + tap[1] :, channels]
+    row, pixel, element = first.strides
+    shape = first.shape[2], down[1] - down[0], 1, across[1] - across[0]
+    return as_strided(first, shape, (element, stride * row, pixel, stride * pixel))
 
 
 @parallel
-def _backward_weights(x, dy, packed, partial, stride, before, groups):
+def _backward_weights(x, dy, packed, partial, stride, corner, groups):
     _, h, w, _ = x.shape
     n, ho, wo, co = dy.shape
-    top, left = before
+    top, left = corner
     parts, kh, kw, depth, _ = partial.shape
     tasks, at_once, _, width = packed.shape
     blocks = tasks // parts
