@@ -253,11 +253,11 @@ def _long_product(a, transpose_a, b, transpose_b, c, packed, partial, accumulate
             depth = min(k_step, end - k0)
             for panel in range(panels):
                 columns = slice(panel * width, min(n, (panel + 1) * width))
-                block = packed[part, panel, :depth]
-                pack_panel(right[k0 : k0 + depth, columns], block)
+                block = packed[part, panel : panel + 1, :depth]
+                pack_panel(right[k0 : k0 + depth, columns], block[0])
                 then = (k0 + depth) * n + panel * block.size
                 target, ahead = partial[part, :, columns], flat[then : then + block.size]
-                strip(left[:, None, None, k0 : k0 + depth], block[None], target, sums_only(target, k0 > first), ahead)
+                strip(left[:, None, None, k0 : k0 + depth], block, target, sums_only(target, k0 > first), ahead)
     for i in prange(m):  # element by element: an expression of rows compiles the check of their shapes and its message
         if not accumulate:
             for j in range(n):

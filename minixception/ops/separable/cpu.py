@@ -75,7 +75,7 @@ def _fused_kernel(window: str) -> Any:
                 bias, residual = epilogue.bias[columns], residuals[p0:p1, columns]
                 after = Epilogue(residual, epilogue.add_residual, bias, epilogue.relu)
                 ahead = read_next(x, packed, panel, panels, p1 / total, (p1 - p0) / total)
-                strip(z, packed[0, panel : panel + 1], ys[p0:p1, columns], after, ahead)
+                strip(z, packed[0, panel : panel + 1, :c], ys[p0:p1, columns], after, ahead)
 
     return fused
 

@@ -60,7 +60,7 @@ def _forward_kernel(window: str) -> Any:
                 columns = slice(panel * width, min(co, (panel + 1) * width))
                 target = ys[first:last, columns]
                 ahead = read_next(x, packed, panel, panels, last / total, (last - first) / total)
-                strip(z, packed[panel : panel + 1], target, sums_only(target, False), ahead)
+                strip(z, packed[panel : panel + 1, :c], target, sums_only(target, False), ahead)
                 if len(means) > 0:
                     add_statistics(target, means[task, columns], m2s[task, columns])
 
@@ -126,13 +126,13 @@ def _strips_kernel(window: str) -> Any:
                 for panel in range(panels):  # and the next strip of g comes to L2 meanwhile
                     target = dzs[first:last, panel * width : min(ci, (panel + 1) * width)]
                     ahead = next_g[last * co + panel * rows * co // panels :][: rows * co // panels]
-                    strip(strip_of_dy, packed[panel : panel + 1], target, sums_only(target, False), ahead)
+                    strip(strip_of_dy, packed[panel : panel + 1, :co], target, sums_only(target, False), ahead)
                 for column in range(0, co, width):  # and the next strip of y
                     columns = slice(column, min(co, column + width))
                     pack_panel(dy[:, columns], panel_of_dy[:rows])
                     target = partial[part, :, columns]
                     ahead = next_y[last * co + column * rows :][: rows * width]
-                    strip(z[:, None, None], panel_of_dy[None, :rows], target, sums_only(target, True), ahead)
+                    strip(z[:, None, None], panel_of_dy[None, :rows, :width], target, sums_only(target, True), ahead)
 
     return backward
 
