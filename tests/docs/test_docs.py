@@ -356,6 +356,13 @@ def test_the_explorer_says_how_far_kernels_are_from_what_it_predicts():
         assert f"{min(times):.1f} to {max(times):.1f} times as long {direction}" in said
 
 
+def test_the_readme_says_what_separable_convolutions_are_worth():
+    means = [one["mean"] for one in result("forms")["verdicts"].values()]
+    said = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert len(means) == 6
+    assert f"{min(means):.1f} to {max(means):.1f} points of CIFAR-10 ahead" in said
+
+
 def test_pages_say_what_the_network_of_the_package_reaches():
     top1 = f"{100 * result('cifar10_small')['test_top1']:.1f} %"
     assert read_checkpoint(SHIPPED["cifar10"]).progress.records == result("cifar10_small")["epochs"]
