@@ -271,6 +271,7 @@ MUTANTS = [
         "conv2d", "ops/conv2d/products.py", "tests/ops/test_operators.py -k [conv2d-cpu",
         ("(size - 1 + before - tap) // stride + 1", "(size - 1 + before - tap) // stride"),
         ("(kh - 1 - top, kw - 1 - left)", "(kh - 1 - left, kw - 1 - top)"),
+        ("columns[0] + number % strips * pixels", "number % strips * pixels"),
         ("min(taps, size + before - output * stride)", "min(taps, size - output * stride)"),
         ("number if number < first else number - first + end", "number"),
         ("(row if run.down else pixel, element)", "(pixel, element)"),
@@ -286,7 +287,11 @@ MUTANTS = [
          "load_run(w, (u, c, 0, 0), size, None), load_run(w, (u - 1, c, 0, 0), size, None)"),
         ("pack(swapped[::-1, ::-1], groups)", "pack(swapped, groups)"),
         ("Inside(-j, wo - j, n_in)", "Inside(-j, wo, n_in)"),
+    ),
+    *of(
+        "conv2d", "ops/conv2d/segments.py", "tests/compiler/test_compile.py",
         ("run = add(run, load(epilogue.bias, index[2], n))", "pass"),
+        ("run = maximum(run, splat(y, 0))", "pass"),
     ),
     *of(
         "conv2d", "ops/conv2d/segment_weights.py", "tests/ops/test_segments.py",
@@ -302,7 +307,6 @@ MUTANTS = [
     *of(
         "conv2d", "ops/conv2d/products.py", "tests/compiler/test_compile.py",
         ("epilogue.bias[channels], epilogue.relu)", "epilogue.bias[channels], False)"),
-        ("columns[0] + number % strips * pixels", "number % strips * pixels"),
     ),
     *of(
         "pointwise", "ops/pointwise/cpu.py", "tests/ops/test_operators.py -k [pointwise_conv2d-cpu",

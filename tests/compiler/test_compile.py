@@ -45,6 +45,9 @@ ZOO = {  # small networks of the parts that Xception does not have, for images (
     "ReLU before batchnorm": lambda: nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=True), nn.Activation("relu"), nn.BatchNorm2d(8)
     ),
+    "narrow segments": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2, bias=True), nn.BatchNorm2d(8), nn.Activation("relu")
+    ),
     "pixels of padding": lambda: nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2, padding=3), nn.Activation("relu"), nn.MaxPool2d(3, 2, padding=1),
         nn.SeparableConv2d(8, 8, 3, padding=2), nn.DepthwiseConv2d(8, 3, 2, padding=1), nn.AvgPool2d(3, 1, padding=1),
