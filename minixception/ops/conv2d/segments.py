@@ -14,9 +14,9 @@ taps, three in each of two rows of outputs.
 For each c this is a depthwise convolution. The tiles are those of cpu/depthwise_forward.py and cpu/depthwise_weights.py
 with a loop over c inside, and as wide as the registers allow: 20 sums, 6 taps, a pixel, the same with its lanes in
 new places, and the places. A register holds whole segments: with 6 channels two of them, and 4 lanes idle. Where it
-would hold one alone nothing need change places: a product for each segment (cpu.py) reads its channels one by one and
-spreads them over a register, which the loads do beside the multiply-adds. So it is, too, for kernels and strides that
-no tile is compiled for.
+would hold one alone nothing need change places: a product for each segment (products.py) reads its channels one by one
+and spreads them over a register, which the loads do beside the multiply-adds. So it is, too, for kernels and strides
+that no tile is compiled for.
 """
 
 from __future__ import annotations
