@@ -17,7 +17,7 @@ setup: $(STAMP) ## create .venv and install the package with what tests and note
 # Done once; again only when pyproject.toml changes.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --editable ".[test,notebooks,docs$(if $(CUDA),$(comma)cuda)]"
+	$(BIN)/python -m pip install --editable ".[test,notebooks,docs,cluster$(if $(CUDA),$(comma)cuda)]"
 	@touch $@
 
 demo: setup ## train a small Xception on the built-in images and draw what it learned

@@ -73,3 +73,7 @@ class CheckpointError(OSError):
 
 class WeightsError(OSError):
     """A weight file does not match the model: lists each missing, surplus or misshaped tensor."""
+
+
+class ClusterError(OSError):
+    """The processes of a run cannot work together: MPI is missing, one differs from the others, or one hangs."""

@@ -22,7 +22,7 @@ FLOORS = """
     compiler
     imagenet | weights
     models
-    data
+    cluster | data
     training
     viz
     analysis

@@ -53,11 +53,11 @@ def test_what_is_installed_is_what_was_declared():
 @pytest.mark.parametrize(
     ("arguments", "there", "extras"),
     [
-        ([], "", "test,notebooks,docs"),
-        ([], "driver", "test,notebooks,docs,cuda"),
-        ([], "installed before", "test,notebooks,docs,cuda"),
-        (["CUDA=1"], "", "test,notebooks,docs,cuda"),
-        (["CUDA="], "driver", "test,notebooks,docs"),
+        ([], "", "test,notebooks,docs,cluster"),
+        ([], "driver", "test,notebooks,docs,cluster,cuda"),
+        ([], "installed before", "test,notebooks,docs,cluster,cuda"),
+        (["CUDA=1"], "", "test,notebooks,docs,cluster,cuda"),
+        (["CUDA="], "driver", "test,notebooks,docs,cluster"),
     ],
 )
 def test_setup_takes_nvidias_compilers_where_there_is_its_driver_or_where_asked(arguments, there, extras, tmp_path):

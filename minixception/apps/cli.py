@@ -30,6 +30,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     try:
         try:
             options = parser().parse_args(arguments)
+            options.words = list(sys.argv[1:] if arguments is None else arguments)
             command: Callable[[argparse.Namespace], int] = options.command
             with _sigterm_as_ctrl_c():
                 return command(options)

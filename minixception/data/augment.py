@@ -17,7 +17,14 @@ def random_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     >>> random_flip(np.repeat(row, 4, axis=0), np.random.default_rng(0))[:, 0, :, 0].tolist()
     [[0, 1, 2], [2, 1, 0], [2, 1, 0], [2, 1, 0]]
     """
-    flip = rng.random(len(images)) < 0.5  # (N,)
+    return _flipped(images, _flips(images, rng))
+
+
+def _flips(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return rng.random(len(images)) < 0.5  # (N,)
+
+
+def _flipped(images: np.ndarray, flip: np.ndarray) -> np.ndarray:
     return np.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -34,22 +41,34 @@ def random_crop(images: np.ndarray, rng: np.random.Generator, pad: int) -> np.nd
     >>> random_crop(image, np.random.default_rng(2), pad=1)[0, :, :, 0].tolist()
     [[5, 4, 5, 6], [9, 8, 9, 10], [13, 12, 13, 14], [9, 8, 9, 10]]
     """
-    n, height, width, _ = images.shape
-    if not 0 <= pad < min(height, width):
-        raise ArgumentError(f"expected a padding from 0 to {min(height, width) - 1} pixels, got {pad}")
+    if not 0 <= pad < min(images.shape[1:3]):
+        raise ArgumentError(f"expected a padding from 0 to {min(images.shape[1:3]) - 1} pixels, got {pad}")
+    return _cropped(images, _corners(images, rng, pad), pad)
+
+
+def _corners(images: np.ndarray, rng: np.random.Generator, pad: int) -> np.ndarray:
+    return rng.integers(0, 2 * pad + 1, (2, len(images)))  # top and left, (N,) each
+
+
+def _cropped(images: np.ndarray, corners: np.ndarray, pad: int) -> np.ndarray:
+    (n, height, width, _), (top, left) = images.shape, corners
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")  # (N, H+2p, W+2p, C)
-    top, left = rng.integers(0, 2 * pad + 1, (2, n))  # (N,) each
     rows = top[:, None] + np.arange(height)  # (N, H)
     columns = left[:, None] + np.arange(width)  # (N, W)
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
 
 
-def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def augment(images: np.ndarray, rng: np.random.Generator, part: slice = slice(None)) -> np.ndarray:
     """Flip, then crop with a padding of an eighth of the shorter side: the usual for small images.
 
-    At 32x32 that is He et al.'s padding of 4 pixels (Deep Residual Learning, 2015, section 4.2).
+    At 32x32 that is He et al.'s padding of 4 pixels (Deep Residual Learning, 2015, section 4.2). part: the images to
+    return, as they are among all of them: whoever has only a part of a batch sees what others see of it.
 
-    >>> augment(np.zeros((2, 32, 32, 3), np.uint8), np.random.default_rng(0)).shape
-    (2, 32, 32, 3)
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    >>> whole, half = (augment(images, np.random.default_rng(1), part) for part in (slice(None), slice(2, 4)))
+    >>> half.shape, (half == whole[2:]).all()
+    ((2, 32, 32, 3), np.True_)
     """
-    return random_crop(random_flip(images, rng), rng, min(images.shape[1:3]) // 8)
+    pad = min(images.shape[1:3]) // 8
+    flips, corners = _flips(images, rng), _corners(images, rng, pad)
+    return _cropped(_flipped(images[part], flips[part]), corners[:, part], pad)

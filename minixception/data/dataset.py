@@ -132,6 +132,7 @@ def batches(
     augment: bool = False,
     drop_last: bool = False,
     start: int = 0,
+    part: slice = slice(None),
     dtype: type | np.dtype = np.float32,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The batches of one epoch as (step, x, labels), from step ``start`` on.
@@ -144,10 +145,11 @@ def batches(
         augment: flip and crop at random, see :func:`minixception.data.augment.augment`.
         drop_last: leave out a last batch that is not full.
         start: the first step to yield, for a run resumed in the middle of an epoch.
+        part: of each batch, for one of several processes that share it.
         dtype: float32 or float64, the dtype of x.
 
     Yields:
-        The step, x of shape (batch, H, W, 3) in -1 .. 1, and labels of shape (batch,), int64.
+        The step, x of shape (batch, H, W, 3) in -1 .. 1, and labels of shape (batch,), int64, or this part of them.
 
     Raises:
         ArgumentError: at the call, before the first batch, for an argument outside of its range.
@@ -168,10 +170,11 @@ def batches(
         order = _generator(seed, epoch, 0).permutation(len(dataset)) if shuffle else np.arange(len(dataset))
         for step in range(start, steps):
             chosen = order[step * batch_size : (step + 1) * batch_size]  # (batch,)
-            images = dataset.images[chosen]  # (batch, H, W, 3)
             if augment:
-                images = augmented(images, _generator(seed, epoch, step + 1))
-            yield step, preprocess(images, dtype), dataset.labels[chosen]
+                images = augmented(dataset.images[chosen], _generator(seed, epoch, step + 1), part)
+            else:
+                images = dataset.images[chosen[part]]  # (batch, H, W, 3)
+            yield step, preprocess(images, dtype), dataset.labels[chosen[part]]
 
     return generate()
 

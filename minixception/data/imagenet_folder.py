@@ -81,11 +81,14 @@ class ImageNetFolder:
         """A digest of the names: equal for equal files in equal synsets, wherever the folder lies."""
         return hashlib.sha256("\n".join(self.files).encode()).hexdigest()
 
-    def batches(self, crop: Crop, batch_size: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(
+        self, crop: Crop, batch_size: int, start: int = 0, every: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(x, labels) from image ``start`` on: (n, size, size, 3) and (n,), with n of at most batch_size.
 
-        Holds one batch at a time. Raises DataError for an image that cannot be read, named by its path.
+        every: 2 for each second batch, and so on, where others take those in between. Holds one batch at a time. Raises
+        DataError for an image that cannot be read, named by its path.
         """
-        for first in range(start, len(self), batch_size):
+        for first in range(start, len(self), batch_size * every):
             chosen = slice(first, first + batch_size)
             yield crop([self.path / file for file in self.files[chosen]]), self.labels[chosen]

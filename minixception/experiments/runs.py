@@ -7,7 +7,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -26,14 +27,26 @@ Log = list[dict[str, Any]]  # the record of each epoch
 Runs = dict[str, dict[str, Log]]  # by design and seed
 
 
-def run(name: str, out: Path, data: str | None, minutes: float, jobs: int, epochs: int | None = None) -> bool:
+def processes(jobs: int) -> ProcessPoolExecutor:
+    """So many processes of this machine, with a thread each: a small network leaves a second one idle half the time."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin)
+
+
+def run(
+    name: str,
+    out: Path,
+    data: str | None,
+    minutes: float,
+    jobs: int,
+    epochs: int | None = None,
+    workers: Callable[[int], AbstractContextManager[Executor]] = processes,
+) -> bool:
     """Train what the file does not hold yet, until it holds everything (True) or no run may be begun any more (False).
 
-    data: as for ``data.load``, None for that of the designs; minutes: after which no further run begins; jobs:
-    processes, with a thread each, that train at the same time, since small networks leave a second thread idle half of
-    the time. A run that is stopped within goes on from its checkpoint, in a folder beside the file. What another
-    experiment's file in the same folder has of one of these designs is taken from there. No result depends on jobs,
-    minutes or stops.
+    data: as for ``data.load``, None for that of the designs; minutes: after which no further run begins; jobs: how many
+    runs go on at the same time; workers: where. A run that is stopped within goes on from its checkpoint, in a folder
+    beside the file. What another experiment's file in the same folder has of one of these designs is taken from there.
+    No result depends on jobs, workers, minutes or stops.
     Raises ArgumentError if the file was made with other designs or data.
     """
     experiment = EXPERIMENTS[name]
@@ -54,12 +67,13 @@ def run(name: str, out: Path, data: str | None, minutes: float, jobs: int, epoch
         write()
     scratch = out.with_suffix(".unfinished")
     todo = [(replace(designs[label], seed=seed), data, scratch / f"{label}, seed {seed}") for label, seed in missing]
-    for number, log in _trained(experiment.task.train, todo, minutes, jobs):
-        label, seed = missing[number]
-        runs.setdefault(label, {})[str(seed)] = log
-        write()
-        shutil.rmtree(todo[number][2], ignore_errors=True)
-        print(f"{label}, seed {seed}: {experiment.task.called} {log[-1][experiment.task.score]:.2%}", flush=True)
+    with workers(jobs) as pool:
+        for number, log in _trained(pool, jobs, experiment.task.train, todo, minutes):
+            label, seed = missing[number]
+            runs.setdefault(label, {})[str(seed)] = log
+            write()
+            shutil.rmtree(todo[number][2], ignore_errors=True)
+            print(f"{label}, seed {seed}: {experiment.task.called} {log[-1][experiment.task.score]:.2%}", flush=True)
     complete = all(len(runs.get(label, {})) >= experiment.seeds for label in designs)
     if complete:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -67,20 +81,19 @@ def run(name: str, out: Path, data: str | None, minutes: float, jobs: int, epoch
 
 
 def _trained(
-    train: Callable[..., Log], todo: Sequence[tuple[Any, ...]], minutes: float, jobs: int
+    pool: Executor, jobs: int, train: Callable[..., Log], todo: Sequence[tuple[Any, ...]], minutes: float
 ) -> Iterator[tuple[int, Log]]:
-    """(number, log) of what is to do, as each is finished, by ``jobs`` processes; none is begun after these minutes."""
+    """(number, log) of what is to do, as each is finished, ``jobs`` at a time; none is begun after these minutes."""
     begun, waiting, numbers = time.monotonic(), dict[Future[Log], int](), iter(range(len(todo)))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin) as pool:
-        while True:
-            while len(waiting) < jobs and time.monotonic() - begun < 60 * minutes:
-                if (number := next(numbers, None)) is None:
-                    break
-                waiting[pool.submit(train, *todo[number])] = number
-            if not waiting:
-                return
-            for done in wait(waiting, return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(done), done.result()
+    while True:
+        while len(waiting) < jobs and time.monotonic() - begun < 60 * minutes:
+            if (number := next(numbers, None)) is None:
+                break
+            waiting[pool.submit(train, *todo[number])] = number
+        if not waiting:
+            return
+        for done in wait(waiting, return_when=FIRST_COMPLETED).done:
+            yield waiting.pop(done), done.result()
 
 
 def _begin() -> None:

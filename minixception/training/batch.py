@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..compiler.training import Loss, TrainingStep
+from ..compiler.training import Loss, Ready, TrainingStep, nobody
 from ..engine.tensor import Tensor
 from ..gpu.device import to_gpu
 from ..gpu.graph import Repeated
@@ -32,12 +32,19 @@ class Gradients:
         self._compiled = None if eager or not _on_cpu(model) else TrainingStep(model, loss)
         self._repeated: dict[tuple[int, ...], Repeated] = {}
 
-    def __call__(self, x: Tensor, labels: Any) -> list[float]:
-        """Loss and accuracy of x (n, h, w, c), where the model is, and labels (n,); LabelError as of cross_entropy."""
+    def __call__(self, x: Tensor, labels: Any, ready: Ready = nobody) -> list[float]:
+        """Loss and accuracy of x (n, h, w, c), where the model is, and labels (n,); LabelError as of cross_entropy.
+
+        ready: called on the CPU with each parameter that has its gradient; while others are to come, where compiled.
+        """
         labels = checked_labels(labels, self._classes)
         if x.device == "cpu":
-            passes = self._compiled.gradients if self._compiled else self._pass
-            return measure(*passes(x, Tensor(labels)), labels)
+            if self._compiled:
+                return measure(*self._compiled.gradients(x, Tensor(labels), ready), labels)
+            passed = self._pass(x, Tensor(labels))
+            for parameter in self._parameters:
+                ready(parameter)
+            return measure(*passed, labels)
         if x.shape not in self._repeated:
             self._repeated[x.shape] = Repeated(_on_gpu(self._pass, self._parameters))
         values, gradients = self._repeated[x.shape](x.data, to_gpu(labels))

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..cluster.ranks import ALONE, Ranks
 from ..compiler import compile
 from ..data.imagenet_folder import Crop, ImageNetFolder
 from ..errors import ArgumentError, CheckpointError
@@ -80,10 +83,12 @@ def evaluate_imagenet(
     batch_size: int = 32,
     score: Score | None = None,
     after_batch: Callable[[Score], Any] = lambda score: None,
+    ranks: Ranks = ALONE,
 ) -> Score:
     """Top-1 and top-5 accuracy of the compiled model, one crop per image.
 
     Goes on from ``score``. after_batch takes the score so far, which counts whole batches only. Memory: one batch.
+    ranks: the processes that share the images; all begin with the same score, and it remains everybody's.
 
     Raises:
         ArgumentError: the model does not tell 1000 classes apart.
@@ -93,18 +98,27 @@ def evaluate_imagenet(
     score = score or Score()
     fast = compile(model)
     before, started = score.seconds, time.monotonic()
-    for x, labels in images.batches(crop, batch_size, start=score.images):
-        logits = fast(x)  # (n, 1000)
-        if logits.shape != (len(x), 1000):
-            raise ArgumentError(f"expected logits of 1000 classes, the model gives {logits.shape} for {len(x)} images")
+    feed = images.batches(crop, batch_size, score.images + ranks.rank * batch_size, ranks.size)
+    while score.images < len(images):
+        batch = next(feed, None)
+        counts = (0, 0, 0) if batch is None else _hits(fast, *batch)  # at the end there may be none for this rank
+        seen, top1, top5 = map(sum, zip(*ranks.everybodys(counts, "the classes of a batch"), strict=True))
         score = Score(
-            images=score.images + len(x),
-            top1_hits=score.top1_hits + int(topk_hits(logits, labels, 1).sum()),
-            top5_hits=score.top5_hits + int(topk_hits(logits, labels, 5).sum()),
+            images=score.images + seen,
+            top1_hits=score.top1_hits + top1,
+            top5_hits=score.top5_hits + top5,
             seconds=before + time.monotonic() - started,
         )
         after_batch(score)
     return score
+
+
+def _hits(fast: Callable[[np.ndarray], np.ndarray], x: np.ndarray, labels: np.ndarray) -> tuple[int, int, int]:
+    """Images, and for how many the class is the first guess, and among the first five."""
+    logits = fast(x)  # (n, 1000)
+    if logits.shape != (len(x), 1000):
+        raise ArgumentError(f"expected logits of 1000 classes, the model gives {logits.shape} for {len(x)} images")
+    return len(x), int(topk_hits(logits, labels, 1).sum()), int(topk_hits(logits, labels, 5).sum())
 
 
 class SavedScore:
@@ -113,21 +127,33 @@ class SavedScore:
     As a context, it writes the file when the block ends early, by Ctrl-C or an image that cannot be read, and removes
     it when there is nothing left to resume. Without resume, an unfinished evaluation at ``path`` is an ArgumentError;
     with it, CheckpointError if there is none, a damaged one, or one of other settings (named). The batch size may
-    change.
+    change, and the number of ranks, of which rank 0 reads and writes; ClusterError if they have other settings.
     """
 
-    def __init__(self, path: Path, model: Module, images: ImageNetFolder, crop: Crop, resume: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        model: Module,
+        images: ImageNetFolder,
+        crop: Crop,
+        resume: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.path, self._first = path, ranks.rank == 0
         self.settings = asdict(crop) | {"weights": _digest(model), "images": images.fingerprint()}
-        self.score = self._read(len(images)) if resume else Score()
+        ranks.agree(**self.settings)
         self._saved = time.monotonic()
-        if not resume and path.exists():
+        score = self._read(len(images)) if resume and self._first else Score()
+        self.score = ranks.from_first(score, "the score so far")
+        if self._first and not resume and path.exists():
             raise ArgumentError(f"{path} holds an unfinished evaluation: go on with --resume, or name another file")
 
     def __enter__(self) -> SavedScore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if not self._first:
+            return
         if kind is None:
             self.path.unlink(missing_ok=True)
         elif self.score.images:
@@ -136,7 +162,7 @@ class SavedScore:
     def update(self, score: Score) -> None:
         """Take the score over, and write it from time to time."""
         self.score = score
-        if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
+        if self._first and time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
             self.write()
 
     def write(self) -> None:

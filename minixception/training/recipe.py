@@ -32,7 +32,8 @@ class Recipe:
     data: a text for ``data.load``. widths, middle_blocks, stem, dropout: the network. optimizer: "sgd", "rmsprop" or
     "adam", with lr, momentum (of the first two) and weight_decay (L2, kernels only). schedule: "cosine" with
     warmup_epochs, or "exponential" with decay_rate every decay_epochs, the paper's. clip_norm: largest norm of the
-    gradient, 0 for none. ema_decay: of the averaged weights used for evaluation, 0 for none.
+    gradient, 0 for none. ema_decay: of the averaged weights used for evaluation, 0 for none. shards: parts of a batch
+    that are normalised apart, as many processes may share the work; see shards.py.
     """
 
     data: str = "shapes"
@@ -55,6 +56,7 @@ class Recipe:
     clip_norm: float = 0.0
     ema_decay: float = 0.999
     augment: bool = True
+    shards: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(Recipe):  # a subclass checks its own
@@ -62,9 +64,20 @@ class Recipe:
             kind, fits = _KINDS[type(field.default)]
             if not fits(value):
                 raise ArgumentError(f"{field.name} must be {kind}, got {value!r:.80}")
-        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("stem", 1), ("middle_blocks", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("stem", 1),
+            ("middle_blocks", 0),
+            ("shards", 1),
+        ):
             if getattr(self, name) < low:
                 raise ArgumentError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.batch_size % self.shards:
+            raise ArgumentError(
+                f"a batch of {self.batch_size} images cannot be divided into {self.shards} equal shards"
+            )
         if self.optimizer not in ("sgd", "rmsprop", "adam"):
             raise ArgumentError(f"optimizer must be sgd, rmsprop or adam, got {self.optimizer!r}")
         if self.schedule not in ("cosine", "exponential"):

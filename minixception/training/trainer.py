@@ -13,11 +13,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..cluster.ranks import ALONE, Ranks
 from ..data import Dataset, batches, steps_per_epoch
 from ..data.prefetch import prefetched
 from ..engine import random
@@ -31,6 +32,7 @@ from .evaluate import evaluate
 from .metrics import Mean
 from .recipe import Recipe
 from .run_folder import CHECKPOINT, LOG, only_run
+from .shards import ShardedGradients
 
 _STEPS_BETWEEN_CHECKPOINTS = 200
 
@@ -47,10 +49,13 @@ class Trainer:
     where the model, the optimiser and the averages are from the start. It is no part of the checkpoint: a run may go on
     on the other one, where results differ by rounding, and by the masks of dropout, which the GPU draws itself. On the
     CPU the step is compiled (``mx.compile``); with eager=True it runs layer by layer, and differs by rounding. The data
-    are: a digest of every image and label is kept, so that a run does not go on with others.
+    are: a digest of every image and label is kept, so that a run does not go on with others. ranks: the processes that
+    share the shards of every batch (``cluster.together``), none of which decides anything: a run may go on on more or
+    fewer. Rank 0 reads and writes the folder.
 
     Raises CheckpointError if the checkpoint is missing, corrupt or of another recipe or data set, ArgumentError where a
-    new run would overwrite one and for another device, and BackendError where there is no GPU.
+    new run would overwrite one, for another device, and for more ranks than shards, BackendError where there is no GPU,
+    and ClusterError if ranks differ in what they were given.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Trainer:
         resume: bool = False,
         device: str = "cpu",
         eager: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.train, self.test, self.folder, self.device = recipe, train, test, Path(folder), device
         self.path = self.folder / CHECKPOINT
@@ -70,7 +76,15 @@ class Trainer:
                 f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images: "
                 "take a smaller batch size"
             )
-        if not resume and self.path.exists():
+        if recipe.shards < ranks.size or (recipe.shards > 1 and device != "cpu"):
+            raise ArgumentError(
+                f"{ranks.size} processes cannot share the {recipe.shards} shards of a batch: a process takes one or "
+                "more, all on the CPU; start fewer processes, or a run with more shards"
+                if device == "cpu"
+                else f"a batch in {recipe.shards} shards is for the CPU: train with one shard, or with device='cpu'"
+            )
+        self._ranks, self._first = ranks, ranks.rank == 0
+        if self._first and not resume and self.path.exists():
             raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")
         random.seed(recipe.seed)
         self.image_shape: tuple[int, int, int] = train.images.shape[1:]
@@ -78,16 +92,23 @@ class Trainer:
         self.optimizer = recipe.make_optimizer(self.model)
         self.schedule = recipe.make_schedule()
         self._gradients = Gradients(self.model, train.num_classes, recipe.label_smoothing, eager)
+        self._sharded = (
+            ShardedGradients(self._gradients, self.model, recipe.shards, ranks) if recipe.shards > 1 else None
+        )
         self.ema = EMA([t for _, t in self.model.named_tensors()], recipe.ema_decay)
         self.progress = Progress()
         self.loss, self.top1 = Mean(), Mean()
         self.steps = steps_per_epoch(len(train), recipe.batch_size, drop_last=True)
-        self._stop = False
+        self._asked = False  # to stop, by a signal to this process
+        self._stop = False  # what all ranks do
         self._data = _fingerprints(training=train, test=test)
+        ranks.agree(recipe=recipe.to_json(), **self._data)
         self._seen = _version(self.path)
         if resume:
-            self._restore(read_checkpoint(self.path, type(recipe)))
-        self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint = read_checkpoint(self.path, type(recipe)) if self._first else None
+            self._restore(ranks.from_first(checkpoint, "the checkpoint"))
+        if self._first:
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the last epoch; returns a record per epoch.
@@ -95,8 +116,8 @@ class Trainer:
         Ctrl-C, and SIGTERM as batch systems and containers send it, stop between two steps with ``Interrupted``. Raises
         CheckpointError if another process trains in this folder, or did so since this run was made.
         """
-        with self._stop_on_interrupt(), only_run(self.folder):
-            if _version(self.path) != self._seen:
+        with self._stop_on_interrupt(), only_run(self.folder) if self._first else nullcontext():
+            if self._first and _version(self.path) != self._seen:
                 raise CheckpointError(
                     f"another run has written {self.path} meanwhile: resume it, or name another folder"
                 )
@@ -107,13 +128,16 @@ class Trainer:
     def step(self, x: Any, labels: Any) -> float:
         """One update from a batch x (n, h, w, c), array or tensor, and labels (n,); returns the loss.
 
-        What is on the GPU stays there but for the loss and one value per image, read once. NumericError if the loss is
-        not finite.
+        A rank of several has only its own shards of the batch; the loss is that of the whole. What is on the GPU stays
+        there but for the loss and one value per image, read once. NumericError if the loss is not finite.
         """
         x = (x if isinstance(x, Tensor) else Tensor(x)).to(self.device)
-        random.seed(hash_of(self.recipe.seed, self.progress.epoch, self.progress.step))
         self.optimizer.lr = self.learning_rate(self.progress.step)
-        value, top1 = self._gradients(x, labels)
+        if self._sharded is None:
+            self._draw_anew(0)
+            value, top1 = self._gradients(x, labels)
+        else:
+            (value, top1), self._stop = self._sharded(x, labels, self._draw_anew, self._asked)
         if not math.isfinite(value):
             raise NumericError(
                 f"the loss is {value} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: lower the "
@@ -123,9 +147,15 @@ class Trainer:
             clip_grad_norm(self.optimizer.params, self.recipe.clip_norm)
         self.optimizer.step()
         self.ema.update()
-        self.loss.update(value, len(labels))
-        self.top1.update(top1, len(labels))
+        images = len(labels) if self._sharded is None else self.recipe.batch_size
+        self.loss.update(value, images)
+        self.top1.update(top1, images)
         return value
+
+    def _draw_anew(self, shard: int) -> None:
+        """What is random in a pass depends on this step and shard alone."""
+        number = self.recipe.seed * self.recipe.shards + shard
+        random.seed(hash_of(number, self.progress.epoch, self.progress.step))
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step of this epoch, by the schedule."""
@@ -133,7 +163,9 @@ class Trainer:
         return self.schedule(done, int(done * len(self.train)))
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, as rank 0."""
+        if not self._first:
+            return
         self.progress.means = {"loss": self.loss.state_dict(), "top1": self.top1.state_dict()}
         parts = {
             "model": self.model.state_dict(),
@@ -160,6 +192,7 @@ class Trainer:
             augment=self.recipe.augment,
             drop_last=True,
             start=progress.step,
+            part=self._part(),
         )
         pairs = ((x, labels) for _, x, labels in feed)
         title = f"epoch {progress.epoch + 1}/{self.recipe.epochs}"
@@ -199,19 +232,28 @@ class Trainer:
         with tqdm(desc=f"{title}, testing", leave=False, disable=None) as bar:
 
             def advance(step: int, steps: int) -> None:
-                if self._stop:
+                if self._asked and self._ranks.size == 1:  # several stop together, after the next step
                     raise Interrupted
                 bar.total, bar.n = steps, step
                 bar.refresh()
 
             try:
                 with self.ema.averaged():
-                    return evaluate(self.model, self.test, self.recipe.batch_size, advance)
+                    return evaluate(self.model, self.test, self.recipe.batch_size, advance, self._ranks)
             except Interrupted:  # saved out here: inside, the averages stand in for the weights
                 self.save()
                 raise
 
+    def _part(self) -> slice:
+        """This rank's shards of a batch."""
+        if self._sharded is None:
+            return slice(None)
+        length = self.recipe.batch_size // self.recipe.shards
+        return slice(length * self._sharded.mine.start, length * self._sharded.mine.stop)
+
     def _write_log(self) -> None:
+        if not self._first:
+            return
         lines = "".join(json.dumps(record) + "\n" for record in self.progress.records)
         with atomic_path(self.folder / LOG) as temporary:
             temporary.write_text(lines)
@@ -220,6 +262,8 @@ class Trainer:
 
     def _pause(self, due: bool) -> None:
         """Between two steps: write the checkpoint when it is due or the user wants to stop."""
+        if self._sharded is None:
+            self._stop = self._asked
         if due or self._stop:
             self.save()
         if self._stop:
@@ -233,15 +277,15 @@ class Trainer:
             return
 
         def ask(signal_number: int, frame: FrameType | None) -> None:
-            if self._stop and signal_number == signal.SIGINT:  # batch systems may send SIGTERM more than once
+            if self._asked and signal_number == signal.SIGINT:  # batch systems may send SIGTERM more than once
                 raise KeyboardInterrupt
-            self._stop = True
+            self._asked = True
 
         previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            self._stop = False
+            self._asked = self._stop = False
             for number, handler in previous.items():
                 signal.signal(number, handler)
 

@@ -395,6 +395,37 @@ def test_every_model_of_the_zoo(name):
     assert_equal(compiled(model, x, labels), eager(model, x, labels), 1e-8)
 
 
+def test_each_parameter_is_announced_once_when_its_gradient_is_complete():
+    """Also of a layer that runs twice, and not before the last one has been reached by the pass."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mx.models.mini_xception(CLASSES, (8,), 1, 4)
+            self.linear = nn.Linear(CLASSES, CLASSES)
+
+        def forward(self, x):
+            return self.linear(self.linear(self.inner(x)))
+
+    mx.seed(0)
+    model = Twice()
+    model.inner.freeze("block1")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    announced = {}
+
+    def ready(parameter):
+        assert names[id(parameter)] not in announced
+        announced[names[id(parameter)]] = parameter.grad.copy()
+
+    TrainingStep(model, mx.cross_entropy).gradients(*batch((2, 16, 16, 3)), ready)
+    trained = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert announced.keys() == trained.keys() != dict(model.named_parameters()).keys()
+    order = list(announced)
+    assert order[0].startswith("linear") and not order[-1].startswith("linear")
+    for name, gradient in trained.items():
+        assert np.array_equal(gradient, announced[name]), name
+
+
 def test_the_tensor_of_a_loss_has_no_tape():
     model = small_xception().train()
     loss, logits = TrainingStep(model, mx.cross_entropy).gradients(*batch((2, 16, 16, 3)))

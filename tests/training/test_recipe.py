@@ -127,7 +127,7 @@ def test_an_epoch_asks_for_its_own_batches(tmp_path, monkeypatch):
     for augment in (True, False):
         recipe = replace(RECIPE, augment=augment)
         Trainer(recipe, train, shapes("test", size=8, image_size=16), tmp_path / str(augment)).run()
-    always = {"seed": 7, "shuffle": True, "drop_last": True, "start": 0}
+    always = {"seed": 7, "shuffle": True, "drop_last": True, "start": 0, "part": slice(None)}
     assert asked == [(8, always | {"epoch": e, "augment": a}) for a in (True, False) for e in (0, 1)]
 
 

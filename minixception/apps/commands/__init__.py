@@ -5,6 +5,23 @@
 
 from __future__ import annotations
 
-from . import bench, cost, course, demo, doctor, evaluate, figures, gradcheck, predict, reproduce, serve, train, warmup
+from . import (
+    bench,
+    cost,
+    course,
+    demo,
+    doctor,
+    evaluate,
+    figures,
+    gradcheck,
+    plan,
+    predict,
+    reproduce,
+    serve,
+    train,
+    warmup,
+)
 
-COMMANDS = (demo, course, train, evaluate, predict, serve, cost, bench, figures, reproduce, gradcheck, doctor, warmup)
+COMMANDS = (
+    demo, course, train, evaluate, predict, serve, cost, bench, plan, figures, reproduce, gradcheck, doctor, warmup,
+)  # fmt: skip

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...cluster.ranks import Ranks
+from ...cluster.session import together
 from ...data import ImageNetFolder, load
 from ...data.imagenet_folder import Crop
 from ...errors import DataError
@@ -54,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error(f"{problem} --model")
     for name in _given(options, *(_OF_A_NETWORK if options.model is None else ("split",))):
         options.usage_error(f"--{name.replace('_', '-')} goes with {'RUN' if options.model else '--model'}")
-    return _run_of_our_own(options) if options.model is None else _published_network(options)
+    if options.model is None:
+        return _run_of_our_own(options)
+    with together() as ranks:
+        return _published_network(options, ranks)
 
 
 def _run_of_our_own(options: argparse.Namespace) -> int:
@@ -72,32 +77,36 @@ def _run_of_our_own(options: argparse.Namespace) -> int:
     return 0
 
 
-def _published_network(options: argparse.Namespace) -> int:
+def _published_network(options: argparse.Namespace, ranks: Ranks) -> int:
     folder, device = _imagenet_folder(options), chosen_device(options)
     images = ImageNetFolder(folder)
     model = imagenet_model(options.model, options.weights, options.size).to(device)
     crop = crop_for(model, **_given(options, "center_crop", "resize"))
     state = options.state or Path("runs") / f"evaluate-{options.model}.json"
-    saved = SavedScore(state, model, images, crop, resume=bool(options.resume))
+    saved = SavedScore(state, model, images, crop, bool(options.resume), ranks)
     try:
         with saved:  # until the result is printed
-            _evaluate(options, model, images, crop, saved)
+            _evaluate(options, model, images, crop, saved, ranks)
             score = saved.score
             rows = [("top-1", f"{score.top1:.2%}"), ("top-5", f"{score.top5:.2%}")]
             rows.append(("images per second", f"{score.images_per_second:.1f}"))
             table = Table((options.model, f"{len(images):,} images"), rows)
             show(options, {"model": options.model, **score.to_json()}, table)
     except KeyboardInterrupt:
+        if ranks.rank:
+            raise
         print(
             f"stopped after {saved.score.images:,} of {len(images):,} images; go on with: {_again(options, state)}",
             file=sys.stderr,
         )
+        if ranks.size > 1:  # which may wait for us
+            ranks.stop(130)
         return 130
     return 0
 
 
 def _evaluate(
-    options: argparse.Namespace, model: Module, images: ImageNetFolder, crop: Crop, saved: SavedScore
+    options: argparse.Namespace, model: Module, images: ImageNetFolder, crop: Crop, saved: SavedScore, ranks: Ranks
 ) -> None:
     """Evaluate what is not yet in the saved score, with a bar."""
     done = saved.score.images
@@ -108,9 +117,8 @@ def _evaluate(
             bar.set_postfix(top1=f"{score.top1:.2%}", refresh=False)
             bar.update(score.images - bar.n)
 
-        evaluate_imagenet(
-            model, images, crop, score=saved.score, after_batch=after_batch, **_given(options, "batch_size")
-        )
+        given = _given(options, "batch_size")
+        evaluate_imagenet(model, images, crop, score=saved.score, after_batch=after_batch, ranks=ranks, **given)
 
 
 def _imagenet_folder(options: argparse.Namespace) -> Path:

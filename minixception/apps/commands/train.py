@@ -8,10 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ...cluster.launch import check_count, start, starts_others
+from ...cluster.ranks import ALONE, Ranks
+from ...cluster.session import together
 from ...data import load
 from ...training import RECIPES, Interrupted, Trainer, read_checkpoint
 from ...training.run_folder import CHECKPOINT
 from .common import Add, add_device, chosen_device, device_words, positive
+
+_SHARDS = 8  # under mpiexec: the same result with 1, 2, 4 or 8 processes
 
 
 def register(add: Add) -> None:
@@ -32,16 +37,36 @@ def register(add: Add) -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument(
+        "--shards",
+        type=positive,
+        metavar="N",
+        help="parts of a batch that are normalised apart, for up to N processes; default: 8 under mpiexec, else 1",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in --out, with the same data, on any device"
     )
     parser.add_argument(
         "--eager", action="store_true", help="run the step layer by layer, not compiled: slower, and as it is written"
     )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="share the work among N, on this machine: mpiexec -n N does that",
+    )
     add_device(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, and say where the log is."""
+    """Train, alone or as one of the processes that mpiexec has started, and say where the log is."""
+    if starts_others(options.processes):
+        return start(options.processes, options.words)
+    with together() as ranks:
+        check_count(options.processes, ranks)
+        return _train(options, ranks)
+
+
+def _train(options: argparse.Namespace, ranks: Ranks) -> int:
     device = chosen_device(options)
     name = options.recipe or ("photos" if (options.data or "").startswith("folder:") else "cifar10")
     folder = options.out or Path("runs") / (_name(options.data) if options.data else name)
@@ -50,13 +75,15 @@ def run(options: argparse.Namespace) -> int:
     recipe = replace(RECIPES[name], epochs=saved.epochs) if options.recipe else saved
     changes = {
         name: value
-        for name in ("data", "epochs", "batch_size", "lr", "seed")
+        for name in ("data", "epochs", "batch_size", "lr", "seed", "shards")
         if (value := getattr(options, name)) is not None
     }
+    if ranks is not ALONE and not options.resume:
+        changes.setdefault("shards", _SHARDS)
     recipe = replace(recipe, **changes)
     size = options.image_size or (checkpoint.image_shape[0] if checkpoint else 32)
     train, test = (load(recipe.data, split, image_size=size, seed=recipe.seed) for split in ("train", "test"))
-    trainer = Trainer(recipe, train, test, folder, options.resume, device, options.eager)
+    trainer = Trainer(recipe, train, test, folder, options.resume, device, options.eager, ranks)
     parameters = trainer.model.num_parameters(trainable=True)
     print(
         f"{len(train):,} training and {len(test):,} test images of {size}x{size} pixels, {parameters:,} parameters, "
@@ -72,8 +99,9 @@ def run(options: argparse.Namespace) -> int:
         records = trainer.run()
     except Interrupted:
         done = trainer.progress
+        start = [] if ranks is ALONE else ["mpiexec", "-n", str(ranks.size)]
         words = [*device_words(options), *["--eager"] * options.eager]
-        again = shlex.join(["minixception", "train", "--out", str(folder), "--resume", *words])
+        again = shlex.join([*start, "minixception", "train", "--out", str(folder), "--resume", *words])
         print(
             f"stopped in epoch {done.epoch + 1} after step {done.step} of {trainer.steps}; go on with: {again}",
             file=sys.stderr,

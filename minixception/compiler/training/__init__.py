@@ -25,9 +25,9 @@ from ...engine.tensor import Tensor, tensor
 from ...errors import BackendError, ShapeError
 from ...nn import Module
 from ...tables import Table
-from .plan import Loss, TrainingPlan
+from .plan import Loss, Ready, TrainingPlan, nobody
 
-__all__ = ["Loss", "Steps", "TrainingStep"]
+__all__ = ["Loss", "Ready", "Steps", "TrainingStep", "nobody"]
 
 
 class Steps(Protocol):
@@ -68,11 +68,14 @@ class TrainingStep:
             self._optimizer.step()
         return loss
 
-    def gradients(self, x: Any, labels: Any) -> tuple[Tensor, Tensor]:
-        """Loss and logits, and the gradients in the parameters, which stay as they are."""
+    def gradients(self, x: Any, labels: Any, ready: Ready = nobody) -> tuple[Tensor, Tensor]:
+        """Loss and logits, and the gradients in the parameters, which stay as they are.
+
+        ready: called with each parameter as soon as its gradient is complete, while others are still to come.
+        """
         x, labels = (one if isinstance(one, Tensor) else tensor(one) for one in (x, labels))
         with self._turn:
-            return self._plan(x.shape, x.dtype)(x.data, labels, self._loss)
+            return self._plan(x.shape, x.dtype)(x.data, labels, self._loss, ready)
 
     def _plan(self, shape: Shape, dtype: np.dtype[Any]) -> TrainingPlan:
         """The plan for this shape, of the layers that the model has now, as they are set now."""
@@ -96,6 +99,11 @@ class TrainingStep:
         plan = self._last_plan()
         compiled, layer_by_layer = (plan.itemsize * sum(traffic) for traffic in plan.traffic)
         return {"layer by layer": layer_by_layer, "compiled": compiled}
+
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes of memory that the values and gradients of ``plan`` share."""
+        return self._last_plan().nbytes
 
     def _last_plan(self) -> TrainingPlan:
         if not self._plans:

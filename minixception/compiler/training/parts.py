@@ -14,7 +14,7 @@ from ...engine import tape
 from ...engine.accumulate import accumulate
 from ...engine.tensor import Tensor
 from ...graph.trace import Layer
-from ...nn import BatchNorm2d, SeparableConv2d
+from ...nn import BatchNorm2d, Parameter, SeparableConv2d
 from ...ops.batchnorm import move_running
 from ...ops.batchnorm.cpu import (
     batch_statistics,
@@ -314,3 +314,9 @@ class PoolPart:
 
 
 Part = LayerPart | NormPart | SeparablePart | PoolPart
+
+
+def trained_by(part: Part) -> list[Parameter]:
+    """The parameters to whose gradients the part's backward pass adds."""
+    calls = [] if isinstance(part, PoolPart) else part.node.calls
+    return [one for call in calls for one in call.inputs if isinstance(one, Parameter) and one.requires_grad]

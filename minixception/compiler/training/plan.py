@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,21 @@ from ...engine.op import Shape
 from ...engine.random import generator
 from ...engine.tensor import Tensor
 from ...errors import GraphError
-from ...nn import Module
+from ...nn import Module, Parameter
 from ...tables import Table
 from ..plan import checked_graph
 from .arena import Slot
 from .build import Action, Build
 from .fuse import fused
+from .parts import trained_by
 from .traffic import Traffic, of_layer
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits and labels -> the loss, a single value
+Ready = Callable[[Parameter], Any]  # told of each parameter whose gradient is complete, as the backward pass goes on
+
+
+def nobody(parameter: Parameter) -> None:
+    """Is told, and does nothing."""
 
 
 class TrainingPlan:
@@ -37,14 +44,22 @@ class TrainingPlan:
         self.parts = fused(build)
         forward = len(build.actions)
         self._logits, self._seed = build.value(graph.result), build.hold(graph.result)
+        first = {id(parameter): part for part in reversed(self.parts) for parameter in trained_by(part)}
         for part in reversed(self.parts):
             part.plan_backward(build)
+            build.act(partial(self._announce, [p for p in trained_by(part) if first[id(p)] is part]))
         actions = build.finished()
+        self._ready: Ready = nobody
         self._forward, self._backward = actions[:forward], actions[forward:]
         self.nbytes = build.nbytes
 
-    def __call__(self, x: np.ndarray, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    def _announce(self, parameters: Sequence[Parameter]) -> None:
+        for parameter in parameters:
+            self._ready(parameter)
+
+    def __call__(self, x: np.ndarray, labels: Tensor, loss: Loss, ready: Ready = nobody) -> tuple[Tensor, Tensor]:
         """Loss and logits, without a gradient; ``grad`` of parameters that the loss does not depend on is None."""
+        self._ready = ready
         for parameter in self._parameters:
             parameter.grad = None
         self._x.array = x

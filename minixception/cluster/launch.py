@@ -1,0 +1,57 @@
+"""Starting the processes of a run on this machine: what mpiexec does, with the arguments spelled out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ArgumentError, ClusterError
+from .ranks import Ranks
+from .session import ADVICE, is_started_by_mpi
+
+_MARK = "MINIXCEPTION_PROCESSES"  # in the environment of what we have started
+
+
+def starts_others(processes: int | None) -> bool:
+    """Whether this process is asked for so many and is not yet one of them."""
+    if processes is None or is_started_by_mpi():
+        return False
+    if _MARK in os.environ:
+        raise ClusterError(
+            f"this mpiexec does not tell its processes who they are; take that of a well-known MPI: {ADVICE}"
+        )
+    return True
+
+
+def check_count(processes: int | None, ranks: Ranks) -> None:
+    """ArgumentError if mpiexec has started another number than was asked for."""
+    if processes not in (None, ranks.size):
+        raise ArgumentError(f"mpiexec has started {ranks.size} processes, and --processes asks for {processes}")
+
+
+def start(processes: int, words: Sequence[str]) -> int:
+    """Run ``minixception`` with these words in so many processes of this machine; returns the exit status.
+
+    The mpiexec that is installed beside Python goes first: mpi4py takes the MPI beside it, too. Ctrl-C reaches it as it
+    reaches us; SIGTERM is passed on. Raises ClusterError where there is no mpiexec.
+    """
+    beside = Path(sys.executable).parent
+    program = shutil.which("mpiexec", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
+    if program is None:
+        raise ClusterError(f"--processes needs mpiexec, and there is none. Install one: {ADVICE}")
+    command = [program, "-n", str(processes), sys.executable, "-m", "minixception", *words]
+    with subprocess.Popen(command, env=os.environ | {_MARK: str(processes)}) as child:
+        previous = {
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: child.terminate()),
+        }
+        try:
+            return child.wait()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
