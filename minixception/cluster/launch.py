@@ -34,17 +34,25 @@ def check_count(processes: int | None, ranks: Ranks) -> None:
         raise ArgumentError(f"mpiexec has started {ranks.size} processes, and --processes asks for {processes}")
 
 
-def start(processes: int, words: Sequence[str]) -> int:
-    """Run ``minixception`` with these words in so many processes of this machine; returns the exit status.
+def mpiexec(processes: int) -> list[str]:
+    """The beginning of a command that runs Python in so many processes of this machine.
 
-    The mpiexec that is installed beside Python goes first: mpi4py takes the MPI beside it, too. Ctrl-C reaches it as it
-    reaches us; SIGTERM is passed on. Raises ClusterError where there is no mpiexec.
+    The mpiexec that is installed beside Python goes first, for mpi4py takes the MPI beside it, too. ClusterError if
+    there is none.
     """
     beside = Path(sys.executable).parent
     program = shutil.which("mpiexec", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
     if program is None:
-        raise ClusterError(f"--processes needs mpiexec, and there is none. Install one: {ADVICE}")
-    command = [program, "-n", str(processes), sys.executable, "-m", "minixception", *words]
+        raise ClusterError(f"many processes need mpiexec, and there is none. Install one: {ADVICE}")
+    return [program, "-n", str(processes), sys.executable]
+
+
+def start(processes: int, words: Sequence[str]) -> int:
+    """Run ``minixception`` with these words in so many processes of this machine; returns the exit status.
+
+    Ctrl-C reaches mpiexec as it reaches us; SIGTERM is passed on. Raises ClusterError where there is no mpiexec.
+    """
+    command = [*mpiexec(processes), "-m", "minixception", *words]
     with subprocess.Popen(command, env=os.environ | {_MARK: str(processes)}) as child:
         previous = {
             signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),

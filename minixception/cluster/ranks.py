@@ -44,7 +44,7 @@ class Ranks:
             if different := [name.replace("_", " ") for name in values if others[name] != values[name]]:
                 a, b = sorted((rank, self.rank))
                 raise ClusterError(
-                    f"rank {b} has another {' and '.join(different)} than rank {a}: all processes of a run need the "
+                    f"rank {b} differs from rank {a} in its {' and '.join(different)}: all processes of a run need the "
                     "same package, data and settings"
                 )
 

@@ -162,6 +162,14 @@ class Trainer:
         done = self.progress.epoch + step / self.steps
         return self.schedule(done, int(done * len(self.train)))
 
+    @property
+    def part(self) -> slice:
+        """The images of a batch that are this rank's."""
+        if self._sharded is None:
+            return slice(None)
+        length = self.recipe.batch_size // self.recipe.shards
+        return slice(length * self._sharded.mine.start, length * self._sharded.mine.stop)
+
     def save(self) -> None:
         """Write the checkpoint, as rank 0."""
         if not self._first:
@@ -192,7 +200,7 @@ class Trainer:
             augment=self.recipe.augment,
             drop_last=True,
             start=progress.step,
-            part=self._part(),
+            part=self.part,
         )
         pairs = ((x, labels) for _, x, labels in feed)
         title = f"epoch {progress.epoch + 1}/{self.recipe.epochs}"
@@ -243,13 +251,6 @@ class Trainer:
             except Interrupted:  # saved out here: inside, the averages stand in for the weights
                 self.save()
                 raise
-
-    def _part(self) -> slice:
-        """This rank's shards of a batch."""
-        if self._sharded is None:
-            return slice(None)
-        length = self.recipe.batch_size // self.recipe.shards
-        return slice(length * self._sharded.mine.start, length * self._sharded.mine.stop)
 
     def _write_log(self) -> None:
         if not self._first:

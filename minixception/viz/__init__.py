@@ -25,6 +25,7 @@ from .growth import GrowthPoint, growth
 from .images import predictions, sample_sheet
 from .modules import architecture, module
 from .roofline import RooflinePoint, ladder_points, roofline
+from .scaling import ScalingPoint, scaling
 from .spectrum import SpectrumTime, spectrum_times
 from .tape import graph
 
@@ -33,6 +34,7 @@ __all__ = [
     "GrowthPoint",
     "LayerCost",
     "RooflinePoint",
+    "ScalingPoint",
     "SpectrumCost",
     "SpectrumTime",
     "ThreadPanel",
@@ -53,6 +55,7 @@ __all__ = [
     "predictions",
     "roofline",
     "sample_sheet",
+    "scaling",
     "spectrum_costs",
     "spectrum_rows",
     "spectrum_times",

@@ -268,6 +268,37 @@ MUTANTS = [
         ("square += group_square + delta * delta * before * share", "square += group_square"),
     ),
     *of(
+        "cluster", "cluster/tree.py", "tests/cluster/test_tree.py",
+        ("left.number % 2 == 0 and ", ""),
+        ("left.level == right.level and ", ""),
+        ("Node(left.level + 1, left.number // 2, left.sum)", "Node(left.level + 1, right.number // 2 + 1, left.sum)"),
+        ("while stack and number % 2 and ", "while stack and "),
+        ("free.append(right.sum)", "free.append(left.sum)"),
+    ),
+    *of(
+        "cluster", "cluster/means.py", "tests/cluster/test_means.py",
+        ("np.divide(mean, self._shards,", "np.divide(mean, ranks.size,"),
+        ("self._shard % 2 == 1 and ", ""),
+        ("for rank in range(ranks.size) for node in nodes[rank]", "for rank in reversed(nodes) for node in nodes[rank]"),
+        ("self._shard += 1", "self._shard += 2"),
+    ),
+    *of(
+        "cluster", "training/shards.py", "tests/cluster/test_training.py",
+        ("            for buffer, array in zip(self._state, before, strict=True):\n", "            for buffer, array in ():\n"),
+        ("            begin(shard)", "            begin(number)"),
+        ("slice(number * length, (number + 1) * length)", "slice(0, length)"),
+        ("buffer.data[...] = array\n        return", "pass\n        return"),
+    ),
+    *of(
+        "cluster", "training/trainer.py", "tests/cluster/test_training.py",
+        ("self.recipe.shards + shard\n", "self.recipe.shards\n"),
+        ("length * self._sharded.mine.stop)", "length * len(self._sharded.mine))"),
+    ),
+    *of(
+        "cluster", "training/evaluate.py", "tests/cluster/test_training.py -k evaluation",
+        ("start=mine.start), len(mine))", "start=mine.start), len(mine) + 1)"),
+    ),
+    *of(
         "conv2d", "ops/conv2d/products.py", "tests/ops/test_operators.py -k [conv2d-cpu",
         ("(size - 1 + before - tap) // stride + 1", "(size - 1 + before - tap) // stride"),
         ("(kh - 1 - top, kw - 1 - left)", "(kh - 1 - left, kw - 1 - top)"),

@@ -59,7 +59,7 @@ def test_the_command_prints_once(folder, weights, tmp_path):
 def with_other_weights(ranks, folder, weights, state):
     model, images = load(weights), ImageNetFolder(Path(folder))
     model.predictions.bias.data[0] += ranks.rank
-    with pytest.raises(ClusterError, match="rank 1 has another weights than rank 0"):
+    with pytest.raises(ClusterError, match="rank 1 differs from rank 0 in its weights"):
         SavedScore(Path(state), model, images, crop_for(model), False, ranks)
     return "noticed"
 

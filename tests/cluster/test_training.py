@@ -101,6 +101,20 @@ def test_the_gradient_is_the_mean_of_those_of_the_shards(tmp_path):
         np.testing.assert_allclose(buffer.data, (one + other) / 2, rtol=1e-6)
 
 
+def test_what_is_random_differs_from_shard_to_shard(tmp_path):
+    """Of two shards with the same images and labels, the loss is the same but for dropout."""
+    losses = []
+    for dropout in (0.0, 0.5):
+        run = Trainer(replace(SHARDED, shards=2, dropout=dropout), *DATA, tmp_path / str(dropout))
+        seen, gradients = [], run._sharded._gradients
+        run._sharded._gradients = lambda *given, seen=seen, of=gradients: seen.append(of(*given)) or seen[-1]
+        _, x, labels = next(batches(DATA[0], 4))
+        run.step(np.concatenate([x, x]), np.concatenate([labels, labels]))
+        losses.append([loss for loss, _ in seen])
+    assert losses[0][0] == losses[0][1]
+    assert losses[1][0] != losses[1][1]
+
+
 def test_more_ranks_than_shards_is_an_error(tmp_path):
     done = mpi.ranks(3, train, str(tmp_path), False, 1, {"shards": 2})
     assert done.returncode != 0
@@ -121,7 +135,7 @@ def with_other_data(ranks, folder, which):
         labels[3] ^= 1
     lr = 0.2 if ranks.rank == 1 and which == "recipe" else 0.1
     data = Dataset(images, labels, DATA[0].class_names)
-    with pytest.raises(ClusterError, match=f"rank 1 has another (training )?{which} than rank 0"):
+    with pytest.raises(ClusterError, match=f"rank 1 differs from rank 0 in its (training )?{which}"):
         Trainer(replace(SHARDED, lr=lr), data, DATA[1], Path(folder), ranks=ranks)
     return "noticed"
 

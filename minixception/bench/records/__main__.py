@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import fusions, gpu_counts, gpu_page, growth, ladder, process, tape, training_run
+from . import cluster, fusions, gpu_counts, gpu_page, growth, ladder, process, tape, training_run
 
 RECORDS = {
     "ladder": ladder,
@@ -15,6 +15,7 @@ RECORDS = {
     "training_run": training_run,
     "growth": growth,
     "fusions": fusions,
+    "cluster": cluster,
     "gpu_counts": gpu_counts,
     "gpu_page": gpu_page,
 }

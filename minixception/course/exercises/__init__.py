@@ -8,9 +8,9 @@ from typing import Any
 from ...errors import ArgumentError
 from ..checks import Choice, Exercise, Number, Verdict, judge, progress
 from ..checks.tries import Tries
-from . import n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12
+from . import n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12, n13
 
-_MODULES = (n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12)
+_MODULES = (n00, n01, n02, n03, n04, n05, n06, n07, n08, n09, n10, n11, n12, n13)
 
 EXERCISES: dict[str, Exercise] = {e.name: e for module in _MODULES for e in module.EXERCISES}
 _tries: defaultdict[str, Tries] = defaultdict(Tries)
