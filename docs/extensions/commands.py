@@ -41,6 +41,7 @@ EXAMPLES = (
     "reproduce table1",
     "figures my-figures",
     "bench --what kernels --threads 1 --repeats 1 --no-peers",
+    "plan --model mini_xception --images 32 --threads 1 --processes 1..64",
     "warmup",
     "doctor",
 )

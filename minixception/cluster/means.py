@@ -74,6 +74,12 @@ class ShardMean:
         self._steps: Iterator[list[tuple[int, Request]]] = iter(())
         self._awaited: list[tuple[int, Request]] | None = None
         self._total = self._memory()
+        mine = self._slices[ranks.rank]
+        self._incoming = {
+            rank: [Node(*place, np.empty(mine.stop - mine.start, dtype)) for place in tree.levels(part)]
+            for rank, part in enumerate(self._shares)
+            if rank != ranks.rank
+        }
 
     def put(self, number: int, values: np.ndarray) -> None:
         """The array of this number, of the shard whose arrays come now: it is read, and not kept."""
@@ -109,18 +115,14 @@ class ShardMean:
     def _exchange(self) -> Iterator[list[tuple[int, Request]]]:
         """Steps 2 and 3; gives the messages that have to arrive before it can go on."""
         ranks, mine, (gathering, spreading) = self._ranks, self._slices[self._ranks.rank], self._tags
-        others = [rank for rank in range(ranks.size) if rank != ranks.rank]
-        nodes = {
-            rank: [Node(*place, np.empty(mine.stop - mine.start, self._dtype)) for place in tree.levels(share)]
-            for rank, share in enumerate(self._shares)
-        }
-        nodes[ranks.rank] = [node._replace(sum=node.sum[mine]) for node in self._nodes]
-        coming = [(rank, ranks.receive(node.sum, rank, gathering)) for rank in others for node in nodes[rank]]
+        others = list(self._incoming)
+        coming = [(rank, ranks.receive(node.sum, rank, gathering)) for rank in others for node in self._incoming[rank]]
         going = [
             (rank, ranks.send(node.sum[self._slices[rank]], rank, gathering)) for rank in others for node in self._nodes
         ]
         if others:
             yield coming
+        nodes = self._incoming | {ranks.rank: [node._replace(sum=node.sum[mine]) for node in self._nodes]}
         mean = tree.total(node for rank in range(ranks.size) for node in nodes[rank])
         np.divide(mean, self._shards, out=self._total[mine])
         coming = [(rank, ranks.receive(self._total[self._slices[rank]], rank, spreading)) for rank in others]

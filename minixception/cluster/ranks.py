@@ -13,7 +13,8 @@ import numpy as np
 from ..errors import ClusterError
 
 PATIENCE = 300.0  # seconds; a rank that compiles its kernels for the first time keeps the others waiting for minutes
-_PAUSE = 50e-6  # seconds between two looks: an MPI that waits by itself would take a whole core for it
+_IMPATIENT = 300  # looks without a pause, which takes much longer than a message from one core to the next
+_PAUSE = 50e-6  # seconds between later looks: an MPI that waits by itself would take a whole core for it
 _MEETING = 0  # a tag; sums have the others
 
 
@@ -102,14 +103,15 @@ class World(Ranks):
         return request
 
     def wait(self, messages: Sequence[tuple[int, Request]], what: str) -> None:
-        begun = time.monotonic()
+        begun, looks = time.monotonic(), 0
         while missing := [(rank, request) for rank, request in messages if not request.Test()]:
             if time.monotonic() - begun > self._patience:
                 raise ClusterError(
                     f"rank {missing[0][0]} has kept the others waiting for {self._patience:.0f} s ({what}): it hangs, "
                     "or is far slower than they are"
                 )
-            time.sleep(_PAUSE)
+            if (looks := looks + 1) > _IMPATIENT:
+                time.sleep(_PAUSE)
             messages = missing
 
     def workers(self) -> AbstractContextManager[Executor | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import minixception as mx
 from minixception.bench import records
 from minixception.bench.contestants import Workload
 from minixception.bench.measurement import OURS
-from minixception.bench.records import fusions, growth, process, tape
+from minixception.bench.records import cluster, fusions, growth, process, tape
 from minixception.bench.records.__main__ import RECORDS, main
 from minixception.bench.records.process import Network
 from minixception.bench.training import our_training, random_batch
@@ -332,6 +333,22 @@ def test_the_growth_command(monkeypatch, capsys, tmp_path):
         assert row["macs"] == 3 * row["batch"] * 30
         assert row["picoseconds_per_mac"] == 1e12 * row["seconds"]["median"] / row["macs"]
     assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_the_cluster_command(monkeypatch, capsys, tmp_path):
+    if shutil.which("mpiexec", path=Path(sys.executable).parent) is None:
+        pytest.skip("starts two processes. To have this test too: pip install 'minixception[cluster]'")
+    monkeypatch.setattr(cluster, "_STEPS", ((1, 1, 2, ""), (2, 1, 2, "late")))
+    monkeypatch.setattr(cluster, "_LARGE", cluster._SMALL // 2)
+    assert main(["cluster", str(tmp_path / "cluster.json"), "--repeats", "1", "--steps", "1"]) == 0
+    assert "late" in capsys.readouterr().out
+    result = json.loads((tmp_path / "cluster.json").read_text())
+    assert result["command"] == "python -m minixception.bench.records cluster cluster.json --repeats 1 --steps 1"
+    assert [(row["processes"], len(row["seconds"])) for row in result["steps"]] == [(1, 1), (2, 1)]
+    assert [row["bytes"] for row in result["means"]] == [cluster._SMALL, cluster._LARGE]
+    assert result["link"]["bandwidth"] > 0 < result["link"]["latency"]
+    assert result["epoch"] == []
 
 
 # The entry point ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def outputs(notebook):
 
 
 def test_the_course_has_all_its_notebooks():
-    assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(13)]
+    assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(14)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)

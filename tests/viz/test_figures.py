@@ -411,9 +411,20 @@ def test_growth_has_a_panel_for_what_was_varied_and_a_line_for_each_network():
     assert problems(figure) == []
 
 
+def test_scaling_has_a_line_for_each_name_with_its_numbers_in_order():
+    counts = (1024, 1, 2, 4, 8, 16, 60, 256)
+    figure = viz.scaling([viz.ScalingPoint(name, count, 1 / count) for name in "ab" for count in counts])
+    assert [line.get_label() for line in figure.axes[0].lines] == ["a", "b"]
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_data()[0], sorted(counts))
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_data()[1], 100 / np.array(sorted(counts)))
+    assert problems(figure) == []
+
+
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
+        (lambda: viz.scaling([]), ArgumentError, "at least one process"),
+        (lambda: viz.scaling([viz.ScalingPoint("a", 0, 1.0)]), ArgumentError, "at least one process"),
         (lambda: viz.module(nn.Conv2d(3, 4), (8, 8, 5)), ShapeError, "3 input channels"),
         (lambda: viz.architecture(nn.Sequential(nn.Conv2d(3, 4))), ShapeError, "input_shape"),
         (lambda: viz.layer_costs(nn.Sequential(nn.Conv2d(3, 4))), ShapeError, "input_shape"),

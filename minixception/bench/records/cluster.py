@@ -103,7 +103,8 @@ def mean_seconds(ranks: Ranks, nbytes: int, count: int) -> dict[str, float]:
 
     def allreduce() -> None:
         for total in totals:
-            MPI.COMM_WORLD.Allreduce(bucket, total)
+            total[...] = bucket
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, total)
 
     def message(values: np.ndarray) -> Callable[[], None]:
         def there_and_back() -> None:
