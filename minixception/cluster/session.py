@@ -126,9 +126,11 @@ def _package() -> str:
 
 
 def _end(world: Ranks, error: BaseException, out: TextIO) -> None:
-    """Say what went wrong, and end all processes."""
+    """Say what went wrong, unless that has been said, and end all processes."""
     if world.rank:
         time.sleep(1)  # what all have run into is told by rank 0
+    if isinstance(error, SystemExit):
+        world.stop(error.code if isinstance(error.code, int) else 2)
     if not isinstance(error, (ValueError, OSError, KeyboardInterrupt)):
         traceback.print_exception(error, file=out)
     why = "stopped" if isinstance(error, KeyboardInterrupt) else f"error: {str(error) or type(error).__name__}"

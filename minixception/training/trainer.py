@@ -76,13 +76,13 @@ class Trainer:
                 f"a batch of {recipe.batch_size} is larger than the training set of {len(train)} images: "
                 "take a smaller batch size"
             )
-        if recipe.shards < ranks.size or (recipe.shards > 1 and device != "cpu"):
+        if recipe.shards < ranks.size:
             raise ArgumentError(
-                f"{ranks.size} processes cannot share the {recipe.shards} shards of a batch: a process takes one or "
-                "more, all on the CPU; start fewer processes, or a run with more shards"
-                if device == "cpu"
-                else f"a batch in {recipe.shards} shards is for the CPU: train with one shard, or with device='cpu'"
+                f"{ranks.size} processes cannot share the {recipe.shards} shards of a batch, of which each takes one at "
+                "least: start fewer processes, or a run with more shards"
             )
+        if recipe.shards > 1 and device != "cpu":
+            raise ArgumentError(f"a batch in {recipe.shards} shards is for the CPU: train with one shard on the GPU")
         self._ranks, self._first = ranks, ranks.rank == 0
         if self._first and not resume and self.path.exists():
             raise ArgumentError(f"{self.folder} holds a run already: resume it, or name another folder")

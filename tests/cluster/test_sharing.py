@@ -56,6 +56,15 @@ def test_the_command_prints_once(folder, weights, tmp_path):
     assert found["top1"] == expected_hits(folder, weights)[0] / 20
 
 
+def test_wrong_options_are_told_once(tmp_path):
+    done = mpi.mpiexec(
+        2, "-m", "minixception", "evaluate", "--model", "mini_xception", "--data", f"imagenet:{tmp_path}"
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("--model needs --weights W") == 1
+    assert "Traceback" not in done.stderr and "minixception: error" not in done.stderr
+
+
 def with_other_weights(ranks, folder, weights, state):
     model, images = load(weights), ImageNetFolder(Path(folder))
     model.predictions.bias.data[0] += ranks.rank

@@ -121,6 +121,11 @@ def test_more_ranks_than_shards_is_an_error(tmp_path):
     assert done.stderr.count("3 processes cannot share the 2 shards of a batch") == 1
 
 
+def test_shards_are_for_the_cpu(tmp_path):
+    with pytest.raises(ArgumentError, match="a batch in 8 shards is for the CPU"):
+        Trainer(SHARDED, *DATA, tmp_path, device="cuda")
+
+
 def test_a_batch_must_have_equal_shards():
     with pytest.raises(ArgumentError, match="a batch of 8 images cannot be divided into 3 equal shards"):
         replace(TINY, shards=3)
