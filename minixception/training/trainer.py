@@ -78,8 +78,8 @@ class Trainer:
             )
         if recipe.shards < ranks.size:
             raise ArgumentError(
-                f"{ranks.size} processes cannot share the {recipe.shards} shards of a batch, of which each takes one at "
-                "least: start fewer processes, or a run with more shards"
+                f"{ranks.size} processes cannot share the {recipe.shards} shards of a batch, for each takes at least "
+                "one: start fewer processes, or a run with more shards"
             )
         if recipe.shards > 1 and device != "cpu":
             raise ArgumentError(f"a batch in {recipe.shards} shards is for the CPU: train with one shard on the GPU")
