@@ -12,16 +12,14 @@ from pathlib import Path
 
 from ..errors import ArgumentError, ClusterError
 from .ranks import Ranks
-from .session import ADVICE, is_started_by_mpi
-
-_MARK = "MINIXCEPTION_PROCESSES"  # in the environment of what we have started
+from .session import ADVICE, STARTED, is_started_by_mpi
 
 
 def starts_others(processes: int | None) -> bool:
     """Whether this process is asked for so many and is not yet one of them."""
     if processes is None or is_started_by_mpi():
         return False
-    if _MARK in os.environ:
+    if STARTED in os.environ:
         raise ClusterError(
             f"this mpiexec does not tell its processes who they are; take that of a well-known MPI: {ADVICE}"
         )
@@ -53,7 +51,8 @@ def start(processes: int, words: Sequence[str]) -> int:
     Ctrl-C reaches mpiexec as it reaches us; SIGTERM is passed on. Raises ClusterError where there is no mpiexec.
     """
     command = [*mpiexec(processes), "-m", "minixception", *words]
-    with subprocess.Popen(command, env=os.environ | {_MARK: str(processes)}) as child:
+    where = "terminal" if sys.stderr.isatty() else "pipe"
+    with subprocess.Popen(command, env=os.environ | {STARTED: where}) as child:
         previous = {
             signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
             signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: child.terminate()),

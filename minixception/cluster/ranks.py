@@ -15,6 +15,7 @@ from ..errors import ClusterError
 PATIENCE = 300.0  # seconds; a rank that compiles its kernels for the first time keeps the others waiting for minutes
 _IMPATIENT = 300  # looks without a pause, which takes much longer than a message from one core to the next
 _PAUSE = 50e-6  # seconds between later looks: an MPI that waits by itself would take a whole core for it
+_LAST_WORDS = 1.0  # seconds: what mpiexec has not read of our output when it hears of the end, nobody will read
 _MEETING = 0  # a tag; sums have the others
 
 
@@ -121,4 +122,5 @@ class World(Ranks):
         return pool
 
     def stop(self, status: int) -> None:
+        time.sleep(_LAST_WORDS)
         self._communicator.Abort(status)

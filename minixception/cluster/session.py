@@ -21,6 +21,7 @@ from .ranks import ALONE, PATIENCE, Ranks, World
 
 # What is in the environment of the processes of MPICH, Intel's and Microsoft's MPI, of Open MPI, and of Slurm's srun
 _VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK")
+STARTED = "MINIXCEPTION_PROCESSES"  # in the environment of what launch.py starts: "terminal" or "pipe"
 ADVICE = "python -m pip install 'minixception[cluster]'"
 
 
@@ -58,13 +59,13 @@ def together(patience: float = PATIENCE) -> Iterator[Ranks]:
 
 
 class _Terminal:
-    """A stream that mpiexec passes on to a terminal, though to us it is a pipe: bars are drawn."""
+    """A pipe to mpiexec, behind which there is a terminal: bars are drawn."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def isatty(self) -> bool:
-        """As what is behind mpiexec."""
+        """As what is behind it."""
         return True
 
     def __getattr__(self, name: str) -> Any:
@@ -72,12 +73,8 @@ class _Terminal:
 
 
 def _has_terminal() -> bool:
-    """Whether somebody sits at one: its processes may open it, and those of a batch system have none."""
-    try:
-        os.close(os.open("/dev/tty", os.O_WRONLY))
-    except OSError:
-        return False
-    return True
+    """Whether somebody looks on: as far as our own launcher, or an MPI that hands a terminal on, can tell."""
+    return os.environ.get(STARTED) == "terminal" or sys.stdout.isatty()
 
 
 def _mpi() -> Any:
@@ -128,11 +125,14 @@ def _package() -> str:
 def _end(world: Ranks, error: BaseException, out: TextIO) -> None:
     """Say what went wrong, unless that has been said, and end all processes."""
     if world.rank:
-        time.sleep(1)  # what all have run into is told by rank 0
+        time.sleep(2)  # what all have run into is told by rank 0
     if isinstance(error, SystemExit):
-        world.stop(error.code if isinstance(error.code, int) else 2)
-    if not isinstance(error, (ValueError, OSError, KeyboardInterrupt)):
-        traceback.print_exception(error, file=out)
-    why = "stopped" if isinstance(error, KeyboardInterrupt) else f"error: {str(error) or type(error).__name__}"
-    print(f"minixception: {why} (rank {world.rank} of {world.size}, on {platform.node()})", file=out, flush=True)
-    world.stop(130 if isinstance(error, KeyboardInterrupt) else 2)
+        status = error.code if isinstance(error.code, int) else 2
+    else:
+        stopped = isinstance(error, KeyboardInterrupt)
+        status = 130 if stopped else 2
+        if not isinstance(error, (ValueError, OSError, KeyboardInterrupt)):
+            traceback.print_exception(error, file=out)
+        why = "stopped" if stopped else f"error: {str(error) or type(error).__name__}"
+        print(f"minixception: {why} (rank {world.rank} of {world.size}, on {platform.node()})", file=out, flush=True)
+    world.stop(status)

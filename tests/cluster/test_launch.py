@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 
 import numba
 import pytest
@@ -43,7 +44,7 @@ def test_processes_need_mpiexec(monkeypatch, tmp_path):
 
 
 def test_an_mpiexec_that_names_nobody_does_not_start_itself_for_ever(monkeypatch):
-    monkeypatch.setenv("MINIXCEPTION_PROCESSES", "2")
+    monkeypatch.setenv("MINIXCEPTION_PROCESSES", "pipe")
     with pytest.raises(ClusterError, match="does not tell its processes who they are"):
         launch.starts_others(2)
     assert not launch.starts_others(None)
@@ -53,6 +54,15 @@ def test_two_numbers_of_processes_are_an_error():
     launch.check_count(1, ALONE)
     with pytest.raises(ArgumentError, match="mpiexec has started 1 processes, and --processes asks for 2"):
         launch.check_count(2, ALONE)
+
+
+def is_on_a_terminal(ranks):
+    return ranks.everybodys(sys.stderr.isatty(), "")
+
+
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+def test_rank_0_draws_bars_where_our_launcher_has_a_terminal(where):
+    assert mpi.result(2, is_on_a_terminal, MINIXCEPTION_PROCESSES=where) == [where == "terminal", False]
 
 
 def threads(ranks):
