@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from minixception.engine.op import Op, Rung
 from minixception.errors import ArgumentError
 from minixception.models import mini_xception
 from tests.helpers import contestants as fakes
+from tests.helpers import mpi
 from tests.helpers.processes import HANG
 
 TAPE = importlib.import_module("minixception.engine.tape")
@@ -337,8 +337,7 @@ def test_the_growth_command(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_the_cluster_command(monkeypatch, capsys, tmp_path):
-    if shutil.which("mpiexec", path=Path(sys.executable).parent) is None:
-        pytest.skip("starts two processes. To have this test too: pip install 'minixception[cluster]'")
+    mpi.program()
     monkeypatch.setattr(cluster, "_STEPS", ((1, 1, 2, ""), (2, 1, 2, "late")))
     monkeypatch.setattr(cluster, "_LARGE", cluster._SMALL // 2)
     assert main(["cluster", str(tmp_path / "cluster.json"), "--repeats", "1", "--steps", "1"]) == 0

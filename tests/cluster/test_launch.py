@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 
 import numba
@@ -83,8 +82,7 @@ def test_ranks_share_the_cores_of_a_machine():
 
 
 def test_train_starts_processes_and_their_number_does_not_matter(tmp_path):
-    if shutil.which("mpiexec", path=mpi.BIN) is None:
-        pytest.skip("needs mpiexec. To have this test too: pip install 'minixception[cluster]'")
+    mpi.program()
     common = ["-m", "minixception", "train", "--recipe", "demo", "--epochs", "1", "--image-size", "16"]
     environment = {"NUMBA_NUM_THREADS": 1}
     one = mpi.mpiexec(1, *common, "--out", tmp_path / "one")

@@ -19,14 +19,19 @@ from .processes import HANG, ROOT
 BIN = Path(sys.executable).parent
 
 
+def program() -> str:
+    """The mpiexec beside this Python; skips the test where there is no MPI."""
+    found = shutil.which("mpiexec", path=BIN)
+    if found is None or find_spec("mpi4py") is None:
+        pytest.skip("runs several processes. To have these tests too: pip install 'minixception[cluster]'")
+    return found
+
+
 def mpiexec(count: int, *arguments: Any, path: Path = ROOT, **environment: Any) -> subprocess.CompletedProcess[str]:
     """Run ``python *arguments`` in so many processes, with a thread each; skips the test where there is no MPI."""
-    program = shutil.which("mpiexec", path=BIN)
-    if program is None or find_spec("mpi4py") is None:
-        pytest.skip("runs several processes. To have these tests too: pip install 'minixception[cluster]'")
     own = {"NUMBA_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (path, Path(__file__).parents[2])))}
     return subprocess.run(
-        [program, "-n", str(count), sys.executable, *map(str, arguments)],
+        [program(), "-n", str(count), sys.executable, *map(str, arguments)],
         cwd=path,
         env={name: str(value) for name, value in (os.environ | own | environment).items() if value is not None},
         stdin=subprocess.DEVNULL,
